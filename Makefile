@@ -1,0 +1,58 @@
+# Every command of the project. `make help` lists them.
+#
+# Run as root or as a user who may use sudo: the tests and the lab make network namespaces.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
+# Cargo builds as the user and runs each test as root.
+TEST_RUNNER := $(if $(AS_ROOT),--config 'target."cfg(all())".runner = ["sudo", "-E"]',)
+CARGO_DENY := target/tools/bin/cargo-deny
+CARGO_DENY_VERSION := 0.20.2
+
+.PHONY: help
+help: ## List these commands.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | column -t -s '|'
+
+.PHONY: packages
+packages: # Install missing Debian packages; say which.
+	@vagrant/packages.sh
+
+.PHONY: build
+build: packages ## Build the release binary, target/release/spillway.
+	cargo build --release --locked
+
+.PHONY: demo
+demo: build ## Build, start the lab, tell the story in it, clean up.
+	$(AS_ROOT) vagrant/scenario.sh
+
+.PHONY: test
+test: packages ## Run every test, those that need root too.
+	cargo $(TEST_RUNNER) test --workspace --locked
+
+.PHONY: lab-up
+lab-up: build ## Start the lab with Spillway on its gateway.
+	$(AS_ROOT) vagrant/netns.sh up
+
+.PHONY: lab-down
+lab-down: ## Remove the lab.
+	$(AS_ROOT) vagrant/netns.sh down
+
+.PHONY: lint
+lint: packages $(CARGO_DENY) ## Check format, Clippy, shell scripts, licences, advisories.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	shellcheck vagrant/*.sh .ci/run
+	$(CARGO_DENY) --locked check licenses bans sources
+	$(MAKE) --no-print-directory advisories
+
+.PHONY: advisories
+advisories: $(CARGO_DENY) # Needs the RustSec database; fails only on an advisory.
+	@if git ls-remote --quiet --exit-code https://github.com/rustsec/advisory-db HEAD >/dev/null 2>&1; \
+	then $(CARGO_DENY) --locked check advisories; \
+	else echo "advisories: NOT CHECKED: https://github.com/rustsec/advisory-db cannot be reached"; fi
+
+$(CARGO_DENY):
+	cargo install --locked --debug --root target/tools cargo-deny@$(CARGO_DENY_VERSION)

@@ -1,0 +1,201 @@
+//! A blocking client of the operator's socket.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::limits::{PAGE_ROWS_MAX, RESPONSE_BYTES_MAX};
+use crate::message::{Applied, Drops, FlowPage, PolicyPage, Refusal, Request, Response, Status};
+
+/// Where the router listens unless it is told otherwise.
+pub const SOCKET_DEFAULT: &str = "/run/spillway/spillway.sock";
+
+/// How long one read or write may take. Programming a large document takes seconds.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "cannot reach Spillway at {path}: {}. Is `spillway run` running? Name its socket with \
+         --socket.",
+        plain(.error)
+    )]
+    Unreachable {
+        /// The socket.
+        path: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The exchange broke off.
+    #[error("no whole answer from Spillway at {path}: {}", plain(.error))]
+    Exchange {
+        /// The socket.
+        path: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The answer is none that this version knows.
+    #[error(
+        "cannot read the answer of Spillway at {path}: {detail}. Does `spillway run` have another \
+         version?"
+    )]
+    Unreadable {
+        /// The socket.
+        path: String,
+        /// What was wrong with it.
+        detail: String,
+    },
+    /// The router refused the request.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// A connection to a running router.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the router that listens at `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unreachable`] when nobody does.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let connected = UnixStream::connect(path).and_then(|stream| {
+            stream.set_read_timeout(Some(TIMEOUT))?;
+            stream.set_write_timeout(Some(TIMEOUT))?;
+            Ok(stream)
+        });
+        match connected {
+            Ok(stream) => Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) }),
+            Err(error) => Err(ClientError::Unreachable { path: display(path), error }),
+        }
+    }
+
+    /// How the router is.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`ClientError::Unreachable`].
+    pub fn status(&mut self) -> Result<Status, ClientError> {
+        match self.exchange(&Request::Status)? {
+            Response::Status(status) => Ok(status),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// The rows of the programmed policies from `cursor` on: 0, then each page's `next`.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`ClientError::Unreachable`].
+    pub fn policies(&mut self, cursor: u64) -> Result<PolicyPage, ClientError> {
+        match self.exchange(&Request::Policies { cursor, limit: PAGE_ROWS_MAX })? {
+            Response::Policies(page) => Ok(page),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// The live flows from `cursor` on: 0, then each page's `next`.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`ClientError::Unreachable`].
+    pub fn flows(&mut self, cursor: u64) -> Result<FlowPage, ClientError> {
+        match self.exchange(&Request::Flows { cursor, limit: PAGE_ROWS_MAX })? {
+            Response::Flows(page) => Ok(page),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// What was dropped, passed and steered.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`ClientError::Unreachable`].
+    pub fn drops(&mut self) -> Result<Drops, ClientError> {
+        match self.exchange(&Request::Drops)? {
+            Response::Drops(drops) => Ok(drops),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Replaces the state document by the one in `document`, YAML or JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] when the document is wrong or old; the running one stays.
+    pub fn put_state(&mut self, document: String) -> Result<Applied, ClientError> {
+        match self.exchange(&Request::PutState { document })? {
+            Response::Applied(applied) => Ok(applied),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<Response, ClientError> {
+        let line = self
+            .send(request)
+            .and_then(|()| self.receive())
+            .map_err(|error| ClientError::Exchange { path: display(&self.path), error })?;
+        serde_json::from_slice(&line).map_err(|error| self.unreadable(error.to_string()))
+    }
+
+    /// Sends a request. A router that has refused it half-read closes: its answer counts.
+    fn send(&mut self, request: &Request) -> io::Result<()> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        let sent = self.stream.get_mut().write_all(&line);
+        match sent.as_ref().map_err(io::Error::kind) {
+            Err(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            _ => sent,
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<Vec<u8>> {
+        let mut line = Vec::new();
+        self.stream.by_ref().take(RESPONSE_BYTES_MAX).read_until(b'\n', &mut line)?;
+        if line.ends_with(b"\n") {
+            return Ok(line);
+        }
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"))
+    }
+
+    fn unexpected(&self, response: Response) -> ClientError {
+        match response {
+            Response::Error(refusal) => ClientError::Refused(refusal),
+            _ => self.unreadable("it answers another request".to_owned()),
+        }
+    }
+
+    fn unreadable(&self, detail: String) -> ClientError {
+        ClientError::Unreadable { path: display(&self.path), detail }
+    }
+}
+
+fn display(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// The error's words; a timeout as what it is.
+fn plain(error: &io::Error) -> String {
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return format!("nothing came for {} seconds", TIMEOUT.as_secs());
+    }
+    os_error(error)
+}
+
+/// The kernel's words for an error, without their number.
+#[must_use]
+pub fn os_error(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}

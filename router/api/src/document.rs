@@ -1,0 +1,224 @@
+//! The state document: everything that a gateway shall do, as one declaration. It is replaced as a
+//! whole, never patched. The README beside this crate describes it for people who write one.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::de::{Deserializer, Error, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::limits::VNI_MAX;
+use crate::scalar::{MacAddress, PortRange, many, one, quote};
+use crate::shape::{list, whole};
+use crate::yaml::{self, Problem};
+
+/// The ports of a shared egress address that are leased unless the document says others. Linux
+/// gives out 32768 and above by itself, Kubernetes node ports begin at 30000.
+pub const SHARED_PORTS_DEFAULT: PortRange = PortRange { first: 16_384, last: 29_999 };
+
+/// The whole state of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Grows with every change that its author makes. Over the socket, a lower one than the
+    /// running one is refused.
+    #[serde(deserialize_with = "whole::<_, _, 0, { u64::MAX }>")]
+    pub generation: u64,
+    /// Our tunnel addresses, and who may send to each.
+    #[serde(deserialize_with = "list")]
+    pub tunnels: Vec<Tunnel>,
+    /// The VXLAN network identifier of replies. Default: 2.
+    #[serde(default)]
+    pub reply_vni: ReplyVni,
+    /// The addresses that the outside sees.
+    #[serde(deserialize_with = "list")]
+    pub egress_addresses: Vec<EgressAddress>,
+    /// Which pods leave to where, and as whom. Where two policies cover the same pod and
+    /// destination, the longer prefix wins; of prefixes of equal length the earlier policy's.
+    #[serde(deserialize_with = "list")]
+    pub policies: Vec<Policy>,
+}
+
+/// One of our tunnel addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnel {
+    /// The address that peers send their VXLAN frames to.
+    #[serde(deserialize_with = "one")]
+    pub address: Ipv4Addr,
+    /// The nodes that may send to it. Frames of anyone else are dropped.
+    #[serde(deserialize_with = "list")]
+    pub peers: Vec<Peer>,
+}
+
+/// A node whose pods send their traffic through a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its address: the outer source of its frames and the outer destination of replies.
+    #[serde(deserialize_with = "one")]
+    pub address: Ipv4Addr,
+    /// The device on which it is reached, when the kernel's routes do not say it. Needs `mac`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Its link address on `device`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+}
+
+/// An address that the outside sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressAddress {
+    /// The address.
+    #[serde(deserialize_with = "one")]
+    pub address: Ipv4Addr,
+    /// Whether it is Spillway's alone.
+    pub kind: EgressAddressKind,
+    /// The ports and echo identifiers that are ours; for a shared address only.
+    /// Default: [`SHARED_PORTS_DEFAULT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<PortRange>,
+}
+
+/// Who uses an egress address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressAddressKind {
+    /// Spillway alone: every port from 1024 on is leased, every reply is ours.
+    Own,
+    /// The host too: only a range of ports and echo identifiers is ours.
+    Shared,
+}
+
+/// Which pods leave to where, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Its name, unique in the document.
+    pub name: String,
+    /// The address that the outside sees; one of the document's `egress_addresses`.
+    #[serde(deserialize_with = "one")]
+    pub egress_address: Ipv4Addr,
+    /// Where its pods' traffic is translated; one at least.
+    #[serde(deserialize_with = "many")]
+    pub destinations: Vec<Ipv4Net>,
+    /// Parts of `destinations` where it is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "many")]
+    pub excluded_destinations: Vec<Ipv4Net>,
+    /// The addresses of the pods that it selects.
+    #[serde(deserialize_with = "many")]
+    pub pods: Vec<Ipv4Addr>,
+}
+
+/// The VXLAN network identifier of replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyVni {
+    /// Always this one, at most [`VNI_MAX`].
+    Fixed(u32),
+    /// The one that the flow's own frames carry.
+    Flow,
+}
+
+impl Default for ReplyVni {
+    /// 2, the identity "world", as Cilium expects.
+    fn default() -> Self {
+        Self::Fixed(2)
+    }
+}
+
+impl Document {
+    /// Reads a document from YAML or JSON and checks it.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Problem`], with line, column and field.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        yaml::parse(text, Self::validate)
+    }
+
+    /// Whether the document may be put over the socket while one of generation `running` runs.
+    ///
+    /// # Errors
+    ///
+    /// A problem with `generation` when it is lower than `running`: its author has not seen the
+    /// running state. An equal one may be put again. A file is not asked: whoever changes it on
+    /// the gateway means it.
+    pub fn check_generation(&self, running: u64) -> Result<(), Problem> {
+        if self.generation >= running {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is older than the running generation; expected {running} or more",
+            self.generation
+        );
+        Err(yaml::FieldPath::root("generation").problem(message))
+    }
+}
+
+impl Peer {
+    /// Device and link address, when the document says how the peer is reached.
+    #[must_use]
+    pub fn direct(&self) -> Option<(&str, MacAddress)> {
+        self.device.as_deref().zip(self.mac)
+    }
+}
+
+impl EgressAddress {
+    /// The ports and echo identifiers that are ours on this address.
+    #[must_use]
+    pub fn port_range(&self) -> PortRange {
+        match self.kind {
+            EgressAddressKind::Own => PortRange::WHOLE,
+            EgressAddressKind::Shared => self.ports.unwrap_or(SHARED_PORTS_DEFAULT),
+        }
+    }
+}
+
+impl Serialize for ReplyVni {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Fixed(vni) => serializer.serialize_u32(*vni),
+            Self::Flow => serializer.serialize_str("flow"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ReplyVni {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ReplyVniVisitor)
+    }
+}
+
+struct ReplyVniVisitor;
+
+impl ReplyVniVisitor {
+    fn refused<E: Error>(found: impl fmt::Display) -> E {
+        E::custom(format!("expected \"flow\" or a number from 0 to {VNI_MAX}, found {found}"))
+    }
+}
+
+impl Visitor<'_> for ReplyVniVisitor {
+    type Value = ReplyVni;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"flow\" or a number from 0 to {VNI_MAX}")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<ReplyVni, E> {
+        let vni = u32::try_from(number).ok().filter(|vni| *vni <= VNI_MAX);
+        vni.map(ReplyVni::Fixed).ok_or_else(|| Self::refused(number))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<ReplyVni, E> {
+        u64::try_from(number).map_err(|_| Self::refused(number)).and_then(|n| self.visit_u64(n))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<ReplyVni, E> {
+        match text {
+            "flow" => Ok(ReplyVni::Flow),
+            text => Err(Self::refused(quote(text))),
+        }
+    }
+}

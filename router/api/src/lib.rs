@@ -1,0 +1,32 @@
+//! Spillway's state document and the operator's requests, and a client for them.
+//!
+//! `spillway run` reads a [`Document`] from a file or over its Unix socket and answers the
+//! operator's [`Request`]s there; `spillway-control`, the command line and the tests use the same
+//! [`Client`]. The README beside this file is the reference of both formats.
+
+pub mod limits;
+
+mod client;
+mod document;
+mod message;
+mod policy_rows;
+mod scalar;
+mod shape;
+mod validate;
+mod yaml;
+
+pub use client::{Client, ClientError, SOCKET_DEFAULT, os_error};
+pub use document::{
+    Document, EgressAddress, EgressAddressKind, Peer, Policy, ReplyVni, SHARED_PORTS_DEFAULT,
+    Tunnel,
+};
+pub use message::{
+    API_VERSION, Applied, Device, Drops, EngineDrop, Flow, FlowPage, Frames, PolicyPage, PolicyRow,
+    Refusal, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,
+    Verdict, Worker,
+};
+pub use policy_rows::policy_page;
+pub use scalar::{MacAddress, PortRange, quote};
+pub use shape::{list, whole};
+pub use validate::check_device_name;
+pub use yaml::{FieldPath, Problem, parse};

@@ -1,0 +1,49 @@
+//! Every limit of the state document and of the operator's socket, in one place.
+
+use std::time::Duration;
+
+/// Bytes of a state document, or of any request, at most.
+pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Tunnel addresses at most.
+pub const TUNNELS_MAX: usize = 256;
+
+/// Tunnel peers at most, over all tunnels.
+pub const PEERS_MAX: usize = 4_096;
+
+/// Egress addresses at most.
+pub const EGRESS_ADDRESSES_MAX: usize = 256;
+
+/// Policies at most.
+pub const POLICIES_MAX: usize = 4_096;
+
+/// Destinations and excluded destinations of one policy, together, at most.
+pub const PREFIXES_PER_POLICY_MAX: usize = 1_024;
+
+/// Different pods at most, over all policies. A pod that several policies select counts once.
+pub const PODS_MAX: usize = 65_536;
+
+/// Bytes of a policy's name at most: a Kubernetes namespace, a slash and a name fit.
+pub const POLICY_NAME_BYTES_MAX: usize = 317;
+
+/// The first and the last port that may be leased on any egress address.
+pub const PORT_FIRST: u16 = 1_024;
+
+/// See [`PORT_FIRST`].
+pub const PORT_LAST: u16 = u16::MAX;
+
+/// The largest VXLAN network identifier: it has 24 bits (RFC 7348).
+pub const VNI_MAX: u32 = 0x00ff_ffff;
+
+/// Connections to the operator's socket at one time, at most.
+pub const CONNECTIONS_MAX: usize = 16;
+
+/// How long a connection may take to send a whole request, idle time before it included; and again
+/// to read the whole response.
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Rows of one page of policies or flows, at most.
+pub const PAGE_ROWS_MAX: u32 = 1_000;
+
+/// Bytes of one response that a client reads, at most.
+pub const RESPONSE_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -1,0 +1,340 @@
+//! Requests and responses of the operator's socket: one JSON object on a line each.
+//!
+//! Fields are only ever added. A client ignores fields that it does not know.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::scalar::MacAddress;
+use crate::yaml::Problem;
+
+/// Version of this protocol. It grows when a field changes its meaning or goes away.
+pub const API_VERSION: u32 = 1;
+
+/// What an operator asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// How the router is.
+    Status,
+    /// What is selected and where it leaves, a page of rows.
+    Policies {
+        /// Where the page starts: 0, then each answer's `next`.
+        #[serde(default)]
+        cursor: u64,
+        /// Rows at most; the router may give fewer.
+        #[serde(default = "limit_default")]
+        limit: u32,
+    },
+    /// The live flows, a page of them.
+    Flows {
+        /// Where the page starts: 0, then each answer's `next`.
+        #[serde(default)]
+        cursor: u64,
+        /// Rows at most; the router may give fewer.
+        #[serde(default = "limit_default")]
+        limit: u32,
+    },
+    /// What was dropped, passed and steered, by reason.
+    Drops,
+    /// Replace the state document.
+    PutState {
+        /// The whole document, YAML or JSON, as text: errors name its lines.
+        document: String,
+    },
+}
+
+fn limit_default() -> u32 {
+    crate::limits::PAGE_ROWS_MAX
+}
+
+/// What the router answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "response", rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Policies`].
+    Policies(PolicyPage),
+    /// To [`Request::Flows`].
+    Flows(FlowPage),
+    /// To [`Request::Drops`].
+    Drops(Drops),
+    /// To [`Request::PutState`]: the document is programmed.
+    Applied(Applied),
+    /// To any request: it was refused, and nothing has changed.
+    Error(Refusal),
+}
+
+/// A document was programmed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Its generation.
+    pub generation: u64,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The reason, for a person.
+    pub message: String,
+    /// The place in the document, when that is what was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+impl Response {
+    /// A refusal that has nothing to do with a document.
+    #[must_use]
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::Error(Refusal { message: message.into(), problem: None })
+    }
+}
+
+impl From<Problem> for Response {
+    /// A document was refused.
+    fn from(problem: Problem) -> Self {
+        Self::Error(Refusal { message: problem.to_string(), problem: Some(problem) })
+    }
+}
+
+/// How the router is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Spillway's version.
+    pub version: String,
+    /// [`API_VERSION`] of the router.
+    pub api_version: u32,
+    /// The router's process.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Generation of the programmed state document; none before the first.
+    pub generation: Option<u64>,
+    /// Where the programmed document came from: a file's path, `socket`, or `none`.
+    pub state_source: String,
+    /// The last document, if it was refused: the one before it still runs.
+    pub refused: Option<RefusedState>,
+    /// The devices, in the order of the configuration.
+    pub devices: Vec<Device>,
+    /// The workers, by number.
+    pub workers: Vec<Worker>,
+    /// Where the UMEM's frames are.
+    pub frames: Frames,
+    /// What an operator should know, such as rules of the kernel that Spillway ignores.
+    pub reports: Vec<String>,
+}
+
+/// A document that was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedState {
+    /// Where it came from: a file's path, or `socket`.
+    pub source: String,
+    /// Why, with line and field.
+    pub message: String,
+    /// Seconds since then.
+    pub age_s: u64,
+}
+
+/// A device that the router receives and sends on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its index in the kernel.
+    pub ifindex: u32,
+    /// Its link address.
+    pub mac: MacAddress,
+    /// The largest IP packet it carries, in bytes.
+    pub mtu: u32,
+    /// Its receive queues.
+    pub queues: u32,
+    /// How the steering program is attached: `native` or `generic`.
+    pub xdp_mode: String,
+    /// Whether the driver gives frames without copying them.
+    pub zero_copy: bool,
+    /// Sum of its sockets' statistics.
+    pub rings: RingStatistics,
+}
+
+/// What the kernel counts for AF_XDP sockets (`struct xdp_statistics`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingStatistics {
+    /// Frames dropped after steering, for any reason but a full receive ring.
+    pub rx_dropped: u64,
+    /// Frames dropped because a receive ring was full.
+    pub rx_ring_full: u64,
+    /// Frames that found a fill ring empty; `rx_dropped` has them too.
+    pub fill_ring_empty: u64,
+    /// Descriptors on fill rings that the kernel refused; never, unless there is a bug.
+    pub rx_invalid_descriptors: u64,
+    /// Descriptors on transmit rings that the kernel refused; never, unless there is a bug.
+    pub tx_invalid_descriptors: u64,
+}
+
+/// A worker's counters, in packets since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub id: u32,
+    /// Its live flows.
+    pub flows: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Packets sent.
+    pub transmitted: u64,
+    /// Packets dropped, for whatever reason.
+    pub dropped: u64,
+    /// Packets that wait for a neighbour, now.
+    pub held: u64,
+    /// Packets that found the transmit ring full.
+    pub tx_ring_full: u64,
+}
+
+/// Where the frames of the UMEM are. All but `total` add up to it, give or take frames that moved
+/// while they were counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frames {
+    /// All frames.
+    pub total: u64,
+    /// Free, with the workers and in the depot between them.
+    pub free: u64,
+    /// With the kernel, to receive into.
+    pub receiving: u64,
+    /// With the kernel, to be sent.
+    pub transmitting: u64,
+    /// Waiting for a neighbour.
+    pub held: u64,
+}
+
+/// A page of [`PolicyRow`]s.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyPage {
+    /// The rows, by policy, then pod, then prefix.
+    pub rows: Vec<PolicyRow>,
+    /// Where the next page starts; none after the last.
+    pub next: Option<u64>,
+}
+
+/// A pod and a prefix that a policy covers; named as `cilium-dbg bpf egress list -o json` does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// The pod.
+    #[serde(rename = "sourceIP")]
+    pub source_ip: Ipv4Addr,
+    /// The destination.
+    #[serde(rename = "destCIDR")]
+    pub destination_cidr: ipnet::Ipv4Net,
+    /// The address that the outside sees.
+    #[serde(rename = "egressIP")]
+    pub egress_ip: Ipv4Addr,
+    /// Our tunnel address, or `Excluded CIDR`.
+    #[serde(rename = "gatewayIP")]
+    pub gateway_ip: String,
+    /// The policy's name.
+    pub policy: String,
+}
+
+/// A page of [`Flow`]s.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowPage {
+    /// The flows, by worker, in no other order.
+    pub rows: Vec<Flow>,
+    /// Where the next page starts; none after the last.
+    pub next: Option<u64>,
+}
+
+/// A live flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// The worker that owns it.
+    pub worker: u32,
+    /// `tcp`, `udp` or `icmp`.
+    pub protocol: String,
+    /// As the pod sends.
+    pub original: Tuple,
+    /// As the outside answers; its destination is the egress address.
+    pub reply: Tuple,
+    /// The connection's state.
+    pub state: String,
+    /// Seconds since its first packet.
+    pub age_s: u64,
+    /// Seconds since its last packet.
+    pub idle_s: u64,
+    /// Packets from the pod.
+    pub original_packets: u64,
+    /// Bytes from the pod, inner IP headers included.
+    pub original_bytes: u64,
+    /// Packets to the pod.
+    pub reply_packets: u64,
+    /// Bytes to the pod, inner IP headers included.
+    pub reply_bytes: u64,
+    /// The policy that selected it.
+    pub policy: String,
+    /// The tunnel peer behind which the pod is.
+    pub peer: Ipv4Addr,
+}
+
+/// Addresses and ports of one direction. An echo has its identifier in both ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tuple {
+    /// Who sends.
+    pub source: Ipv4Addr,
+    /// Its port.
+    pub source_port: u16,
+    /// Who receives.
+    pub destination: Ipv4Addr,
+    /// Its port.
+    pub destination_port: u16,
+}
+
+/// What became of frames, by reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drops {
+    /// Every outcome of steering, for each device.
+    pub steering: Vec<SteeringOutcome>,
+    /// Every reason for which the engine drops.
+    pub engine: Vec<EngineDrop>,
+}
+
+/// One outcome of the steering program on one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteeringOutcome {
+    /// The device's name.
+    pub device: String,
+    /// The outcome's name.
+    pub outcome: String,
+    /// What was done with these frames.
+    pub verdict: Verdict,
+    /// Frames.
+    pub packets: u64,
+    /// Bytes, Ethernet headers included.
+    pub bytes: u64,
+    /// One sentence.
+    pub description: String,
+}
+
+/// What steering does with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The kernel has it.
+    Pass,
+    /// A worker has it.
+    Steer,
+    /// Nobody has it.
+    Drop,
+}
+
+/// One reason for which the engine drops.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineDrop {
+    /// The reason's name.
+    pub reason: String,
+    /// Packets, over all workers.
+    pub packets: u64,
+    /// One sentence.
+    pub description: String,
+}

@@ -1,0 +1,58 @@
+//! A document as `spillway policies` shows it: one row for each pod and prefix, in pages. A large
+//! document has millions of rows, so a page is found by arithmetic, not by counting from the start.
+
+use crate::document::{Document, Policy};
+use crate::limits::PAGE_ROWS_MAX;
+use crate::message::{PolicyPage, PolicyRow};
+
+/// What `cilium-dbg` shows as the gateway of an excluded prefix.
+const EXCLUDED: &str = "Excluded CIDR";
+
+/// The rows of `document` from row `cursor` on, `limit` or [`PAGE_ROWS_MAX`] at most. The gateway
+/// shown is the first tunnel address, which is the node's own.
+#[must_use]
+pub fn policy_page(document: &Document, cursor: u64, limit: u32) -> PolicyPage {
+    let limit = limit.clamp(1, PAGE_ROWS_MAX);
+    let gateway = document.tunnels.first().map_or("none".to_owned(), |t| t.address.to_string());
+    let mut rows = Vec::new();
+    let mut skip = cursor;
+    for policy in &document.policies {
+        let count = row_count(policy);
+        while skip < count {
+            if rows.len() as u64 == u64::from(limit) {
+                return PolicyPage { rows, next: Some(cursor + u64::from(limit)) };
+            }
+            rows.extend(row(policy, skip, &gateway));
+            skip += 1;
+        }
+        skip -= count;
+    }
+    PolicyPage { rows, next: None }
+}
+
+fn prefix_count(policy: &Policy) -> u64 {
+    (policy.destinations.len() + policy.excluded_destinations.len()) as u64
+}
+
+fn row_count(policy: &Policy) -> u64 {
+    policy.pods.len() as u64 * prefix_count(policy)
+}
+
+fn row(policy: &Policy, index: u64, gateway: &str) -> Option<PolicyRow> {
+    let pod = usize::try_from(index / prefix_count(policy)).ok()?;
+    let prefix = usize::try_from(index % prefix_count(policy)).ok()?;
+    let (destination_cidr, gateway_ip) = match policy.destinations.get(prefix) {
+        Some(destination) => (*destination, gateway),
+        None => {
+            let excluded = prefix - policy.destinations.len();
+            (*policy.excluded_destinations.get(excluded)?, EXCLUDED)
+        }
+    };
+    Some(PolicyRow {
+        source_ip: *policy.pods.get(pod)?,
+        destination_cidr,
+        egress_ip: policy.egress_address,
+        gateway_ip: gateway_ip.to_owned(),
+        policy: policy.name.clone(),
+    })
+}

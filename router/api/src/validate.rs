@@ -1,0 +1,288 @@
+//! What a state document must be beyond its types. Each check names the field that breaks it.
+//!
+//! Only what no gateway could carry out is refused. A policy without pods, or an exclusion outside
+//! of its destinations, is an author's business: refusing it would stop all other policies too.
+
+use std::collections::{BTreeSet, HashSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::document::{Document, EgressAddress, EgressAddressKind, Peer, Policy, ReplyVni};
+use crate::limits::{
+    EGRESS_ADDRESSES_MAX, PEERS_MAX, PODS_MAX, POLICIES_MAX, POLICY_NAME_BYTES_MAX, PORT_FIRST,
+    PORT_LAST, PREFIXES_PER_POLICY_MAX, TUNNELS_MAX, VNI_MAX,
+};
+use crate::scalar::{PortRange, quote};
+use crate::yaml::{FieldPath, Problem};
+
+/// Bytes of a network device's name in Linux, at most (`IFNAMSIZ` less its end).
+const DEVICE_NAME_BYTES_MAX: usize = 15;
+
+impl PortRange {
+    /// Every port that may be leased.
+    pub const WHOLE: Self = Self { first: PORT_FIRST, last: PORT_LAST };
+}
+
+impl Document {
+    /// Checks everything that the types cannot express.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Problem`], with its field; without a line, as there is no text.
+    pub fn validate(&self) -> Result<(), Problem> {
+        self.check_tunnels()?;
+        self.check_reply_vni()?;
+        self.check_egress_addresses()?;
+        self.check_policies()
+    }
+
+    fn check_tunnels(&self) -> Result<(), Problem> {
+        let path = FieldPath::root("tunnels");
+        at_most(&path, self.tunnels.len(), TUNNELS_MAX, "tunnels")?;
+        let mut ours = HashSet::new();
+        for (index, tunnel) in self.tunnels.iter().enumerate() {
+            let path = path.clone().index(index).field("address");
+            check_unicast(&path, tunnel.address)?;
+            check_unique(&path, &mut ours, tunnel.address, "is listed twice")?;
+        }
+        let mut peers = HashSet::new();
+        for (index, tunnel) in self.tunnels.iter().enumerate() {
+            let path = path.clone().index(index).field("peers");
+            at_most(&path, peers.len() + tunnel.peers.len(), PEERS_MAX, "peers of all tunnels")?;
+            for (index, peer) in tunnel.peers.iter().enumerate() {
+                check_peer(&path.clone().index(index), peer, &mut peers, &ours)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_reply_vni(&self) -> Result<(), Problem> {
+        match self.reply_vni {
+            ReplyVni::Fixed(vni) if vni > VNI_MAX => {
+                let message = format!("{vni} is no VNI; expected at most {VNI_MAX}");
+                Err(FieldPath::root("reply_vni").problem(message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_egress_addresses(&self) -> Result<(), Problem> {
+        let path = FieldPath::root("egress_addresses");
+        at_most(&path, self.egress_addresses.len(), EGRESS_ADDRESSES_MAX, "egress addresses")?;
+        let tunnels: HashSet<_> = self.tunnels.iter().map(|tunnel| tunnel.address).collect();
+        let peers: HashSet<_> =
+            self.tunnels.iter().flat_map(|tunnel| &tunnel.peers).map(|peer| peer.address).collect();
+        let mut seen = HashSet::new();
+        for (index, egress) in self.egress_addresses.iter().enumerate() {
+            let path = path.clone().index(index);
+            let address_path = path.clone().field("address");
+            check_unicast(&address_path, egress.address)?;
+            check_unique(&address_path, &mut seen, egress.address, "is listed twice")?;
+            if peers.contains(&egress.address) {
+                let message = format!("{} is a tunnel peer, not ours", egress.address);
+                return Err(address_path.problem(message));
+            }
+            if egress.kind == EgressAddressKind::Own && tunnels.contains(&egress.address) {
+                let message = format!(
+                    "{} is also a tunnel address, which the host uses; expected shared",
+                    egress.address
+                );
+                return Err(path.field("kind").problem(message));
+            }
+            check_ports(&path, egress)?;
+        }
+        Ok(())
+    }
+
+    fn check_policies(&self) -> Result<(), Problem> {
+        let path = FieldPath::root("policies");
+        at_most(&path, self.policies.len(), POLICIES_MAX, "policies")?;
+        let egress: HashSet<_> =
+            self.egress_addresses.iter().map(|egress| egress.address).collect();
+        let ours: HashSet<_> = self
+            .tunnels
+            .iter()
+            .map(|tunnel| tunnel.address)
+            .chain(egress.iter().copied())
+            .collect();
+        let mut names = BTreeSet::new();
+        let mut pods = HashSet::new();
+        for (index, policy) in self.policies.iter().enumerate() {
+            let path = path.clone().index(index);
+            check_name(&path.clone().field("name"), policy)?;
+            if !names.insert(policy.name.as_str()) {
+                let message = format!("{} names an earlier policy too", quote(&policy.name));
+                return Err(path.field("name").problem(message));
+            }
+            if !egress.contains(&policy.egress_address) {
+                let message = format!("{} is not in egress_addresses", policy.egress_address);
+                return Err(path.field("egress_address").problem(message));
+            }
+            check_prefixes(&path, policy)?;
+            check_pods(&path.field("pods"), &policy.pods, &ours)?;
+            pods.extend(policy.pods.iter().copied());
+            at_most(&FieldPath::root("policies"), pods.len(), PODS_MAX, "different pods")?;
+        }
+        Ok(())
+    }
+}
+
+fn check_peer(
+    path: &FieldPath,
+    peer: &Peer,
+    seen: &mut HashSet<Ipv4Addr>,
+    ours: &HashSet<Ipv4Addr>,
+) -> Result<(), Problem> {
+    let address_path = path.clone().field("address");
+    check_unicast(&address_path, peer.address)?;
+    if ours.contains(&peer.address) {
+        let message = format!("{} is a tunnel address of ours, no peer", peer.address);
+        return Err(address_path.problem(message));
+    }
+    let twice = "is a peer already, of this tunnel or of another; a peer has one tunnel address";
+    check_unique(&address_path, seen, peer.address, twice)?;
+    match (&peer.device, peer.mac) {
+        (None, None) => Ok(()),
+        (Some(_), None) => Err(path.clone().field("device").problem("expected mac beside it")),
+        (None, Some(_)) => Err(path.clone().field("mac").problem("expected device beside it")),
+        (Some(device), Some(mac)) => {
+            check_device_name(device).map_err(|m| path.clone().field("device").problem(m))?;
+            let multicast = mac.0[0] & 1 == 1;
+            if multicast || mac.0 == [0; 6] {
+                let message = format!("expected the MAC address of one device, found {mac}");
+                return Err(path.clone().field("mac").problem(message));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Checks what Linux takes as the name of a network device.
+///
+/// # Errors
+///
+/// A sentence that says what was expected.
+pub fn check_device_name(name: &str) -> Result<(), String> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':';
+    let length = 1..=DEVICE_NAME_BYTES_MAX;
+    if length.contains(&name.len()) && name != "." && name != ".." && !name.contains(bad) {
+        return Ok(());
+    }
+    Err(format!(
+        "expected the name of a network device, 1 to {DEVICE_NAME_BYTES_MAX} bytes \
+         without spaces, '/' and ':', found {}",
+        quote(name)
+    ))
+}
+
+fn check_ports(path: &FieldPath, egress: &EgressAddress) -> Result<(), Problem> {
+    let Some(ports) = egress.ports else {
+        return Ok(());
+    };
+    let path = path.clone().field("ports");
+    if egress.kind == EgressAddressKind::Own {
+        let message = "of an own address every port is ours; expected ports only with kind: shared";
+        return Err(path.problem(message));
+    }
+    if ports.first > ports.last {
+        return Err(path.problem(format!("expected the lower port first, found {ports}")));
+    }
+    if ports.first < PORT_FIRST {
+        let message = format!("expected ports from {} only, found {ports}", PortRange::WHOLE);
+        return Err(path.problem(message));
+    }
+    Ok(())
+}
+
+fn check_name(path: &FieldPath, policy: &Policy) -> Result<(), Problem> {
+    let length = 1..=POLICY_NAME_BYTES_MAX;
+    if length.contains(&policy.name.len()) && !policy.name.contains(char::is_control) {
+        return Ok(());
+    }
+    let message = format!(
+        "expected a name of 1 to {POLICY_NAME_BYTES_MAX} bytes without control characters, \
+         found {}",
+        quote(&policy.name)
+    );
+    Err(path.problem(message))
+}
+
+fn check_prefixes(path: &FieldPath, policy: &Policy) -> Result<(), Problem> {
+    let destinations = path.clone().field("destinations");
+    if policy.destinations.is_empty() {
+        return Err(destinations.problem("expected one prefix at least, found none"));
+    }
+    let count = policy.destinations.len() + policy.excluded_destinations.len();
+    at_most(&destinations, count, PREFIXES_PER_POLICY_MAX, "prefixes, excluded ones included")?;
+    let excluded = path.clone().field("excluded_destinations");
+    check_host_bits(&destinations, &policy.destinations)?;
+    check_host_bits(&excluded, &policy.excluded_destinations)
+}
+
+fn check_host_bits(path: &FieldPath, prefixes: &[Ipv4Net]) -> Result<(), Problem> {
+    for (index, prefix) in prefixes.iter().enumerate() {
+        if prefix.trunc() != *prefix {
+            let message = format!(
+                "{prefix} has bits set beyond its length; did you mean {} or {}/32?",
+                prefix.trunc(),
+                prefix.addr()
+            );
+            return Err(path.clone().index(index).problem(message));
+        }
+    }
+    Ok(())
+}
+
+fn check_pods(
+    path: &FieldPath,
+    pods: &[Ipv4Addr],
+    ours: &HashSet<Ipv4Addr>,
+) -> Result<(), Problem> {
+    let mut seen = HashSet::with_capacity(pods.len());
+    for (index, pod) in pods.iter().enumerate() {
+        let path = || path.clone().index(index);
+        if !is_unicast(*pod) {
+            return check_unicast(&path(), *pod);
+        }
+        if ours.contains(pod) {
+            let message = format!("{pod} is a tunnel or egress address, not a pod's");
+            return Err(path().problem(message));
+        }
+        if !seen.insert(*pod) {
+            return Err(path().problem(format!("{pod} is listed twice in this policy")));
+        }
+    }
+    Ok(())
+}
+
+fn check_unicast(path: &FieldPath, address: Ipv4Addr) -> Result<(), Problem> {
+    if is_unicast(address) {
+        return Ok(());
+    }
+    Err(path.problem(format!("expected the address of one host, found {address}")))
+}
+
+/// Whether a packet on a wire may come from this address (RFC 1122, 3.2.1.3; RFC 1112, 4).
+fn is_unicast(address: Ipv4Addr) -> bool {
+    !matches!(address.octets()[0], 0 | 127 | 224..)
+}
+
+fn check_unique(
+    path: &FieldPath,
+    seen: &mut HashSet<Ipv4Addr>,
+    address: Ipv4Addr,
+    complaint: &str,
+) -> Result<(), Problem> {
+    if seen.insert(address) {
+        return Ok(());
+    }
+    Err(path.problem(format!("{address} {complaint}")))
+}
+
+fn at_most(path: &FieldPath, count: usize, max: usize, what: &str) -> Result<(), Problem> {
+    if count <= max {
+        return Ok(());
+    }
+    Err(path.problem(format!("expected at most {max} {what}, found {count}")))
+}

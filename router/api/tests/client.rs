@@ -1,0 +1,97 @@
+//! The client against listeners that answer well, badly, or not at all.
+
+// Only the bodies of `#[test]` functions are exempt by themselves.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use spillway_api::{Applied, Client, ClientError, Request, Response};
+use tempfile::TempDir;
+
+/// Answers one request with these bytes and closes.
+fn listener_that_answers(answer: Vec<u8>) -> (TempDir, PathBuf, JoinHandle<String>) {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let thread = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        BufReader::new(&stream).read_line(&mut request).unwrap();
+        (&stream).write_all(&answer).unwrap();
+        request
+    });
+    (directory, path, thread)
+}
+
+fn answered(response: &Response) -> Vec<u8> {
+    let mut line = serde_json::to_vec(response).unwrap();
+    line.push(b'\n');
+    line
+}
+
+#[test]
+fn a_document_is_put_and_its_generation_comes_back() {
+    let answer = answered(&Response::Applied(Applied { generation: 7 }));
+    let (_directory, path, thread) = listener_that_answers(answer);
+    let applied = Client::connect(&path).unwrap().put_state("généra\ntion".to_owned()).unwrap();
+    assert_eq!(applied.generation, 7);
+    let request: Request = serde_json::from_str(&thread.join().unwrap()).unwrap();
+    assert_eq!(request, Request::PutState { document: "généra\ntion".to_owned() });
+}
+
+#[test]
+fn the_protocol_has_the_words_of_its_reference() {
+    for (request, line) in [
+        (Request::Status, r#"{"request":"status"}"#),
+        (Request::Flows { cursor: 0, limit: 1000 }, r#"{"request":"flows"}"#),
+        (
+            Request::Policies { cursor: 4, limit: 2 },
+            r#"{"request":"policies","cursor":4,"limit":2}"#,
+        ),
+        (Request::Drops, r#"{"request":"drops"}"#),
+    ] {
+        assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
+    }
+    let refused = serde_json::to_string(&Response::refused("no")).unwrap();
+    assert_eq!(refused, r#"{"response":"error","message":"no"}"#);
+}
+
+#[test]
+fn a_router_that_does_not_run_is_named_with_what_to_do() {
+    let error = Client::connect("/nonexistent/spillway.sock".as_ref()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot reach Spillway at /nonexistent/spillway.sock: No such file or directory. Is \
+         `spillway run` running? Name its socket with --socket."
+    );
+}
+
+#[test]
+fn a_refusal_is_shown_as_the_router_words_it() {
+    let (_directory, path, _thread) =
+        listener_that_answers(answered(&Response::refused("too old")));
+    let error = Client::connect(&path).unwrap().put_state(String::new()).unwrap_err();
+    assert!(matches!(error, ClientError::Refused(_)));
+    assert_eq!(error.to_string(), "too old");
+}
+
+#[test]
+fn half_an_answer_is_an_error() {
+    let (_directory, path, _thread) = listener_that_answers(b"{\"response\":\"sta".to_vec());
+    let error = Client::connect(&path).unwrap().status().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("no whole answer from Spillway at {}: the connection was closed", path.display())
+    );
+}
+
+#[test]
+fn an_answer_to_another_request_is_an_error() {
+    let answer = answered(&Response::Applied(Applied { generation: 7 }));
+    let (_directory, path, _thread) = listener_that_answers(answer);
+    let error = Client::connect(&path).unwrap().status().unwrap_err();
+    assert!(error.to_string().contains("it answers another request"), "{error}");
+}

@@ -1,0 +1,192 @@
+//! The state document: what is accepted, and every refusal with its exact place and words.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use spillway_api::limits::DOCUMENT_BYTES_MAX;
+use spillway_api::{
+    Document, EgressAddressKind, MacAddress, PortRange, ReplyVni, SHARED_PORTS_DEFAULT,
+};
+
+const EXAMPLE: &str = include_str!("example.yaml");
+
+fn refusal(text: &str) -> String {
+    Document::parse(text).expect_err("the document is refused").to_string()
+}
+
+/// The example with one piece of text replaced, which must occur in it.
+fn mutated(old: &str, new: &str) -> String {
+    assert!(EXAMPLE.contains(old), "the example has no {old:?}");
+    EXAMPLE.replacen(old, new, 1)
+}
+
+#[test]
+fn the_example_is_read_as_written() {
+    let document = Document::parse(EXAMPLE).unwrap();
+    assert_eq!(document.generation, 1);
+    assert_eq!(document.reply_vni, ReplyVni::Fixed(2));
+    assert_eq!(document.tunnels[0].address, Ipv4Addr::new(192, 168, 44, 128));
+    assert_eq!(document.tunnels[0].peers[0].direct(), None);
+    let mac = MacAddress([2, 0, 0xa9, 0xfe, 0x2c, 1]);
+    assert_eq!(document.tunnels[1].peers[0].direct(), Some(("spw-pods", mac)));
+    assert_eq!(document.egress_addresses[0].kind, EgressAddressKind::Own);
+    let whole = PortRange { first: 1024, last: 65535 };
+    assert_eq!(document.egress_addresses[0].port_range(), whole);
+    assert_eq!(document.egress_addresses[1].port_range(), SHARED_PORTS_DEFAULT);
+    assert_eq!(document.policies[0].pods.len(), 3);
+    assert_eq!(document.policies[0].excluded_destinations[0].to_string(), "203.0.113.20/32");
+}
+
+#[test]
+fn a_document_survives_json_and_yaml() {
+    let document = Document::parse(EXAMPLE).unwrap();
+    let json = serde_json::to_string_pretty(&document).unwrap();
+    assert_eq!(Document::parse(&json).unwrap(), document);
+    let yaml = serde_saphyr::to_string(&document).unwrap();
+    assert_eq!(Document::parse(&yaml).unwrap(), document);
+}
+
+#[test]
+fn what_may_be_left_out_has_its_default() {
+    let text = mutated("reply_vni: 2\n", "").replacen("    ports: 16384-29999\n", "", 1);
+    assert_eq!(Document::parse(&text).unwrap(), {
+        let mut document = Document::parse(EXAMPLE).unwrap();
+        document.egress_addresses[1].ports = None;
+        document
+    });
+    let flow = Document::parse(&mutated("reply_vni: 2", "reply_vni: flow")).unwrap();
+    assert_eq!(flow.reply_vni, ReplyVni::Flow);
+    let empty = "generation: 0\ntunnels: []\negress_addresses: []\npolicies: []\n";
+    assert!(Document::parse(empty).is_ok());
+}
+
+/// The cases of `refusals.txt`: (what the example has, what it gets, the whole refusal).
+fn refusals() -> Vec<[String; 3]> {
+    let lines = include_str!("refusals.txt").lines();
+    let lines: Vec<&str> =
+        lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let (cases, rest) = lines.as_chunks::<3>();
+    assert!(rest.is_empty(), "three lines make a case, found {rest:?}");
+    let text = |line: &str, key: &str| {
+        assert!(line.starts_with(key), "expected {key}, found {line}");
+        let text = line.get("says ".len()..).unwrap_or_default();
+        text.replace("\\\\", "\0").replace("\\n", "\n").replace("\\t", "\t").replace('\0', "\\")
+    };
+    let case =
+        |[has, gets, says]: &[&str; 3]| [text(has, "has"), text(gets, "gets"), text(says, "says")];
+    cases.iter().map(case).collect()
+}
+
+#[test]
+fn every_refusal_names_line_column_field_and_what_was_expected() {
+    let mut wrong = String::new();
+    for [has, gets, says] in refusals() {
+        let found = refusal(&mutated(&has, &gets));
+        if found != says {
+            let _ = writeln!(wrong, "{has:?} -> {gets:?}\n  expected {says}\n  found    {found}");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(refusals().len() > 45);
+}
+
+#[test]
+fn two_policies_of_one_name_are_refused() {
+    let policy = &EXAMPLE[EXAMPLE.find("  - name").unwrap()..];
+    assert_eq!(
+        refusal(&format!("{EXAMPLE}{policy}")),
+        "line 24, column 11: policies[1].name: \"app1\" names an earlier policy too"
+    );
+}
+
+#[test]
+fn texts_that_are_no_document_are_refused() {
+    let missing = "the field \"generation\" is missing";
+    for (text, expected) in [
+        ("", "line 1, column 1: unexpected end of file"),
+        ("null", missing),
+        ("[]", "line 1, column 1: expected fields"),
+        ("app1", "line 1, column 1: expected fields"),
+        ("{", "line 1, column 1: unclosed bracket '{'"),
+    ] {
+        assert_eq!(refusal(text), expected, "{text:?}");
+    }
+    assert!(refusal(&format!("{EXAMPLE}---\n{EXAMPLE}")).contains("multiple"));
+    let long = format!("{EXAMPLE}#{}", "x".repeat(DOCUMENT_BYTES_MAX));
+    assert!(refusal(&long).ends_with("bytes; at most 16777216 are read"), "{}", refusal(&long));
+}
+
+/// A cut in the middle must not pass for a document that selects fewer pods: the last line alone
+/// may be missing whole.
+#[test]
+fn a_document_that_was_cut_off_is_refused() {
+    for end in 0..EXAMPLE.len() - 1 {
+        let cut = &EXAMPLE[..end];
+        assert!(Document::parse(cut).is_err(), "accepted up to byte {end}:\n{cut}");
+    }
+}
+
+#[test]
+fn an_older_generation_may_not_replace_a_newer_one() {
+    let document = Document::parse(&mutated("generation: 1", "generation: 7")).unwrap();
+    assert!(document.check_generation(6).is_ok());
+    assert!(document.check_generation(7).is_ok());
+    assert_eq!(
+        document.check_generation(8).unwrap_err().to_string(),
+        "generation: 7 is older than the running generation; expected 8 or more"
+    );
+}
+
+/// `count` policies of `pods` pods each, all different.
+fn document_of(policies: u32, pods: u32) -> String {
+    let mut text = "generation: 1\ntunnels: []\negress_addresses: [{address: 192.0.2.1, kind: \
+                    own}]\npolicies:\n"
+        .to_owned();
+    for policy in 0..policies {
+        let _ = write!(
+            text,
+            "  - name: p{policy}\n    egress_address: 192.0.2.1\n    destinations: \
+             [203.0.113.0/24]\n    pods:\n"
+        );
+        for pod in 0..pods {
+            let address = Ipv4Addr::from(0x0a00_0000 + policy * pods + pod);
+            let _ = writeln!(text, "      - {address}");
+        }
+    }
+    text
+}
+
+#[test]
+fn the_largest_document_is_read_and_one_pod_more_is_refused() {
+    let largest = Document::parse(&document_of(4_096, 16)).unwrap();
+    assert_eq!(largest.policies.len(), 4_096);
+    let one_more = format!("{}      - 10.255.0.1\n", document_of(4_096, 16));
+    assert_eq!(
+        refusal(&one_more),
+        "line 5, column 3: policies: expected at most 65536 different pods, found 65537"
+    );
+    assert!(refusal(&document_of(4_097, 1)).contains("expected at most 4096 policies, found 4097"));
+}
+
+#[test]
+fn each_list_has_its_limit() {
+    let prefixes: Vec<String> =
+        (0..1_024).map(|n| format!("10.{}.{}.0/24", n >> 8, n & 255)).collect();
+    let text = mutated("203.0.113.0/24", &prefixes.join(", "));
+    let expected = "expected at most 1024 prefixes, excluded ones included, found 1025";
+    assert!(refusal(&text).contains(expected), "{}", refusal(&text));
+    let egress: String =
+        (0..255).map(|n| format!("  - {{address: 198.51.100.{n}, kind: own}}\n")).collect();
+    let text = mutated("policies:\n", &format!("{egress}policies:\n"));
+    assert!(refusal(&text).contains("expected at most 256 egress addresses, found 257"));
+    let peers: String =
+        (0..4_095).map(|n| format!("      - address: 10.200.{}.{}\n", n >> 8, n & 255)).collect();
+    let text =
+        mutated("  - address: 169.254.44.2\n", &format!("{peers}  - address: 169.254.44.2\n"));
+    assert!(
+        refusal(&text)
+            .contains("tunnels[1].peers: expected at most 4096 peers of all tunnels, found 4097"),
+        "{}",
+        refusal(&text)
+    );
+}

@@ -1,0 +1,85 @@
+//! The rows of `spillway policies`: their order, their JSON, their pages.
+
+use std::fmt::Write as _;
+
+use spillway_api::{Document, PolicyRow, policy_page};
+
+const EXAMPLE: &str = include_str!("example.yaml");
+
+fn all_rows(document: &Document, limit: u32) -> Vec<PolicyRow> {
+    let mut rows = Vec::new();
+    let mut cursor = Some(0);
+    while let Some(start) = cursor {
+        let page = policy_page(document, start, limit);
+        assert!(page.rows.len() <= limit as usize);
+        rows.extend(page.rows);
+        cursor = page.next;
+    }
+    rows
+}
+
+#[test]
+fn rows_come_by_pod_and_then_prefix_with_exclusions_last() {
+    let document = Document::parse(EXAMPLE).unwrap();
+    let rows: Vec<String> = all_rows(&document, 100)
+        .iter()
+        .map(|row| {
+            let PolicyRow { source_ip, destination_cidr, egress_ip, gateway_ip, policy } = row;
+            format!("{source_ip} {destination_cidr} {egress_ip} {gateway_ip} {policy}")
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            "10.0.1.40 203.0.113.0/24 192.168.44.129 192.168.44.128 app1",
+            "10.0.1.40 203.0.113.20/32 192.168.44.129 Excluded CIDR app1",
+            "10.0.1.41 203.0.113.0/24 192.168.44.129 192.168.44.128 app1",
+            "10.0.1.41 203.0.113.20/32 192.168.44.129 Excluded CIDR app1",
+            "10.0.2.182 203.0.113.0/24 192.168.44.129 192.168.44.128 app1",
+            "10.0.2.182 203.0.113.20/32 192.168.44.129 Excluded CIDR app1",
+        ]
+    );
+}
+
+#[test]
+fn a_row_in_json_has_the_keys_of_cilium_dbg() {
+    let document = Document::parse(EXAMPLE).unwrap();
+    let row = &policy_page(&document, 1, 1).rows[0];
+    assert_eq!(
+        serde_json::to_value(row).unwrap(),
+        serde_json::json!({
+            "sourceIP": "10.0.1.40",
+            "destCIDR": "203.0.113.20/32",
+            "egressIP": "192.168.44.129",
+            "gatewayIP": "Excluded CIDR",
+            "policy": "app1",
+        })
+    );
+}
+
+#[test]
+fn pages_of_every_size_give_the_same_rows() {
+    let mut text = EXAMPLE.to_owned();
+    for (name, pods) in [("none", "[]"), ("one", "[10.1.0.1]"), ("two", "[10.1.0.1, 10.1.0.2]")] {
+        let _ = write!(
+            text,
+            "  - name: {name}\n    egress_address: 192.168.44.128\n    destinations: [0.0.0.0/0, \
+             10.0.0.0/8]\n    pods: {pods}\n"
+        );
+    }
+    let document = Document::parse(&text).unwrap();
+    let whole = all_rows(&document, 1_000);
+    assert_eq!(whole.len(), 6 + 2 + 4);
+    for limit in 1..=13 {
+        assert_eq!(all_rows(&document, limit), whole, "limit {limit}");
+    }
+}
+
+#[test]
+fn a_cursor_beyond_the_end_gives_nothing() {
+    let document = Document::parse(EXAMPLE).unwrap();
+    for cursor in [6, 7, u64::MAX] {
+        let page = policy_page(&document, cursor, 0);
+        assert!(page.rows.is_empty() && page.next.is_none(), "cursor {cursor}");
+    }
+}

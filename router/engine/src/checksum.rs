@@ -1,0 +1,136 @@
+//! The internet checksum (RFC 1071) and its incremental update (RFC 1624).
+
+use std::net::Ipv4Addr;
+
+/// What changed in a packet, as its checksums see it: the one's complement sum of `!old + new`
+/// over the changed 16-bit words.
+///
+/// RFC 1624, equation 3: `HC' = !(!HC + !m + m')`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Delta(u16);
+
+impl Delta {
+    /// Nothing changed.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// One was taken from the time to live, the high byte of its word:
+    /// `!m + (m - 0x0100)` is the same for every `m`.
+    pub(crate) const TTL_DECREMENT: Self = Self(0xfeff);
+
+    /// A word changed from `old` to `new`.
+    pub(crate) const fn word(old: u16, new: u16) -> Self {
+        Self(fold(!old as u32 + new as u32))
+    }
+
+    /// An address changed from `old` to `new`.
+    pub(crate) const fn address(old: Ipv4Addr, new: Ipv4Addr) -> Self {
+        let (old, new) = (!old.to_bits(), new.to_bits());
+        Self(fold((old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff)))
+    }
+
+    /// Both changes.
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self(fold(self.0 as u32 + other.0 as u32))
+    }
+
+    /// The checksum after the change.
+    pub(crate) const fn apply(self, checksum: u16) -> u16 {
+        !fold(!checksum as u32 + self.0 as u32)
+    }
+
+    /// The UDP checksum after the change: 0 means that there is none and stays; a computed 0 is
+    /// written as 0xffff (RFC 768).
+    pub(crate) const fn apply_udp(self, checksum: u16) -> u16 {
+        if checksum == 0 {
+            return 0;
+        }
+        match self.apply(checksum) {
+            0 => 0xffff,
+            other => other,
+        }
+    }
+}
+
+/// The internet checksum of `bytes`; 0 over bytes that contain their own correct checksum.
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+    let (words, rest) = bytes.as_chunks::<2>();
+    let mut sum: u64 = words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum();
+    if let [last] = rest {
+        sum += u64::from(u16::from_be_bytes([*last, 0]));
+    }
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    let sum = (sum >> 32) + (sum & 0xffff_ffff);
+    #[expect(clippy::cast_possible_truncation, reason = "after two rounds it fits 32 bits")]
+    let sum = sum as u32;
+    !fold(sum)
+}
+
+/// Adds the carries back in until 16 bits are left.
+#[expect(clippy::cast_possible_truncation, reason = "after two rounds no more than 16 are left")]
+const fn fold(sum: u32) -> u16 {
+    let sum = (sum >> 16) + (sum & 0xffff);
+    let sum = (sum >> 16) + (sum & 0xffff);
+    sum as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_example_of_rfc_1071_sums_up() {
+        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
+    }
+
+    #[test]
+    fn the_example_of_rfc_1624_gives_zero_and_not_its_complement() {
+        assert_eq!(Delta::word(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+    }
+
+    #[test]
+    fn a_udp_checksum_of_zero_stays_and_a_computed_zero_becomes_ffff() {
+        assert_eq!(Delta::word(1, 2).apply_udp(0), 0);
+        assert_eq!(Delta::word(0x5555, 0x3285).apply_udp(0xdd2f), 0xffff);
+    }
+
+    proptest! {
+        #[test]
+        fn an_incremental_update_equals_a_full_sum(
+            mut bytes in prop::collection::vec(any::<u8>(), 6..200),
+            new: u32,
+            at in 0..100_usize,
+        ) {
+            // A sum over nothing but zeros has no second representation to agree on.
+            bytes.extend([0x45, 0x00]);
+            if bytes.len() % 2 == 1 {
+                bytes.push(0);
+            }
+            let at = (at * 2) % (bytes.len() - 4);
+            let place: [u8; 4] = bytes[at..at + 4].try_into().unwrap();
+            let before = checksum(&bytes);
+            bytes[at..at + 4].copy_from_slice(&new.to_be_bytes());
+            let delta = Delta::address(Ipv4Addr::from(place), Ipv4Addr::from_bits(new));
+            prop_assert_eq!(delta.apply(before), checksum(&bytes));
+        }
+
+        #[test]
+        fn taking_one_from_the_ttl_is_constant(ttl in 1..=255_u16, protocol in 0..=255_u16) {
+            let (old, new) = (ttl << 8 | protocol, (ttl - 1) << 8 | protocol);
+            for checksum in [0x1234, 0x0000, 0xfffe] {
+                prop_assert_eq!(
+                    Delta::TTL_DECREMENT.apply(checksum),
+                    Delta::word(old, new).apply(checksum),
+                );
+            }
+        }
+
+        #[test]
+        fn deltas_add_up(a: u16, b: u16, c: u16, d: u16, checksum in 0..0xffff_u16) {
+            let both = Delta::word(a, b).plus(Delta::word(c, d));
+            let one_by_one = Delta::word(c, d).apply(Delta::word(a, b).apply(checksum));
+            prop_assert_eq!(both.apply(checksum), one_by_one);
+        }
+    }
+}

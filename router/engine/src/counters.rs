@@ -1,0 +1,76 @@
+//! What the engine counts: plain numbers of one worker, copied when somebody asks.
+
+use crate::drop_reason::{DROP_REASONS, DropReason};
+
+/// Packets and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many packets.
+    pub packets: u64,
+    /// Their IPv4 total lengths added up: without link and tunnel headers.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    pub(crate) fn count(&mut self, length: u16) {
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(u64::from(length));
+    }
+}
+
+/// One worker's counters. At every moment
+/// `received = transmitted + held + the sum of dropped`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames handed in for the first time.
+    pub received: u64,
+    /// Frames sent on, by verdict; what becomes of them on the device is counted there.
+    pub transmitted: u64,
+    /// Frames that wait for a neighbour now: a gauge.
+    pub held: u64,
+    /// Frames dropped, by [`DropReason`] as the index.
+    pub dropped: [u64; DROP_REASONS],
+    /// Packets of pods sent outside.
+    pub forward: Traffic,
+    /// Packets from outside sent to pods.
+    pub reply: Traffic,
+    /// Flows created.
+    pub flows_created: u64,
+    /// Flows ended by their timeout.
+    pub flows_expired: u64,
+    /// Flows ended because the state no longer selects them.
+    pub flows_deselected: u64,
+    /// Flows that live now: a gauge.
+    pub flows_live: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            received: 0,
+            transmitted: 0,
+            held: 0,
+            dropped: [0; DROP_REASONS],
+            forward: Traffic::default(),
+            reply: Traffic::default(),
+            flows_created: 0,
+            flows_expired: 0,
+            flows_deselected: 0,
+            flows_live: 0,
+        }
+    }
+}
+
+impl Counters {
+    /// How many frames were dropped for this reason.
+    #[must_use]
+    pub fn dropped_for(&self, reason: DropReason) -> u64 {
+        self.dropped.get(reason as usize).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn count_drop(&mut self, reason: DropReason) {
+        if let Some(count) = self.dropped.get_mut(reason as usize) {
+            *count = count.wrapping_add(1);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Why a packet died: the error type of the forwarding path, and its counters.
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why the engine or its worker dropped a packet. Each drop is counted exactly once.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
+
+            /// Its stable name, as metrics and `spillway drops` show it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)+ }
+            }
+
+            /// One sentence for a person: what happened.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self { $(DropReason::$variant => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// The steer header names no kind of frame that the engine knows.
+    UnknownKind = "unknown-kind",
+    /// The frame ends before the packet in it does.
+    Truncated = "truncated",
+    /// The packet is not IPv4.
+    NotIpv4 = "not-ipv4",
+    /// The IPv4 header's own lengths contradict each other.
+    BadIpLength = "bad-ip-length",
+    /// The IPv4 header has options, which are not carried.
+    IpOptions = "ip-options",
+    /// The IPv4 header checksum is wrong.
+    BadIpChecksum = "bad-ip-checksum",
+    /// The packet is a fragment.
+    Fragment = "fragment",
+    /// The source address cannot be that of a host on a network.
+    MartianSource = "martian-source",
+    /// The destination address is not that of one host on a network.
+    MartianDestination = "martian-destination",
+    /// The packet has come to the end of its time to live here.
+    TtlExpired = "ttl-expired",
+    /// The transport protocol is not TCP, UDP or ICMP.
+    UnsupportedProtocol = "unsupported-protocol",
+    /// The TCP, UDP or ICMP header is cut short or its lengths contradict the packet's.
+    BadTransport = "bad-transport",
+    /// An ICMP message that is neither an echo in the right direction nor an error.
+    UnsupportedIcmp = "unsupported-icmp",
+    /// The checksum of an ICMP error is wrong.
+    BadIcmpChecksum = "bad-icmp-checksum",
+    /// An ICMP error quotes nothing that tells its flow.
+    BadQuote = "bad-quote",
+    /// Steering gave the frame to a worker that does not own its port.
+    WrongWorker = "wrong-worker",
+    /// The tunnel frame's outer source is no listed peer.
+    UnknownPeer = "unknown-peer",
+    /// No policy covers this pod and destination.
+    NoPolicy = "no-policy",
+    /// The flow has ended: its policy or its egress address was taken away.
+    Deselected = "deselected",
+    /// The policy's egress address is not listed.
+    NoEgressAddress = "no-egress-address",
+    /// A TCP segment of no known flow that does not open one.
+    TcpNotSyn = "tcp-not-syn",
+    /// A reply from outside that belongs to no flow.
+    NoFlow = "no-flow",
+    /// An ICMP error about a packet of no known flow.
+    ErrorWithoutFlow = "error-without-flow",
+    /// The flow table is full; live flows are not evicted.
+    FlowTableFull = "flow-table-full",
+    /// Every port of the egress address towards this remote is leased.
+    PortsExhausted = "ports-exhausted",
+    /// No route leads to the destination.
+    NoRoute = "no-route",
+    /// A rule or route of the kernel discards packets to the destination.
+    RouteUnreachable = "route-unreachable",
+    /// The destination is an address of this host.
+    LocalDestination = "local-destination",
+    /// The route leads out of a device that Spillway does not drive.
+    ForeignDevice = "foreign-device",
+    /// The packet is larger than the outgoing device's MTU.
+    ExceedsMtu = "exceeds-mtu",
+    /// The reply with its tunnel headers is larger than the underlay device's MTU.
+    ExceedsTunnelMtu = "exceeds-tunnel-mtu",
+    /// The next hop's link address did not become known in time.
+    NeighbourUnresolved = "neighbour-unresolved",
+    /// Too many frames already wait for link addresses.
+    HoldQueueFull = "hold-queue-full",
+}
+
+/// How many reasons there are: the length of the counter array.
+pub const DROP_REASONS: usize = DropReason::ALL.len();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_the_index_of_its_counter() {
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+    }
+
+    #[test]
+    fn the_readme_lists_every_reason_with_its_description() {
+        let readme = include_str!("../README.md");
+        let (_, readme) = readme.split_once("## Drop reasons").unwrap();
+        for reason in DropReason::ALL {
+            let row = format!("| `{}` | {} |", reason.name(), reason.description());
+            assert!(readme.contains(&row), "router/engine/README.md lacks the row: {row}");
+        }
+        let rows = readme.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, DROP_REASONS, "router/engine/README.md has rows for no reason");
+    }
+}

@@ -1,0 +1,259 @@
+//! One worker's engine: bursts in, verdicts out. What happens to one packet is told in `life.rs`.
+
+mod life;
+
+use std::net::Ipv4Addr;
+
+use arrayvec::ArrayVec;
+
+use crate::flow::{FlowRecord, Flows, Hasher, SlotIndex, Sweep, Timeouts};
+use crate::nat::{Ports, Random};
+use crate::packet::{Direction, Packet, prefetch_headers};
+use crate::steer::{CLASSES, class};
+use crate::tables::{DeviceIndex, Tables};
+use crate::{Counters, DropReason};
+use life::Context;
+
+/// A monotonic time in nanoseconds, from any start.
+pub type Nanos = u64;
+
+/// How many frames one call of [`Engine::process`] takes at most.
+pub const BURST_MAX: usize = 64;
+
+/// How many flows one worker can have at most.
+pub const FLOWS_MAX: u32 = 1 << 28;
+
+/// What an engine is made of.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// This worker.
+    pub worker: u8,
+    /// Which worker owns each class of ports.
+    pub owners: [u8; CLASSES],
+    /// How many flows this worker can have, 1 to [`FLOWS_MAX`].
+    pub flows_max: u32,
+    /// The key of all hashes: secret, and new at each start.
+    pub hash_key: [u64; 4],
+    /// Where this worker's random numbers start.
+    pub seed: u64,
+    /// How long flows may stay idle.
+    pub timeouts: Timeouts,
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it.
+    Transmit {
+        /// Out of this device.
+        device: DeviceIndex,
+        /// So many bytes of it, from its start: padding behind the packet is cut off.
+        length: u16,
+    },
+    /// Keep it, and hand it to [`Engine::process_held`] once the neighbour is known: the frame is
+    /// untouched.
+    Hold {
+        /// The device that the neighbour is reached through.
+        device: DeviceIndex,
+        /// The neighbour whose link address is missing.
+        address: Ipv4Addr,
+    },
+    /// Forget it.
+    Drop(DropReason),
+}
+
+/// Why a packet goes no further now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Halt {
+    Drop(DropReason),
+    Hold { device: DeviceIndex, address: Ipv4Addr },
+}
+
+impl From<DropReason> for Halt {
+    fn from(reason: DropReason) -> Self {
+        Self::Drop(reason)
+    }
+}
+
+/// One worker's engine. It allocates everything when it is made, and nothing afterwards.
+#[derive(Debug)]
+pub struct Engine {
+    worker: u8,
+    owners: [u8; CLASSES],
+    hasher: Hasher,
+    flows: Flows,
+    ports: Ports,
+    sweep: Sweep,
+    counters: Counters,
+    /// The time of the last call.
+    now: Nanos,
+}
+
+impl Engine {
+    /// Makes an engine without flows.
+    ///
+    /// # Panics
+    /// When `flows_max` is not within its range.
+    #[must_use]
+    pub fn new(config: &EngineConfig) -> Self {
+        assert!((1..=FLOWS_MAX).contains(&config.flows_max), "flows_max is 1 to {FLOWS_MAX}");
+        let hasher = Hasher::new(config.hash_key);
+        let random = Random::new(config.seed);
+        Self {
+            worker: config.worker,
+            owners: config.owners,
+            hasher,
+            flows: Flows::new(config.flows_max, hasher),
+            ports: Ports::new(config.worker, &config.owners, random, hasher),
+            sweep: Sweep::new(config.timeouts),
+            counters: Counters::default(),
+            now: 0,
+        }
+    }
+
+    /// Processes a burst of frames, each exactly as received, the steer header first; writes a
+    /// verdict for each. Frames beyond [`BURST_MAX`], or without a verdict to write, are not
+    /// looked at.
+    pub fn process(
+        &mut self,
+        now: Nanos,
+        tables: &Tables,
+        frames: &mut [&mut [u8]],
+        verdicts: &mut [Verdict],
+    ) {
+        self.counters.received += frames.len().min(verdicts.len()).min(BURST_MAX) as u64;
+        self.burst(now, tables, frames, verdicts);
+    }
+
+    /// The same for frames that a verdict has held: they have been received before.
+    pub fn process_held(
+        &mut self,
+        now: Nanos,
+        tables: &Tables,
+        frames: &mut [&mut [u8]],
+        verdicts: &mut [Verdict],
+    ) {
+        let released = frames.len().min(verdicts.len()).min(BURST_MAX) as u64;
+        self.counters.held = self.counters.held.saturating_sub(released);
+        self.burst(now, tables, frames, verdicts);
+    }
+
+    /// Counts a held frame as dropped: the worker gives it up.
+    pub fn drop_held(&mut self, reason: DropReason) {
+        self.counters.held = self.counters.held.saturating_sub(1);
+        self.counters.count_drop(reason);
+    }
+
+    /// Ends some flows that have been idle for too long. A bounded amount of work: call it once in
+    /// each round, at least some times a second.
+    pub fn expire(&mut self, now: Nanos) {
+        self.now = now;
+        let Self { sweep, flows, ports, counters, .. } = self;
+        sweep.step(now, flows, &mut |flows, flow| {
+            ports.released(&flows.remove(flow));
+            counters.flows_expired += 1;
+        });
+        self.counters.flows_live = u64::from(self.flows.live());
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Appends live flows from `cursor` (at first 0) on to `out`, at least `limit` if there are so
+    /// many, and at most 14 more. Gives the cursor of the next page, `None` after the last; a page
+    /// may be short, or even empty, although others follow.
+    pub fn flows(&self, cursor: u32, limit: usize, out: &mut Vec<FlowRecord>) -> Option<u32> {
+        self.flows.page(cursor, limit, self.now, out)
+    }
+
+    /// A burst goes through in stages, so that while one packet waits for memory the others do,
+    /// too: headers, tags, entries; then each packet in turn.
+    fn burst(
+        &mut self,
+        now: Nanos,
+        tables: &Tables,
+        frames: &mut [&mut [u8]],
+        verdicts: &mut [Verdict],
+    ) {
+        self.now = now;
+        let context = Context::new(tables, now);
+        frames.iter().take(BURST_MAX).for_each(|frame| prefetch_headers(frame));
+        let packets: ArrayVec<_, BURST_MAX> =
+            frames.iter().take(BURST_MAX).map(|frame| self.parse(frame)).collect();
+        let candidates: ArrayVec<_, BURST_MAX> =
+            packets.iter().map(|packet| self.candidate(packet)).collect();
+        let parsed = packets.iter().zip(candidates);
+        for ((frame, verdict), (packet, candidate)) in frames.iter_mut().zip(verdicts).zip(parsed) {
+            *verdict = self.verdict(context, frame, packet, candidate);
+        }
+        self.counters.flows_live = u64::from(self.flows.live());
+    }
+
+    /// Checks a frame; starts to load what will find its flow.
+    fn parse(&self, frame: &[u8]) -> Result<Packet, DropReason> {
+        let packet = Packet::parse(frame, &self.hasher)?;
+        let owner = self.owners.get(usize::from(class(packet.owner_port())));
+        if owner != Some(&self.worker) {
+            return Err(DropReason::WrongWorker);
+        }
+        match packet.direction {
+            Direction::Forward => self.flows.originals.prefetch_group(packet.hash),
+            Direction::Reply => self.flows.replies.prefetch_group(packet.hash),
+        }
+        Ok(packet)
+    }
+
+    /// The likely entry of a packet's flow, which starts to load.
+    fn candidate(&self, packet: &Result<Packet, DropReason>) -> SlotIndex {
+        match packet {
+            Ok(Packet { direction: Direction::Forward, hash, .. }) => {
+                self.flows.originals.candidate(*hash)
+            }
+            Ok(Packet { direction: Direction::Reply, hash, .. }) => {
+                self.flows.replies.candidate(*hash)
+            }
+            Err(_) => SlotIndex::FIRST,
+        }
+    }
+
+    /// Sends a packet on its way, and counts what becomes of it, once.
+    fn verdict(
+        &mut self,
+        context: Context<'_>,
+        frame: &mut [u8],
+        packet: &Result<Packet, DropReason>,
+        candidate: SlotIndex,
+    ) -> Verdict {
+        let outcome = match packet {
+            Ok(packet) => {
+                let device = match packet.direction {
+                    Direction::Forward => self.forward(context, frame, packet, candidate),
+                    Direction::Reply => self.reply(context, frame, packet, candidate),
+                };
+                device.map(|device| (device, packet))
+            }
+            Err(reason) => Err(Halt::Drop(*reason)),
+        };
+        match outcome {
+            Ok((device, packet)) => {
+                self.counters.transmitted += 1;
+                match packet.direction {
+                    Direction::Forward => self.counters.forward.count(packet.length),
+                    Direction::Reply => self.counters.reply.count(packet.length),
+                }
+                Verdict::Transmit { device, length: packet.frame_length() }
+            }
+            Err(Halt::Drop(reason)) => {
+                self.counters.count_drop(reason);
+                Verdict::Drop(reason)
+            }
+            Err(Halt::Hold { device, address }) => {
+                self.counters.held += 1;
+                Verdict::Hold { device, address }
+            }
+        }
+    }
+}

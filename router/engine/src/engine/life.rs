@@ -1,0 +1,225 @@
+//! The life of a packet. Every `?` on the way is a [`DropReason`], or a neighbour to wait for; the
+//! frame is written to only when no check and no neighbour can stop it any more.
+
+use super::{Engine, Halt, Nanos};
+use crate::DropReason;
+use crate::encap::Label;
+use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, tick};
+use crate::nat::{Side, rewrite};
+use crate::packet::{Packet, Transport};
+use crate::policy::PolicyIndex;
+use crate::tables::{Adjacency, AdjacencyIndex, DeviceIndex, Tables};
+
+/// What the packets of a burst have in common.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    tables: &'a Tables,
+    now: Tick,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(tables: &'a Tables, now: Nanos) -> Self {
+        Self { tables, now: tick(now) }
+    }
+}
+
+impl Engine {
+    /// From a pod to the outside: as the flow's first packet was translated, so are all.
+    pub(super) fn forward(
+        &mut self,
+        context: Context<'_>,
+        frame: &mut [u8],
+        packet: &Packet,
+        candidate: SlotIndex,
+    ) -> Result<DeviceIndex, Halt> {
+        let known = self.flows.originals.find_near(&packet.tuple, packet.hash, candidate);
+        let flow = match known {
+            Some(flow) => self.confirm_original(context, packet, flow)?,
+            None => self.open(context, packet)?,
+        };
+        self.learn(context, packet, flow)?;
+        let original = &mut self.flows.originals[flow];
+        let adjacency = fitting(context.tables, original.adjacency, packet)?;
+        let (ethernet, ip) = frame.split_first_chunk_mut().ok_or(DropReason::Truncated)?;
+        rewrite(ip, packet, Side::Source, &original.change())?;
+        *ethernet = adjacency.ethernet;
+        original.note(packet, context.now);
+        Ok(adjacency.device)
+    }
+
+    /// From the outside to a pod: back through the tunnel that the flow came from.
+    pub(super) fn reply(
+        &mut self,
+        context: Context<'_>,
+        frame: &mut [u8],
+        packet: &Packet,
+        candidate: SlotIndex,
+    ) -> Result<DeviceIndex, Halt> {
+        let known = self.flows.replies.find_near(&packet.tuple, packet.hash, candidate);
+        let flow = known.ok_or_else(|| without_reply_flow(packet.transport))?;
+        self.confirm_reply(context, flow)?;
+        let reply = &mut self.flows.replies[flow];
+        let overlay = context.tables.overlay_to(reply.peer)?;
+        if packet.length > overlay.inner_mtu {
+            return Err(DropReason::ExceedsTunnelMtu.into());
+        }
+        let ip = frame.get_mut(packet.direction.ip_offset()..).ok_or(DropReason::Truncated)?;
+        rewrite(ip, packet, Side::Destination, &reply.change())?;
+        let WayBack { inner_mac, vni, .. } = reply.way_back();
+        let vni = context.tables.reply_vni(vni);
+        let label = Label { hash: packet.hash, vni, inner_mac, inner_length: packet.length };
+        overlay.write(frame, &label)?;
+        reply.note(packet, context.now);
+        Ok(overlay.device)
+    }
+
+    /// The slow path: policy, route, next hop, port; then the flow exists.
+    fn open(&mut self, context: Context<'_>, packet: &Packet) -> Result<SlotIndex, Halt> {
+        let Context { tables, now } = context;
+        may_open(packet.transport)?;
+        let way_back = taught(tables, packet)?;
+        let Packet { tuple, .. } = packet;
+        let policy = tables.policy(tuple.source, tuple.destination).ok_or(DropReason::NoPolicy)?;
+        let egress = tables.egress_of(policy).ok_or(DropReason::NoEgressAddress)?;
+        let adjacency = tables.route(egress.address, tuple.destination, packet.hash)?;
+        fitting(tables, adjacency, packet)?;
+        if self.flows.is_full() {
+            return Err(DropReason::FlowTableFull.into());
+        }
+        let wish = Translation {
+            original: *tuple,
+            egress: egress.address,
+            egress_port: tuple.source_port,
+        };
+        let mut is_free = |reply: &_| self.flows.is_free(reply);
+        let egress_port = self.ports.lease(tables.epoch(), egress, &wish.reply(), &mut is_free)?;
+        let translation = Translation { egress_port, ..wish };
+        let mut original = Original::new(&translation, now);
+        original.adjacency = adjacency;
+        original.policy = policy;
+        original.epoch = tables.epoch();
+        original.way_back = packet.way_back;
+        let mut reply = Reply::new(&translation, now);
+        reply.learn(way_back);
+        reply.epoch = tables.epoch();
+        let flow = self.flows.insert(original, reply).ok_or(DropReason::FlowTableFull)?;
+        self.counters.flows_created += 1;
+        Ok(flow)
+    }
+
+    /// A known flow's packet from the pod: after the tables have changed, policy and route are
+    /// looked up again. The translation stays.
+    fn confirm_original(
+        &mut self,
+        context: Context<'_>,
+        packet: &Packet,
+        flow: SlotIndex,
+    ) -> Result<SlotIndex, Halt> {
+        let Context { tables, .. } = context;
+        if let Transport::Tcp(flags) = packet.transport
+            && flags.opens()
+        {
+            self.flows.reopen(flow);
+        }
+        let original = &self.flows.originals[flow];
+        if original.epoch == tables.epoch() {
+            return Ok(flow);
+        }
+        let egress = original.egress();
+        let policy = self.confirm_policy(tables, flow)?;
+        tables.peer(packet.steer.outer_source)?;
+        let adjacency = tables.route(egress, packet.tuple.destination, packet.hash)?;
+        let original = &mut self.flows.originals[flow];
+        original.policy = policy;
+        original.adjacency = adjacency;
+        original.epoch = tables.epoch();
+        Ok(flow)
+    }
+
+    /// A known flow's packet from outside: the same for policy and peer.
+    fn confirm_reply(&mut self, context: Context<'_>, flow: SlotIndex) -> Result<(), Halt> {
+        let Context { tables, .. } = context;
+        let reply = &self.flows.replies[flow];
+        if reply.epoch == tables.epoch() {
+            return Ok(());
+        }
+        self.confirm_policy(tables, reply.twin)?;
+        let reply = &mut self.flows.replies[flow];
+        reply.peer = tables.peer(reply.way_back().peer_address)?;
+        reply.epoch = tables.epoch();
+        Ok(())
+    }
+
+    /// The policy that covers a flow now. If there is none, or its egress address is not ours any
+    /// more, the flow ends.
+    fn confirm_policy(
+        &mut self,
+        tables: &Tables,
+        flow: SlotIndex,
+    ) -> Result<PolicyIndex, DropReason> {
+        let original = &self.flows.originals[flow];
+        let tuple = original.tuple();
+        let policy = tables.policy(tuple.source, tuple.destination);
+        let policy = policy.filter(|_| tables.egress(original.egress()).is_some());
+        if policy.is_none() {
+            self.ports.released(&self.flows.remove(flow));
+            self.counters.flows_deselected += 1;
+        }
+        policy.ok_or(DropReason::Deselected)
+    }
+
+    /// The flow learns the way back anew when its frames come another way: the pod has moved, or
+    /// its node's address changed.
+    fn learn(
+        &mut self,
+        context: Context<'_>,
+        packet: &Packet,
+        flow: SlotIndex,
+    ) -> Result<(), DropReason> {
+        let original = &mut self.flows.originals[flow];
+        if original.way_back != packet.way_back {
+            let way_back = taught(context.tables, packet)?;
+            original.way_back = packet.way_back;
+            self.flows.replies[original.twin].learn(way_back);
+        }
+        Ok(())
+    }
+}
+
+/// What a frame teaches of the way back, if it comes from a listed peer.
+fn taught(tables: &Tables, packet: &Packet) -> Result<WayBack, DropReason> {
+    let peer_address = packet.steer.outer_source;
+    let peer = tables.peer(peer_address)?;
+    let (inner_mac, vni) = (packet.steer.inner_mac, packet.steer.vni);
+    Ok(WayBack { peer_address, peer, inner_mac, vni })
+}
+
+/// Whether a packet of no known flow may open one.
+fn may_open(transport: Transport) -> Result<(), DropReason> {
+    match transport {
+        Transport::Tcp(flags) if !flags.opens() => Err(DropReason::TcpNotSyn),
+        Transport::Error => Err(DropReason::ErrorWithoutFlow),
+        Transport::Tcp(_) | Transport::Udp | Transport::Echo => Ok(()),
+    }
+}
+
+/// Why a packet from outside dies that belongs to no flow.
+fn without_reply_flow(transport: Transport) -> DropReason {
+    match transport {
+        Transport::Error => DropReason::ErrorWithoutFlow,
+        Transport::Tcp(_) | Transport::Udp | Transport::Echo => DropReason::NoFlow,
+    }
+}
+
+/// The next hop, if the packet fits its device.
+fn fitting<'a>(
+    tables: &'a Tables,
+    index: AdjacencyIndex,
+    packet: &Packet,
+) -> Result<&'a Adjacency, DropReason> {
+    let adjacency = tables.adjacency(index)?;
+    if packet.length > adjacency.mtu {
+        return Err(DropReason::ExceedsMtu);
+    }
+    Ok(adjacency)
+}

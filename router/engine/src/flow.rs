@@ -1,0 +1,100 @@
+//! Flows: what the engine remembers of each connection, one cache line for each direction.
+//!
+//! Two tables of one worker: originals by the pod's tuple, replies by the outside's. The reply
+//! entry is also the lease of its port: a port is free towards a remote when no reply entry has
+//! it. Twins know each other's place; a packet touches one of them.
+
+mod expiry;
+mod record;
+mod slot;
+mod state;
+mod table;
+mod tuple;
+
+use spillway_mem::{Arena, TagGroup};
+
+pub use record::FlowRecord;
+pub use state::{FlowState, Timeouts};
+pub use tuple::Tuple;
+
+pub(crate) use expiry::Sweep;
+pub(crate) use slot::{Original, Reply, Tick, Translation, WayBack, tick};
+pub(crate) use table::{Slot, SlotIndex};
+pub(crate) use tuple::Hasher;
+
+use state::Progress;
+use table::Table;
+
+/// All flows of one worker.
+#[derive(Debug)]
+pub(crate) struct Flows {
+    pub(crate) originals: Table<Original>,
+    pub(crate) replies: Table<Reply>,
+    hasher: Hasher,
+    live: u32,
+    flows_max: u32,
+}
+
+impl Flows {
+    /// Room for `flows_max` flows, allocated now.
+    pub(crate) fn new(flows_max: u32, hasher: Hasher) -> Self {
+        Self {
+            originals: Table::new(flows_max),
+            replies: Table::new(flows_max),
+            hasher,
+            live: 0,
+            flows_max,
+        }
+    }
+
+    /// How many flows live.
+    pub(crate) fn live(&self) -> u32 {
+        self.live
+    }
+
+    /// Whether there is no room for another flow.
+    pub(crate) fn is_full(&self) -> bool {
+        self.live >= self.flows_max
+    }
+
+    /// Whether no flow has this reply tuple.
+    pub(crate) fn is_free(&self, reply: &Tuple) -> bool {
+        self.replies.find(reply, self.hasher.tuple(reply)).is_none()
+    }
+
+    /// Adds a flow, neither of whose tuples is known yet; gives its original's place, or `None`
+    /// when the table is full.
+    pub(crate) fn insert(&mut self, original: Original, reply: Reply) -> Option<SlotIndex> {
+        if self.is_full() {
+            return None;
+        }
+        let original_hash = self.hasher.tuple(&original.tuple());
+        let reply_hash = self.hasher.tuple(&reply.tuple());
+        let original_index = self.originals.insert(original_hash, original)?;
+        let reply_index = self.replies.insert(reply_hash, reply)?;
+        self.originals[original_index].twin = reply_index;
+        self.replies[reply_index].twin = original_index;
+        self.live += 1;
+        Some(original_index)
+    }
+
+    /// Lets a TCP flow that is closing begin anew: its pod opens a connection with the same ports.
+    pub(crate) fn reopen(&mut self, original_index: SlotIndex) {
+        let original = &mut self.originals[original_index];
+        let reply = &mut self.replies[original.twin];
+        if FlowState::of(original.progress, reply.progress) == FlowState::Closing {
+            original.progress = Progress::NONE;
+            reply.progress = Progress::NONE;
+        }
+    }
+
+    /// Removes a flow; gives its reply tuple, whose port is free again.
+    pub(crate) fn remove(&mut self, original_index: SlotIndex) -> Tuple {
+        let original = self.originals[original_index];
+        let reply = self.replies[original.twin].tuple();
+        self.replies.remove(self.hasher.tuple(&reply), original.twin);
+        self.originals.remove(self.hasher.tuple(&original.tuple()), original_index);
+        self.live = self.live.saturating_sub(1);
+        reply
+    }
+}

@@ -1,0 +1,313 @@
+//! The two entries of a flow: exactly one cache line each.
+
+use std::net::Ipv4Addr;
+
+use super::state::Progress;
+use super::table::{Slot, SlotIndex};
+use super::tuple::Tuple;
+use crate::Traffic;
+use crate::checksum::Delta;
+use crate::engine::Nanos;
+use crate::nat::Change;
+use crate::packet::{Packet, Transport};
+use crate::policy::PolicyIndex;
+use crate::tables::{AdjacencyIndex, PeerIndex};
+
+/// Coarse time, in units of 2^24 ns (17 ms): 32 bits last for more than two years, and are
+/// compared modulo 2^32.
+pub(crate) type Tick = u32;
+
+/// How many bits of a time in nanoseconds a tick leaves out.
+pub(super) const TICK_SHIFT: u32 = 24;
+
+/// The tick of a time.
+#[expect(clippy::cast_possible_truncation, reason = "ticks are compared modulo 2^32")]
+pub(crate) fn tick(now: Nanos) -> Tick {
+    (now >> TICK_SHIFT) as Tick
+}
+
+/// What packets from the pod find.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Original {
+    pod: Ipv4Addr,
+    remote: Ipv4Addr,
+    pod_port: u16,
+    remote_port: u16,
+    protocol: u8,
+    pub(crate) progress: Progress,
+    egress_port: u16,
+    egress: Ipv4Addr,
+    ip_delta: Delta,
+    transport_delta: Delta,
+    /// Valid in `epoch`.
+    pub(crate) adjacency: AdjacencyIndex,
+    /// Valid in `epoch`.
+    pub(crate) policy: PolicyIndex,
+    /// The epoch in which policy and route were looked up.
+    pub(crate) epoch: u32,
+    pub(crate) twin: SlotIndex,
+    /// What the twin has learned of the way back, in short: a keyed hash.
+    pub(crate) way_back: u32,
+    pub(crate) last_seen: Tick,
+    pub(crate) created: Tick,
+    pub(crate) traffic: Traffic,
+}
+
+/// What replies from outside find.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Reply {
+    remote: Ipv4Addr,
+    egress: Ipv4Addr,
+    remote_port: u16,
+    egress_port: u16,
+    protocol: u8,
+    pub(crate) progress: Progress,
+    pod_port: u16,
+    pod: Ipv4Addr,
+    ip_delta: Delta,
+    transport_delta: Delta,
+    /// The epoch in which policy and peer were looked up.
+    pub(crate) epoch: u32,
+    pub(crate) twin: SlotIndex,
+    peer_address: Ipv4Addr,
+    /// Valid in `epoch`.
+    pub(crate) peer: PeerIndex,
+    inner_mac: [u8; 6],
+    vni: [u8; 3],
+    packets_high: u8,
+    packets_low: u32,
+    pub(crate) last_seen: Tick,
+    bytes: u64,
+}
+
+/// What a flow has learned from its own frames: where its replies go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WayBack {
+    /// The outer source.
+    pub(crate) peer_address: Ipv4Addr,
+    /// The index of that peer in this epoch.
+    pub(crate) peer: PeerIndex,
+    /// The inner Ethernet source.
+    pub(crate) inner_mac: [u8; 6],
+    pub(crate) vni: [u8; 3],
+}
+
+const _: () = assert!(size_of::<Original>() == 64 && align_of::<Original>() == 64);
+const _: () = assert!(size_of::<Reply>() == 64 && align_of::<Reply>() == 64);
+
+/// How a new flow is translated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Translation {
+    /// The pod's tuple.
+    pub(crate) original: Tuple,
+    pub(crate) egress: Ipv4Addr,
+    pub(crate) egress_port: u16,
+}
+
+impl Translation {
+    /// The tuple of replies.
+    pub(crate) fn reply(&self) -> Tuple {
+        Tuple {
+            source: self.original.destination,
+            destination: self.egress,
+            source_port: self.original.destination_port,
+            destination_port: self.egress_port,
+            protocol: self.original.protocol,
+        }
+    }
+}
+
+impl Original {
+    pub(crate) fn new(translation: &Translation, now: Tick) -> Self {
+        let Translation { original, egress, egress_port } = *translation;
+        let from = (original.source, original.source_port);
+        let change = Change::new(original.protocol, from, (egress, egress_port));
+        Self {
+            pod: original.source,
+            remote: original.destination,
+            pod_port: original.source_port,
+            remote_port: original.destination_port,
+            protocol: original.protocol,
+            egress_port,
+            egress,
+            ip_delta: change.ip,
+            transport_delta: change.transport,
+            last_seen: now,
+            created: now,
+            ..Self::EMPTY
+        }
+    }
+
+    /// The protocol number.
+    pub(super) fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// The egress address that the flow keeps.
+    pub(crate) fn egress(&self) -> Ipv4Addr {
+        self.egress
+    }
+
+    /// Takes note of a packet that was forwarded. An ICMP error keeps no flow alive.
+    #[inline]
+    pub(crate) fn note(&mut self, packet: &Packet, now: Tick) {
+        if packet.transport != Transport::Error {
+            self.progress.note(packet.transport);
+            self.last_seen = now;
+            self.traffic.count(packet.length);
+        }
+    }
+
+    /// What becomes of a packet's source.
+    #[inline]
+    pub(crate) fn change(&self) -> Change {
+        Change {
+            address: self.egress,
+            port: self.egress_port,
+            ip: self.ip_delta,
+            transport: self.transport_delta,
+        }
+    }
+}
+
+impl Reply {
+    pub(crate) fn new(translation: &Translation, now: Tick) -> Self {
+        let Translation { original, egress, egress_port } = *translation;
+        let to = (original.source, original.source_port);
+        let change = Change::new(original.protocol, (egress, egress_port), to);
+        Self {
+            remote: original.destination,
+            egress,
+            remote_port: original.destination_port,
+            egress_port,
+            protocol: original.protocol,
+            pod_port: original.source_port,
+            pod: original.source,
+            ip_delta: change.ip,
+            transport_delta: change.transport,
+            last_seen: now,
+            ..Self::EMPTY
+        }
+    }
+
+    /// Where replies go from now on.
+    pub(crate) fn learn(&mut self, way_back: WayBack) {
+        let WayBack { peer_address, peer, inner_mac, vni } = way_back;
+        *self = Self { peer_address, peer, inner_mac, vni, ..*self };
+    }
+
+    /// Where replies go.
+    #[inline]
+    pub(crate) fn way_back(&self) -> WayBack {
+        let Self { peer_address, peer, inner_mac, vni, .. } = *self;
+        WayBack { peer_address, peer, inner_mac, vni }
+    }
+
+    /// What becomes of a packet's destination.
+    #[inline]
+    pub(crate) fn change(&self) -> Change {
+        Change {
+            address: self.pod,
+            port: self.pod_port,
+            ip: self.ip_delta,
+            transport: self.transport_delta,
+        }
+    }
+
+    /// Takes note of a packet that was forwarded. An ICMP error keeps no flow alive.
+    #[inline]
+    pub(crate) fn note(&mut self, packet: &Packet, now: Tick) {
+        if packet.transport != Transport::Error {
+            self.progress.note(packet.transport);
+            self.last_seen = now;
+            self.count(packet.length);
+        }
+    }
+
+    /// Counts a packet. 40 bits of packets last for 12 days at a million each second.
+    #[inline]
+    fn count(&mut self, length: u16) {
+        let (low, carry) = self.packets_low.overflowing_add(1);
+        self.packets_low = low;
+        self.packets_high = self.packets_high.wrapping_add(u8::from(carry));
+        self.bytes = self.bytes.wrapping_add(u64::from(length));
+    }
+
+    /// What was counted.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let packets = u64::from(self.packets_high) << 32 | u64::from(self.packets_low);
+        Traffic { packets, bytes: self.bytes }
+    }
+}
+
+impl Slot for Original {
+    const EMPTY: Self = Self {
+        pod: Ipv4Addr::UNSPECIFIED,
+        remote: Ipv4Addr::UNSPECIFIED,
+        pod_port: 0,
+        remote_port: 0,
+        protocol: 0,
+        progress: Progress::NONE,
+        egress_port: 0,
+        egress: Ipv4Addr::UNSPECIFIED,
+        ip_delta: Delta::NONE,
+        transport_delta: Delta::NONE,
+        adjacency: 0,
+        policy: 0,
+        epoch: 0,
+        twin: SlotIndex::FIRST,
+        way_back: 0,
+        last_seen: 0,
+        created: 0,
+        traffic: Traffic { packets: 0, bytes: 0 },
+    };
+
+    #[inline]
+    fn tuple(&self) -> Tuple {
+        Tuple {
+            source: self.pod,
+            destination: self.remote,
+            source_port: self.pod_port,
+            destination_port: self.remote_port,
+            protocol: self.protocol,
+        }
+    }
+}
+
+impl Slot for Reply {
+    const EMPTY: Self = Self {
+        remote: Ipv4Addr::UNSPECIFIED,
+        egress: Ipv4Addr::UNSPECIFIED,
+        remote_port: 0,
+        egress_port: 0,
+        protocol: 0,
+        progress: Progress::NONE,
+        pod_port: 0,
+        pod: Ipv4Addr::UNSPECIFIED,
+        ip_delta: Delta::NONE,
+        transport_delta: Delta::NONE,
+        epoch: 0,
+        twin: SlotIndex::FIRST,
+        peer_address: Ipv4Addr::UNSPECIFIED,
+        peer: 0,
+        inner_mac: [0; 6],
+        vni: [0; 3],
+        packets_high: 0,
+        packets_low: 0,
+        bytes: 0,
+        last_seen: 0,
+    };
+
+    #[inline]
+    fn tuple(&self) -> Tuple {
+        Tuple {
+            source: self.remote,
+            destination: self.egress,
+            source_port: self.remote_port,
+            destination_port: self.egress_port,
+            protocol: self.protocol,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! A fixed hash table whose slots never move: 15 slots to a group, one tag byte for each, and an
+//! overflow counter for each group in place of tombstones.
+
+use std::ops::{Index, IndexMut};
+
+use spillway_mem::{TAG_LANES, prefetch};
+
+use super::{Arena, TagGroup, Tuple};
+
+/// What a table holds.
+pub(crate) trait Slot: Copy {
+    /// Matches no packet's tuple: its protocol is 0.
+    const EMPTY: Self;
+
+    /// What it is found by.
+    fn tuple(&self) -> Tuple;
+}
+
+/// The place of a slot: the same for as long as the entry lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotIndex(u32);
+
+impl SlotIndex {
+    /// The place of no entry in particular, until the entry has one.
+    pub(crate) const FIRST: Self = Self(0);
+}
+
+/// A table of `S`. Single-threaded; everything is allocated by [`Table::new`].
+#[derive(Debug)]
+pub(crate) struct Table<S: Copy> {
+    groups: Arena<TagGroup>,
+    slots: Arena<S>,
+}
+
+impl<S: Slot> Table<S> {
+    /// Room for `entries_max` entries at seven eighths of the slots.
+    pub(crate) fn new(entries_max: u32) -> Self {
+        let slots = u64::from(entries_max) * 8 / 7 + 1;
+        let groups = usize::try_from(slots.div_ceil(TAG_LANES as u64)).unwrap_or(usize::MAX);
+        Self {
+            groups: Arena::new(groups, TagGroup::EMPTY),
+            slots: Arena::new(groups.saturating_mul(TAG_LANES), S::EMPTY),
+        }
+    }
+
+    /// How many groups there are; a group's number is below it.
+    pub(crate) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The entries of one group.
+    pub(crate) fn entries(&self, group: usize) -> impl Iterator<Item = SlotIndex> + use<S> {
+        let used = self.groups.get(group).unwrap_or(&TagGroup::EMPTY).used();
+        used.map(move |lane| slot_index(group, lane))
+    }
+
+    /// Starts to load the group in which a hash's search begins.
+    #[inline]
+    pub(crate) fn prefetch_group(&self, hash: u64) {
+        if let Some(group) = self.groups.get(self.home(hash)) {
+            prefetch(group);
+        }
+    }
+
+    /// The likely place of an entry, which starts to load: the first of the right tag.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u64) -> SlotIndex {
+        let home = self.home(hash);
+        let group = self.groups.get(home).unwrap_or(&TagGroup::EMPTY);
+        let lane = group.matching(tag(hash)).next().unwrap_or_default();
+        let index = slot_index(home, lane);
+        prefetch(&self[index]);
+        index
+    }
+
+    /// The place of the entry with this tuple; `candidate` is looked at first.
+    #[inline]
+    pub(crate) fn find_near(
+        &self,
+        tuple: &Tuple,
+        hash: u64,
+        candidate: SlotIndex,
+    ) -> Option<SlotIndex> {
+        if self[candidate].tuple() == *tuple {
+            return Some(candidate);
+        }
+        self.find(tuple, hash)
+    }
+
+    /// The place of the entry with this tuple.
+    pub(crate) fn find(&self, tuple: &Tuple, hash: u64) -> Option<SlotIndex> {
+        for number in self.probe(hash) {
+            let group = self.groups.get(number)?;
+            for lane in group.matching(tag(hash)) {
+                let index = slot_index(number, lane);
+                if self[index].tuple() == *tuple {
+                    return Some(index);
+                }
+            }
+            if !group.overflowed() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Adds an entry whose tuple is not in the table; `None` when every slot is taken.
+    pub(crate) fn insert(&mut self, hash: u64, slot: S) -> Option<SlotIndex> {
+        let with_room = |number: &usize| self.groups.get(*number)?.first_free();
+        let (number, lane) =
+            self.probe(hash).find_map(|number| Some((number, with_room(&number)?)))?;
+        for passed in self.probe(hash).take_while(|passed| *passed != number) {
+            if let Some(group) = self.groups.get_mut(passed) {
+                group.passed_by();
+            }
+        }
+        self.groups.get_mut(number)?.occupy(lane, tag(hash));
+        let index = slot_index(number, lane);
+        self[index] = slot;
+        Some(index)
+    }
+
+    /// Removes the entry at a place, where an entry with this hash is.
+    pub(crate) fn remove(&mut self, hash: u64, index: SlotIndex) {
+        let (number, lane) = (index.0 as usize / TAG_LANES, index.0 as usize % TAG_LANES);
+        for passed in self.probe(hash).take_while(|passed| *passed != number) {
+            if let Some(group) = self.groups.get_mut(passed) {
+                group.passer_removed();
+            }
+        }
+        if let Some(group) = self.groups.get_mut(number) {
+            group.release(lane);
+        }
+        self[index] = S::EMPTY;
+    }
+
+    /// Every group, from the one that the hash chooses on.
+    fn probe(&self, hash: u64) -> impl Iterator<Item = usize> + use<S> {
+        let home = self.home(hash);
+        (home..self.groups.len()).chain(0..home)
+    }
+
+    /// The group in which a search begins: the low half of the hash, scaled.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        (((hash & 0xffff_ffff) * self.groups.len() as u64) >> 32) as usize
+    }
+}
+
+/// One byte of the hash that has no part in choosing the group; never 0.
+#[inline]
+fn tag(hash: u64) -> u8 {
+    ((hash >> 56) as u8).max(1)
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "8/7 of the engine's limit of flows fit")]
+fn slot_index(group: usize, lane: usize) -> SlotIndex {
+    SlotIndex((group * TAG_LANES + lane) as u32)
+}
+
+impl<S: Copy> Index<SlotIndex> for Table<S> {
+    type Output = S;
+
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "a SlotIndex comes from a table of this size")]
+    fn index(&self, index: SlotIndex) -> &S {
+        &self.slots[index.0 as usize]
+    }
+}
+
+impl<S: Copy> IndexMut<SlotIndex> for Table<S> {
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "a SlotIndex comes from a table of this size")]
+    fn index_mut(&mut self, index: SlotIndex) -> &mut S {
+        &mut self.slots[index.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests;

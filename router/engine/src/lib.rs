@@ -1,0 +1,26 @@
+//! Spillway's NAT engine: bytes in, bytes out.
+//!
+//! No I/O, no clock, no thread, no unsafe. Time and randomness are arguments, tables are handed
+//! in whole, and a frame is a `&mut [u8]` that starts with the steer header ([`steer`]). The life
+//! of a packet is told in `engine.rs`, and in the README beside this crate.
+#![forbid(unsafe_code)]
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod checksum;
+pub mod counters;
+pub mod drop_reason;
+mod encap;
+pub mod engine;
+pub mod fib;
+pub mod flow;
+mod lpm;
+mod nat;
+mod packet;
+pub mod policy;
+pub mod steer;
+pub mod tables;
+
+pub use counters::{Counters, Traffic};
+pub use drop_reason::{DROP_REASONS, DropReason};
+pub use engine::{BURST_MAX, Engine, EngineConfig, Nanos, Verdict};
+pub use flow::{FlowRecord, FlowState, Timeouts, Tuple};

@@ -1,0 +1,10 @@
+//! Network address translation: choosing a port, and rewriting a packet.
+
+mod error;
+mod port;
+mod random;
+mod rewrite;
+
+pub(crate) use port::Ports;
+pub(crate) use random::Random;
+pub(crate) use rewrite::{Change, Side, rewrite};

@@ -1,0 +1,122 @@
+//! Leases against a set of leased ports.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn ports(worker: u8, owners: &[u8; CLASSES], seed: u64) -> Ports {
+    Ports::new(worker, owners, Random::new(seed), Hasher::new([3, 5, 7, 11]))
+}
+
+fn egress(port_first: u16, port_last: u16) -> EgressAddress {
+    EgressAddress { address: Ipv4Addr::new(198, 51, 100, 7), port_first, port_last }
+}
+
+/// The reply tuple of a flow whose pod has this port.
+fn reply(pod_port: u16) -> Tuple {
+    Tuple {
+        source: Ipv4Addr::new(203, 0, 113, 1),
+        destination: Ipv4Addr::new(198, 51, 100, 7),
+        source_port: 443,
+        destination_port: pod_port,
+        protocol: 6,
+    }
+}
+
+/// Leases for a pod's port, with these ports taken.
+fn lease(
+    ports: &mut Ports,
+    egress: &EgressAddress,
+    pod_port: u16,
+    taken: &BTreeSet<u16>,
+) -> Result<u16, DropReason> {
+    let mut is_free = |reply: &Tuple| !taken.contains(&reply.destination_port);
+    ports.lease(1, egress, &reply(pod_port), &mut is_free)
+}
+
+#[test]
+fn a_class_is_enumerated_whole() {
+    for number in 0..=u8::MAX {
+        let ports: BTreeSet<u16> = (0..=u8::MAX).map(|index| port_of(number, index)).collect();
+        assert_eq!(ports.len(), 256);
+        assert!(ports.iter().all(|port| class(*port) == number));
+    }
+}
+
+#[test]
+fn a_pods_own_port_is_kept_when_it_may_be() {
+    let mut ports = ports(0, &[0; CLASSES], 1);
+    assert_eq!(lease(&mut ports, &egress(1024, 65_535), 40_001, &BTreeSet::new()), Ok(40_001));
+    let other = lease(&mut ports, &egress(1024, 65_535), 40_001, &[40_001].into()).unwrap();
+    assert_ne!(other, 40_001);
+    assert_eq!(class(other), class(40_001));
+}
+
+#[test]
+fn a_replaced_port_is_a_random_one_of_its_class() {
+    let all = egress(1024, 65_535);
+    let lease = |seed| lease(&mut ports(0, &[0; CLASSES], seed), &all, 80, &BTreeSet::new());
+    let leased: BTreeSet<u16> = (0..400).map(|seed| lease(seed).unwrap()).collect();
+    assert!(leased.iter().all(|port| class(*port) == class(80)));
+    assert!(leased.len() > 150, "{} of about 250 ports", leased.len());
+}
+
+#[test]
+fn an_exhausted_remote_costs_no_search_until_a_port_is_free() {
+    let mut ports = ports(0, &[0; CLASSES], 1);
+    let egress = egress(2000, 2001);
+    let mut asked = 0;
+    let mut never_free = |_: &Tuple| {
+        asked += 1;
+        false
+    };
+    for _ in 0..10 {
+        let refused = ports.lease(1, &egress, &reply(80), &mut never_free);
+        assert_eq!(refused, Err(DropReason::PortsExhausted));
+    }
+    assert_eq!(asked, 2);
+    ports.released(&reply(2001));
+    assert_eq!(lease(&mut ports, &egress, 80, &[2000].into()), Ok(2001));
+}
+
+#[test]
+fn a_remembered_exhaustion_ends_with_its_epoch() {
+    let mut ports = ports(0, &[0; CLASSES], 1);
+    let none = egress(2, 1);
+    assert!(ports.lease(1, &none, &reply(80), &mut |_| true).is_err());
+    assert!(ports.lease(1, &egress(2000, 2001), &reply(80), &mut |_| true).is_err());
+    assert!(ports.lease(2, &egress(2000, 2001), &reply(80), &mut |_| true).is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn leases_are_unique_and_complete(
+        seed: u64,
+        worker in 0..4_u8,
+        workers in 1..=4_u8,
+        first in 1024..60_000_u16,
+        length in 1..3000_u16,
+        pod_port: u16,
+    ) {
+        let owners = std::array::from_fn(|class| u8::try_from(class).unwrap() % workers);
+        let worker = worker % workers;
+        let egress = egress(first, first.saturating_add(length));
+        let own = |port: &u16| owners[usize::from(class(*port))] == worker;
+        let all: BTreeSet<u16> = (egress.port_first..=egress.port_last).filter(own).collect();
+        let mut ports = ports(worker, &owners, seed);
+        let mut taken = BTreeSet::new();
+        // The pod's port belongs to this worker, as steering and engine see to.
+        let pod_port = (0..=u16::MAX).map(|step| pod_port.wrapping_add(step)).find(own).unwrap();
+        for _ in 0..all.len() {
+            let port = lease(&mut ports, &egress, pod_port, &taken);
+            prop_assert!(port.is_ok_and(|port| all.contains(&port) && taken.insert(port)));
+        }
+        let refused = lease(&mut ports, &egress, pod_port, &taken);
+        prop_assert_eq!(refused, Err(DropReason::PortsExhausted));
+    }
+}

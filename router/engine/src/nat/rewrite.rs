@@ -1,0 +1,106 @@
+//! Rewriting a packet in place: one end's address and port, the time to live, the checksums.
+
+use std::net::Ipv4Addr;
+
+use super::error;
+use crate::DropReason;
+use crate::checksum::Delta;
+use crate::packet::{ECHO_PROTOCOL, Packet, Transport};
+
+/// Which end of a packet is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The source: forward.
+    Source,
+    /// The destination: reply.
+    Destination,
+}
+
+impl Side {
+    /// The other end: that of the translated end in a packet that went the other way.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+        }
+    }
+
+    /// The address of this end in an IPv4 header.
+    #[inline]
+    pub(super) fn address(self, header: &mut [u8; 20]) -> &mut [u8] {
+        match self {
+            Self::Source => &mut header[12..16],
+            Self::Destination => &mut header[16..20],
+        }
+    }
+
+    /// The port of this end in a TCP or UDP header.
+    #[inline]
+    pub(super) fn port(self, header: &mut [u8; 8]) -> &mut [u8] {
+        match self {
+            Self::Source => &mut header[0..2],
+            Self::Destination => &mut header[2..4],
+        }
+    }
+}
+
+/// What becomes of one end of a flow's packets, and what that does to their checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) address: Ipv4Addr,
+    /// The port, or the echo identifier.
+    pub(crate) port: u16,
+    /// Of the IPv4 header, with the decrement of the time to live.
+    pub(crate) ip: Delta,
+    /// Of the transport header: with the pseudo-header's address where there is one.
+    pub(crate) transport: Delta,
+}
+
+impl Change {
+    pub(crate) fn new(protocol: u8, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Self {
+        let address = Delta::address(from.0, to.0);
+        let port = Delta::word(from.1, to.1);
+        let transport = if protocol == ECHO_PROTOCOL { port } else { port.plus(address) };
+        Self { address: to.0, port: to.1, ip: address.plus(Delta::TTL_DECREMENT), transport }
+    }
+}
+
+/// Rewrites the IPv4 packet that starts `bytes` and was parsed as `packet`.
+#[inline]
+pub(crate) fn rewrite(
+    bytes: &mut [u8],
+    packet: &Packet,
+    side: Side,
+    change: &Change,
+) -> Result<(), DropReason> {
+    let (header, payload) = bytes.split_first_chunk_mut::<20>().ok_or(DropReason::Truncated)?;
+    let transport = payload.first_chunk_mut::<8>().ok_or(DropReason::BadTransport)?;
+    match packet.transport {
+        Transport::Tcp(_) => {
+            side.port(transport).copy_from_slice(&change.port.to_be_bytes());
+            let segment = payload.first_chunk_mut::<20>().ok_or(DropReason::BadTransport)?;
+            let checksum = change.transport.apply(u16::from_be_bytes([segment[16], segment[17]]));
+            segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+        }
+        Transport::Udp => {
+            side.port(transport).copy_from_slice(&change.port.to_be_bytes());
+            let checksum = u16::from_be_bytes([transport[6], transport[7]]);
+            transport[6..8].copy_from_slice(&change.transport.apply_udp(checksum).to_be_bytes());
+        }
+        Transport::Echo => {
+            transport[4..6].copy_from_slice(&change.port.to_be_bytes());
+            let checksum = change.transport.apply(u16::from_be_bytes([transport[2], transport[3]]));
+            transport[2..4].copy_from_slice(&checksum.to_be_bytes());
+        }
+        Transport::Error => {
+            let length = usize::from(packet.length).saturating_sub(header.len());
+            let message = payload.get_mut(..length).ok_or(DropReason::BadTransport)?;
+            error::rewrite(message, packet.tuple.protocol, side.other(), change)?;
+        }
+    }
+    let checksum = change.ip.apply(u16::from_be_bytes([header[10], header[11]]));
+    header[8] = header[8].wrapping_sub(1);
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    side.address(header).copy_from_slice(&change.address.octets());
+    Ok(())
+}

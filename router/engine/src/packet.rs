@@ -1,0 +1,109 @@
+//! Parsing a steered frame: everything is checked here, once. What steering says is believed as
+//! little as what the packet says.
+
+mod icmp;
+mod ipv4;
+mod transport;
+
+use spillway_mem::prefetch;
+
+use crate::DropReason;
+use crate::encap::ETHERTYPE_IPV4;
+use crate::flow::{Hasher, Tuple};
+use crate::steer::{
+    KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, SteerHeader, TUNNEL_IP_OFFSET,
+};
+
+pub(crate) use icmp::{ECHO_PROTOCOL, QUOTED_IP};
+pub(crate) use ipv4::{TCP, UDP};
+pub(crate) use transport::Transport;
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// From a pod to the outside.
+    Forward,
+    /// From the outside to a pod.
+    Reply,
+}
+
+impl Direction {
+    /// Where the IPv4 header starts in a frame, in bytes.
+    pub(crate) const fn ip_offset(self) -> usize {
+        match self {
+            Self::Forward => TUNNEL_IP_OFFSET,
+            Self::Reply => REPLY_IP_OFFSET,
+        }
+    }
+}
+
+/// A valid packet, as far as forwarding needs to know it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packet {
+    pub(crate) direction: Direction,
+    pub(crate) steer: SteerHeader,
+    pub(crate) transport: Transport,
+    /// The tuple by which its direction knows its flow: of an ICMP error, that of the flow whose
+    /// packet it quotes.
+    pub(crate) tuple: Tuple,
+    pub(crate) hash: u64,
+    /// What the steer header teaches about the way back, in short.
+    pub(crate) way_back: u32,
+    /// IPv4 total length in bytes.
+    pub(crate) length: u16,
+}
+
+impl Packet {
+    /// Checks a frame and takes it apart.
+    pub(crate) fn parse(frame: &[u8], hasher: &Hasher) -> Result<Self, DropReason> {
+        let head = frame.first_chunk::<STEER_HEADER_LEN>().ok_or(DropReason::Truncated)?;
+        let steer = SteerHeader::parse(head);
+        let direction = match steer.kind {
+            KIND_TUNNEL => Direction::Forward,
+            KIND_REPLY => Direction::Reply,
+            _ => return Err(DropReason::UnknownKind),
+        };
+        let (link, packet) =
+            frame.split_at_checked(direction.ip_offset()).ok_or(DropReason::Truncated)?;
+        // Of a tunnel frame, steering has left no Ethernet header to look at.
+        if direction == Direction::Reply && !link.ends_with(&ETHERTYPE_IPV4) {
+            return Err(DropReason::NotIpv4);
+        }
+        let (header, payload) = ipv4::parse(packet)?;
+        let (transport, tuple) = transport::parse(direction, &header, payload)?;
+        Ok(Self {
+            direction,
+            steer,
+            transport,
+            tuple,
+            hash: hasher.tuple(&tuple),
+            way_back: hasher.way_back(head),
+            length: header.total_length,
+        })
+    }
+
+    /// The port on our side of the flow, whose class says which worker owns it.
+    pub(crate) fn owner_port(&self) -> u16 {
+        match self.direction {
+            Direction::Forward => self.tuple.source_port,
+            Direction::Reply => self.tuple.destination_port,
+        }
+    }
+
+    /// How long the forwarded frame is, in bytes: padding behind the packet is cut off.
+    pub(crate) fn frame_length(&self) -> u16 {
+        // None is cut short: no device has an MTU that would allow it.
+        let length = self.direction.ip_offset() + usize::from(self.length);
+        u16::try_from(length).unwrap_or(u16::MAX)
+    }
+}
+
+/// Starts to load the bytes that parsing will read.
+pub(crate) fn prefetch_headers(frame: &[u8]) {
+    if let Some(first) = frame.first() {
+        prefetch(first);
+    }
+    if let Some(inner) = frame.get(REPLY_IP_OFFSET) {
+        prefetch(inner);
+    }
+}

@@ -1,0 +1,171 @@
+//! Policies: which pods leave to where, and as whom. Pure data, flattened when it is built, so
+//! that the forwarding path and the steering program both need one longest-prefix match.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::lpm::PrefixMap;
+
+/// Index of a policy in [`Policies::policies`].
+pub type PolicyIndex = u16;
+
+/// A policy as the state document gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name, unique in the document.
+    pub name: String,
+    /// The address that the outside sees.
+    pub egress_address: Ipv4Addr,
+    /// Where its pods' traffic is translated.
+    pub destinations: Vec<Ipv4Net>,
+    /// Parts of `destinations` where it is not. Excludes from this policy only.
+    pub excluded: Vec<Ipv4Net>,
+    /// The addresses of the pods that it selects.
+    pub pods: Vec<Ipv4Addr>,
+}
+
+/// Policies in their order of precedence, flattened for lookups.
+#[derive(Clone, Debug, Default)]
+pub struct Policies {
+    policies: Vec<Policy>,
+    sets: Vec<PolicySet>,
+    /// The sets again, arranged for lookups.
+    maps: Vec<PrefixMap<Option<PolicyIndex>>>,
+    /// Every selected pod with the index of its set, ascending by address.
+    pods: Vec<(Ipv4Addr, usize)>,
+    set_of_pod: HashMap<Ipv4Addr, usize>,
+}
+
+/// What several policies together say of destinations: pods that the same policies select share
+/// a set. Longest prefix wins; `None` is a hole that no policy covers.
+pub type PolicySet = Vec<(Ipv4Net, Option<PolicyIndex>)>;
+
+impl Policies {
+    /// Flattens `policies`, whose order is their precedence: where two policies cover the same
+    /// pod and destination with prefixes of the same length, the earlier one wins; otherwise the
+    /// longer prefix does. One policy's exclusions never touch another policy.
+    ///
+    /// # Panics
+    /// When there are more than 65,535 policies, which a document's limits rule out.
+    #[must_use]
+    pub fn new(policies: Vec<Policy>) -> Self {
+        assert!(policies.len() <= usize::from(PolicyIndex::MAX), "more than 65,535 policies");
+        let mut selections: BTreeMap<Ipv4Addr, Vec<PolicyIndex>> = BTreeMap::new();
+        for (index, policy) in (0..).zip(&policies) {
+            for pod in &policy.pods {
+                let selecting = selections.entry(*pod).or_default();
+                if selecting.last() != Some(&index) {
+                    selecting.push(index);
+                }
+            }
+        }
+        let mut sets = Vec::new();
+        let mut set_of_selection: HashMap<&[PolicyIndex], usize> = HashMap::new();
+        let mut pods = Vec::with_capacity(selections.len());
+        for (pod, selecting) in &selections {
+            let set = *set_of_selection.entry(selecting).or_insert_with(|| {
+                sets.push(flatten(&policies, selecting));
+                sets.len() - 1
+            });
+            pods.push((*pod, set));
+        }
+        let maps = sets.iter().map(|set| PrefixMap::new(set)).collect();
+        let set_of_pod = pods.iter().copied().collect();
+        Self { policies, sets, maps, pods, set_of_pod }
+    }
+
+    /// The policies, in order of precedence.
+    #[must_use]
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
+    /// The distinct sets that pods have, each ascending by network address and length, without
+    /// prefixes that say no more than the one around them.
+    #[must_use]
+    pub fn sets(&self) -> &[PolicySet] {
+        &self.sets
+    }
+
+    /// Every selected pod with the index of its set in [`Policies::sets`], ascending by address.
+    pub fn pods(&self) -> impl Iterator<Item = (Ipv4Addr, usize)> + '_ {
+        self.pods.iter().copied()
+    }
+
+    /// The policy that covers traffic of `pod` to `destination`, if any.
+    #[must_use]
+    pub fn lookup(&self, pod: Ipv4Addr, destination: Ipv4Addr) -> Option<PolicyIndex> {
+        let set = self.set_of_pod.get(&pod)?;
+        self.maps.get(*set)?.lookup(destination).flatten()
+    }
+}
+
+/// What one policy says of one prefix.
+#[derive(Clone, Copy)]
+struct Statement {
+    /// The policy's place among those that select the pod.
+    place: usize,
+    excluded: bool,
+}
+
+/// What the policies of `selecting` (ascending) together say, as a set.
+fn flatten(policies: &[Policy], selecting: &[PolicyIndex]) -> PolicySet {
+    let statements = statements(policies, selecting);
+    let mut verdicts = vec![None; selecting.len()];
+    let mut set = PolicySet::new();
+    // The prefixes around the current one, outermost first, each with what holds inside of it.
+    let mut around: Vec<(Ipv4Net, &[Statement], Option<PolicyIndex>)> = Vec::new();
+    for (prefix, said) in &statements {
+        while around.last().is_some_and(|(outer, ..)| !outer.contains(prefix)) {
+            around.pop();
+        }
+        let outside = around.last().and_then(|(.., verdict)| *verdict);
+        let levels = around.iter().map(|(outer, said, _)| (outer.prefix_len(), *said));
+        let levels = levels.chain([(prefix.prefix_len(), said.as_slice())]);
+        let inside = decide(levels, &mut verdicts).and_then(|place| selecting.get(place).copied());
+        around.push((*prefix, said, inside));
+        if inside != outside {
+            set.push((*prefix, inside));
+        }
+    }
+    set
+}
+
+/// Everything that the policies say, by prefix, ascending by network address and length.
+fn statements(policies: &[Policy], selecting: &[PolicyIndex]) -> BTreeMap<Ipv4Net, Vec<Statement>> {
+    let mut statements: BTreeMap<Ipv4Net, Vec<Statement>> = BTreeMap::new();
+    for (place, index) in selecting.iter().enumerate() {
+        let Some(policy) = policies.get(usize::from(*index)) else { continue };
+        // Exclusions come last, so that they win where a policy says both of one prefix.
+        let said = policy.destinations.iter().map(|prefix| (prefix, false));
+        for (prefix, excluded) in said.chain(policy.excluded.iter().map(|prefix| (prefix, true))) {
+            statements.entry(prefix.trunc()).or_default().push(Statement { place, excluded });
+        }
+    }
+    statements
+}
+
+/// Which policy wins inside of the innermost level, by its place. `levels` are the prefix lengths
+/// from the outermost prefix inwards with what is said of them; `verdicts` is room to work in, one
+/// for each policy: the length of the destination prefix that covers the innermost level.
+fn decide<'a>(
+    levels: impl Iterator<Item = (u8, &'a [Statement])>,
+    verdicts: &mut [Option<u8>],
+) -> Option<usize> {
+    verdicts.fill(None);
+    for (length, said) in levels {
+        for statement in said {
+            if let Some(verdict) = verdicts.get_mut(statement.place) {
+                *verdict = (!statement.excluded).then_some(length);
+            }
+        }
+    }
+    let covering = verdicts.iter().enumerate();
+    let covering = covering.filter_map(|(place, verdict)| verdict.map(|length| (length, place)));
+    covering.max_by_key(|(length, place)| (*length, std::cmp::Reverse(*place))).map(|best| best.1)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! The steer header: what the steering program tells the engine about a frame.
+//!
+//! The XDP program moves the head of every frame that it steers, so that the frame starts exactly
+//! where the forwarded frame will start, and writes these 14 bytes there, where the forwarded
+//! frame's Ethernet header will be. `xdp/src/steer.h` is the same layout in C; a test in `router`
+//! holds the two against each other.
+//!
+//! ```text
+//!  0      1          4                     8                    14
+//!  +------+----------+---------------------+---------------------+
+//!  | kind |   VNI    |    outer source     |  inner source MAC   |
+//!  +------+----------+---------------------+---------------------+
+//!
+//!  tunnel frame:  steer header | inner IPv4 packet
+//!  reply frame:   steer header | 36 bytes | 14 bytes Ethernet | IPv4 packet
+//! ```
+
+use std::net::Ipv4Addr;
+
+/// Length of the steer header in bytes: that of an Ethernet header.
+pub const STEER_HEADER_LEN: usize = 14;
+
+/// Bytes that VXLAN over IPv4 puts in front of a frame: Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
+pub const TUNNEL_OVERHEAD: usize = 50;
+
+/// Where the inner IPv4 header of a tunnel frame starts.
+pub const TUNNEL_IP_OFFSET: usize = STEER_HEADER_LEN;
+
+/// Where the IPv4 header of a reply frame starts.
+pub const REPLY_IP_OFFSET: usize = TUNNEL_OVERHEAD + 14;
+
+/// The low bits of the first byte hold the kind, the two high bits the outer ECN field.
+pub const KIND_MASK: u8 = 0x3f;
+
+/// How far to shift the first byte right for the outer ECN field (RFC 6040).
+pub const ECN_SHIFT: u32 = 6;
+
+/// `kind` of a frame that a selected pod sent through the tunnel.
+pub const KIND_TUNNEL: u8 = 1;
+
+/// `kind` of a frame that came from outside to an egress address.
+pub const KIND_REPLY: u8 = 2;
+
+/// How many classes the 65,536 ports fall into.
+pub const CLASSES: usize = 256;
+
+/// The multiplier of [`class`]: odd, so that multiplying by it permutes the 65,536 ports, and
+/// close to 2^16 / golden ratio, so that neighbouring ports and ports of one parity spread evenly.
+pub const CLASS_MULTIPLIER: u16 = 0x9e37;
+
+/// The class of a port or echo identifier: which worker owns the flow is decided by it alone, in
+/// both directions. Every class has exactly 256 ports.
+#[must_use]
+pub const fn class(port: u16) -> u8 {
+    (port.wrapping_mul(CLASS_MULTIPLIER) >> 8) as u8
+}
+
+/// The steer header, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SteerHeader {
+    pub(crate) kind: u8,
+    pub(crate) vni: [u8; 3],
+    pub(crate) outer_source: Ipv4Addr,
+    pub(crate) inner_mac: [u8; 6],
+}
+
+impl SteerHeader {
+    pub(crate) fn parse(bytes: &[u8; STEER_HEADER_LEN]) -> Self {
+        let [first, v0, v1, v2, s0, s1, s2, s3, inner_mac @ ..] = *bytes;
+        Self {
+            kind: first & KIND_MASK,
+            vni: [v0, v1, v2],
+            outer_source: Ipv4Addr::new(s0, s1, s2, s3),
+            inner_mac,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_has_256_ports() {
+        let mut sizes = [0_u32; CLASSES];
+        for port in 0..=u16::MAX {
+            sizes[usize::from(class(port))] += 1;
+        }
+        assert_eq!(sizes, [256; CLASSES]);
+    }
+
+    #[test]
+    fn the_header_is_laid_out_as_drawn() {
+        let header = SteerHeader::parse(&[0xc1, 0, 0x9c, 0x40, 192, 0, 2, 1, 2, 3, 4, 5, 6, 7]);
+        let expected = SteerHeader {
+            kind: KIND_TUNNEL,
+            vni: [0, 0x9c, 0x40],
+            outer_source: Ipv4Addr::new(192, 0, 2, 1),
+            inner_mac: [2, 3, 4, 5, 6, 7],
+        };
+        assert_eq!(header, expected);
+    }
+}

@@ -1,0 +1,269 @@
+//! The immutable tables that the engine reads: who may leave, as whom, and on what way.
+//!
+//! `router` builds a whole new [`Tables`] when the state document or the kernel's routes change
+//! and swaps it in; nothing here changes once built. `epoch` tells flows to look again.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use crate::DropReason;
+use crate::encap::{self, Overlay};
+use crate::engine::Halt;
+use crate::fib::{Fib, Way};
+use crate::policy::{Policies, PolicyIndex};
+
+/// Index of a device, in the order of the configuration's `devices`.
+pub type DeviceIndex = u16;
+
+/// A device as the engine must know it to send on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its own link address, the source of every frame sent on it.
+    pub mac: [u8; 6],
+    /// The largest IPv4 packet it carries, in bytes.
+    pub mtu: u16,
+}
+
+/// A tunnel peer: a node whose pods send their traffic to one of our tunnel addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The peer's address: the outer source of its frames, the outer destination of replies.
+    pub address: Ipv4Addr,
+    /// Our tunnel address that it sends to: the outer source of replies.
+    pub tunnel_address: Ipv4Addr,
+    /// Where the peer is reached when the kernel's routes do not say it (the far end of a veth
+    /// pair that brings the gateway's own pods in): device and link address.
+    pub direct: Option<(DeviceIndex, [u8; 6])>,
+}
+
+/// An egress address and the ports on it that are ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressAddress {
+    /// The address that the outside sees.
+    pub address: Ipv4Addr,
+    /// First port (and echo identifier) that may be leased.
+    pub port_first: u16,
+    /// Last port (and echo identifier) that may be leased, inclusive.
+    pub port_last: u16,
+}
+
+/// The VXLAN network identifier of replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyVni {
+    /// Always this one; Cilium expects 2, the identity "world".
+    Fixed(u32),
+    /// The one that the flow's own frames carry.
+    Flow,
+}
+
+/// A next hop's link address, as the kernel knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Neighbour {
+    /// The device it is reached through.
+    pub device: DeviceIndex,
+    /// Its protocol address.
+    pub address: Ipv4Addr,
+    /// Its link address.
+    pub mac: [u8; 6],
+}
+
+/// Everything that [`Tables::new`] is built from.
+#[derive(Clone, Debug, Default)]
+pub struct TablesInput {
+    /// Changes with every change that flows must notice.
+    pub epoch: u32,
+    /// By [`DeviceIndex`].
+    pub devices: Vec<Device>,
+    /// Policies and the pods that they select.
+    pub policies: Policies,
+    /// Every egress address that a policy names.
+    pub egress_addresses: Vec<EgressAddress>,
+    /// Every tunnel peer; addresses are unique.
+    pub peers: Vec<Peer>,
+    /// How replies are labelled; `None` is [`ReplyVni::Fixed`] with 2.
+    pub reply_vni: Option<ReplyVni>,
+    /// UDP port of the tunnel, in replies the destination port.
+    pub tunnel_port: u16,
+    /// Rules and routes of the kernel.
+    pub fib: Fib,
+    /// Resolved neighbours on our devices.
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// The largest MTU that counts: with the headers in front, a frame's length fits a u16.
+const MTU_MAX: u16 = 65_000;
+
+/// Index of an [`Adjacency`] in one epoch's tables, and so a limit: neighbours after the first
+/// 65,535 stay unresolved for the engine.
+pub(crate) type AdjacencyIndex = u16;
+
+/// Index of a peer in one epoch's tables.
+pub(crate) type PeerIndex = u16;
+
+/// Where a frame goes and the Ethernet header that takes it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Adjacency {
+    pub(crate) device: DeviceIndex,
+    /// The largest IPv4 packet that the device carries, in bytes.
+    pub(crate) mtu: u16,
+    pub(crate) ethernet: [u8; 14],
+}
+
+impl Adjacency {
+    /// The device's own link address.
+    pub(crate) fn source_mac(&self) -> [u8; 6] {
+        let [.., a, b, c, d, e, f, _, _] = self.ethernet;
+        [a, b, c, d, e, f]
+    }
+}
+
+/// The tables arranged for lookups. Immutable.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    epoch: u32,
+    policies: Policies,
+    egress_addresses: HashMap<Ipv4Addr, EgressAddress>,
+    reply_vni: Option<ReplyVni>,
+    fib: Fib,
+    devices: Vec<Device>,
+    adjacencies: Vec<Adjacency>,
+    neighbours: HashMap<(DeviceIndex, Ipv4Addr), AdjacencyIndex>,
+    /// The way back to each peer, or why there is none now.
+    overlays: Vec<Result<Overlay, Halt>>,
+    peers: HashMap<Ipv4Addr, PeerIndex>,
+}
+
+impl Tables {
+    /// Arranges `input` for lookups: some milliseconds for tens of thousands of entries.
+    ///
+    /// # Panics
+    /// When there are more than 65,535 peers, which a document's limits rule out.
+    #[must_use]
+    pub fn new(input: TablesInput) -> Self {
+        assert!(input.peers.len() <= usize::from(PeerIndex::MAX), "more than 65,535 peers");
+        let egress_addresses = input.egress_addresses.into_iter();
+        let mut tables = Self {
+            epoch: input.epoch,
+            policies: input.policies,
+            egress_addresses: egress_addresses.map(|egress| (egress.address, egress)).collect(),
+            reply_vni: input.reply_vni,
+            fib: input.fib,
+            devices: input.devices,
+            ..Self::default()
+        };
+        let adjacent = |neighbour: &Neighbour| {
+            let adjacency = tables.adjacent(neighbour.device, neighbour.mac)?;
+            Some(((neighbour.device, neighbour.address), adjacency))
+        };
+        let adjacencies: Vec<_> = input.neighbours.iter().filter_map(adjacent).collect();
+        for (index, (key, adjacency)) in (0..AdjacencyIndex::MAX).zip(adjacencies) {
+            tables.adjacencies.push(adjacency);
+            tables.neighbours.insert(key, index);
+        }
+        for (index, peer) in (0..).zip(&input.peers) {
+            let overlay = tables.overlay(peer, input.tunnel_port);
+            tables.overlays.push(overlay);
+            tables.peers.insert(peer.address, index);
+        }
+        tables
+    }
+
+    /// Changes with every change that flows must notice.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Policies and the pods that they select.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// The Ethernet header that leads out of a device to a link address.
+    fn adjacent(&self, device: DeviceIndex, mac: [u8; 6]) -> Option<Adjacency> {
+        let Device { mac: own, mtu } = self.devices.get(usize::from(device))?;
+        let mtu = (*mtu).min(MTU_MAX);
+        Some(Adjacency { device, mtu, ethernet: encap::ethernet(mac, *own) })
+    }
+
+    /// The outer headers towards a peer, or why there is no way to it now.
+    fn overlay(&self, peer: &Peer, tunnel_port: u16) -> Result<Overlay, Halt> {
+        let adjacency = if let Some((device, mac)) = peer.direct {
+            self.adjacent(device, mac).ok_or(DropReason::ForeignDevice)?
+        } else {
+            let hash = peer.address.to_bits().wrapping_mul(0x9e37_79b1);
+            let way = self.fib.lookup(peer.tunnel_address, peer.address, hash)?;
+            *self.adjacency(self.resolve(way)?)?
+        };
+        Ok(Overlay::new(&adjacency, peer.tunnel_address, peer.address, tunnel_port))
+    }
+
+    /// The resolved next hop of a way.
+    pub(crate) fn resolve(&self, way: Way) -> Result<AdjacencyIndex, Halt> {
+        let known = self.neighbours.get(&(way.device, way.next_hop)).copied();
+        known.ok_or(Halt::Hold { device: way.device, address: way.next_hop })
+    }
+
+    /// The adjacency of an index from this epoch.
+    pub(crate) fn adjacency(&self, index: AdjacencyIndex) -> Result<&Adjacency, DropReason> {
+        self.adjacencies.get(usize::from(index)).ok_or(DropReason::ForeignDevice)
+    }
+
+    /// The way to a destination for a packet with this source address.
+    pub(crate) fn route(
+        &self,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        hash: u64,
+    ) -> Result<AdjacencyIndex, Halt> {
+        // The high half has not chosen the flow's place in its table.
+        let hash = (hash >> 32) as u32;
+        self.resolve(self.fib.lookup(source, destination, hash)?)
+    }
+
+    /// The policy that covers a pod's traffic to a destination.
+    pub(crate) fn policy(&self, pod: Ipv4Addr, destination: Ipv4Addr) -> Option<PolicyIndex> {
+        self.policies.lookup(pod, destination)
+    }
+
+    /// The egress address that new flows of a policy get.
+    pub(crate) fn egress_of(&self, policy: PolicyIndex) -> Option<&EgressAddress> {
+        let policy = self.policies.policies().get(usize::from(policy))?;
+        self.egress(policy.egress_address)
+    }
+
+    /// A listed egress address.
+    pub(crate) fn egress(&self, address: Ipv4Addr) -> Option<&EgressAddress> {
+        self.egress_addresses.get(&address)
+    }
+
+    /// The index of a listed peer in this epoch.
+    pub(crate) fn peer(&self, address: Ipv4Addr) -> Result<PeerIndex, DropReason> {
+        self.peers.get(&address).copied().ok_or(DropReason::UnknownPeer)
+    }
+
+    /// The way back to a peer of this epoch.
+    pub(crate) fn overlay_to(&self, peer: PeerIndex) -> Result<&Overlay, Halt> {
+        let found = self.overlays.get(usize::from(peer)).ok_or(DropReason::UnknownPeer)?;
+        found.as_ref().map_err(|halt| *halt)
+    }
+
+    /// The VNI of a reply whose flow's own frames carry `flow_vni`.
+    pub(crate) fn reply_vni(&self, flow_vni: [u8; 3]) -> [u8; 3] {
+        match self.reply_vni {
+            Some(ReplyVni::Flow) => flow_vni,
+            Some(ReplyVni::Fixed(vni)) => vni_bytes(vni),
+            None => vni_bytes(REPLY_VNI_DEFAULT),
+        }
+    }
+}
+
+/// The VNI of replies when nothing else is said: Cilium's identity "world".
+pub const REPLY_VNI_DEFAULT: u32 = 2;
+
+/// The 24 bits of a VNI.
+fn vni_bytes(vni: u32) -> [u8; 3] {
+    let [_, high, middle, low] = vni.to_be_bytes();
+    [high, middle, low]
+}

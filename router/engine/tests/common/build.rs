@@ -1,0 +1,120 @@
+//! Packets, built by etherparse with all their checksums.
+
+use std::net::Ipv4Addr;
+
+use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
+
+use super::gateway::{TUNNEL, TUNNEL_PORT};
+
+pub const PAYLOAD: &[u8] = b"the quick brown fox";
+
+/// One end of a packet: address and port, or echo identifier.
+pub type End = (Ipv4Addr, u16);
+
+/// What a packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    Syn,
+    SynAck,
+    Ack,
+    Fin,
+    Rst,
+    Udp,
+    UdpWithoutChecksum,
+    /// The identifier is the source's port.
+    EchoRequest,
+    /// The identifier is the destination's port.
+    EchoReply,
+}
+
+fn header(source: Ipv4Addr, destination: Ipv4Addr, ttl: u8) -> Ipv4Header {
+    let mut header =
+        Ipv4Header::new(0, ttl, IpNumber::TCP, source.octets(), destination.octets()).unwrap();
+    // What no NAT may touch.
+    header.dscp = 10.try_into().unwrap();
+    header.ecn = 2.try_into().unwrap();
+    header.identification = 0x1234;
+    header.dont_fragment = true;
+    header
+}
+
+/// An IPv4 packet.
+pub fn packet(body: Body, source: End, destination: End, ttl: u8) -> Vec<u8> {
+    packet_with(body, source, destination, ttl, PAYLOAD)
+}
+
+/// An IPv4 packet that carries `payload`.
+pub fn packet_with(body: Body, source: End, destination: End, ttl: u8, payload: &[u8]) -> Vec<u8> {
+    let ip = PacketBuilder::ip(etherparse::IpHeaders::Ipv4(
+        header(source.0, destination.0, ttl),
+        etherparse::Ipv4Extensions::default(),
+    ));
+    let mut bytes = Vec::new();
+    let tcp = |ip: etherparse::PacketBuilderStep<etherparse::IpHeaders>| {
+        ip.tcp(source.1, destination.1, 1000, 64_000)
+    };
+    match body {
+        Body::Syn => tcp(ip).syn().write(&mut bytes, payload),
+        Body::SynAck => tcp(ip).syn().ack(1).write(&mut bytes, payload),
+        Body::Ack => tcp(ip).ack(1).write(&mut bytes, payload),
+        Body::Fin => tcp(ip).ack(1).fin().write(&mut bytes, payload),
+        Body::Rst => tcp(ip).rst().write(&mut bytes, payload),
+        Body::Udp | Body::UdpWithoutChecksum => {
+            ip.udp(source.1, destination.1).write(&mut bytes, payload)
+        }
+        Body::EchoRequest => ip.icmpv4_echo_request(source.1, 7).write(&mut bytes, payload),
+        Body::EchoReply => ip.icmpv4_echo_reply(destination.1, 7).write(&mut bytes, payload),
+    }
+    .unwrap();
+    if body == Body::UdpWithoutChecksum {
+        bytes[26..28].fill(0);
+    }
+    bytes
+}
+
+/// An ICMP error with the first bytes of the packet that it is about.
+pub fn error(
+    type_code: (u8, u8),
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    ttl: u8,
+    quote: &[u8],
+) -> Vec<u8> {
+    let ip = PacketBuilder::ip(etherparse::IpHeaders::Ipv4(
+        header(source, destination, ttl),
+        etherparse::Ipv4Extensions::default(),
+    ));
+    let mut bytes = Vec::new();
+    ip.icmpv4_raw(type_code.0, type_code.1, [0, 0, 5, 120]).write(&mut bytes, quote).unwrap();
+    bytes
+}
+
+/// An Ethernet frame that carries an IPv4 packet.
+pub fn ethernet(source: [u8; 6], destination: [u8; 6], packet: &[u8]) -> Vec<u8> {
+    let header = etherparse::Ethernet2Header {
+        source,
+        destination,
+        ether_type: etherparse::EtherType::IPV4,
+    };
+    [&header.to_bytes(), packet].concat()
+}
+
+/// A frame in a VXLAN tunnel as a reply has it, with this outer source port.
+pub fn vxlan(
+    macs: ([u8; 6], [u8; 6]),
+    peer: Ipv4Addr,
+    source_port: u16,
+    vni: [u8; 3],
+    inner: &[u8],
+) -> Vec<u8> {
+    let mut payload = vec![0x08, 0, 0, 0, vni[0], vni[1], vni[2], 0];
+    payload.extend(inner);
+    let mut outer = Ipv4Header::new(0, 64, IpNumber::UDP, TUNNEL.octets(), peer.octets()).unwrap();
+    outer.dont_fragment = false;
+    let ip = etherparse::IpHeaders::Ipv4(outer, etherparse::Ipv4Extensions::default());
+    let mut bytes = Vec::new();
+    let builder = PacketBuilder::ethernet2(macs.0, macs.1).ip(ip);
+    builder.udp(source_port, TUNNEL_PORT).write(&mut bytes, &payload).unwrap();
+    bytes[40..42].fill(0);
+    bytes
+}

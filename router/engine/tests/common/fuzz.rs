@@ -1,0 +1,107 @@
+//! What must hold for any bytes whatever: shared by the fuzz target and the tests.
+
+use spillway_engine::steer::{KIND_MASK, KIND_TUNNEL};
+use spillway_engine::{BURST_MAX, DropReason, EngineConfig, Verdict};
+
+use super::build::{Body, error, packet};
+use super::gateway::*;
+
+/// Frames that a gateway with [`valid_gateway`]'s flows forwards.
+pub fn valid_frames() -> Vec<Vec<u8>> {
+    let (udp, tcp, echo) = ((POD, 5000), (POD, 40_001), (POD, 7));
+    let (dns, https, host) = ((REMOTE, 53), (REMOTE, 443), (REMOTE, 0));
+    let public_udp = (EGRESS, 5000);
+    vec![
+        tunnel_frame(&packet(Body::Udp, udp, dns, 64)),
+        tunnel_frame(&packet(Body::UdpWithoutChecksum, udp, dns, 64)),
+        tunnel_frame(&packet(Body::Syn, tcp, https, 64)),
+        tunnel_frame(&packet(Body::Ack, tcp, https, 64)),
+        tunnel_frame(&packet(Body::Fin, tcp, https, 64)),
+        tunnel_frame(&packet(Body::EchoRequest, (POD, 2000), host, 64)),
+        tunnel_frame(&packet(Body::EchoRequest, echo, host, 64)),
+        tunnel_frame(&error((3, 3), POD, REMOTE, 64, &packet(Body::Udp, dns, udp, 9))),
+        reply_frame(&packet(Body::Udp, dns, public_udp, 64)),
+        reply_frame(&packet(Body::SynAck, https, (EGRESS, 40_001), 64)),
+        reply_frame(&packet(Body::Rst, https, (EGRESS, 40_001), 64)),
+        reply_frame(&packet(Body::EchoReply, host, (EGRESS, 2000), 64)),
+        reply_frame(&error((3, 4), ROUTER, EGRESS, 64, &packet(Body::Udp, public_udp, dns, 1))),
+        reply_frame(&error(
+            (11, 0),
+            ROUTER,
+            EGRESS,
+            64,
+            &packet(Body::Syn, (EGRESS, 40_001), https, 1),
+        )),
+    ]
+}
+
+/// A small gateway that has the flows of [`valid_frames`].
+pub fn valid_gateway() -> Gateway {
+    let mut gateway = Gateway::with(EngineConfig { flows_max: 64, ..config() }, tables());
+    for frame in valid_frames().into_iter().take(7) {
+        gateway.process(frame);
+    }
+    gateway
+}
+
+/// Processes a burst and checks what must hold for each frame.
+pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
+    let mut frames: Vec<&mut [u8]> = frames.iter_mut().map(Vec::as_mut_slice).collect();
+    let from_pods: Vec<bool> = frames
+        .iter()
+        .map(|frame| frame.first().is_some_and(|first| first & KIND_MASK == KIND_TUNNEL))
+        .collect();
+    let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+    let verdicts = &mut verdicts[..frames.len()];
+    gateway.engine.process(gateway.now, &gateway.tables, &mut frames, verdicts);
+    for ((frame, verdict), from_pod) in frames.iter().zip(verdicts).zip(from_pods) {
+        if let Verdict::Transmit { length, .. } = *verdict {
+            check_sent(&frame[..usize::from(length)], from_pod);
+        }
+    }
+    let counters = gateway.engine.counters();
+    let dropped: u64 = counters.dropped.iter().sum();
+    assert_eq!(counters.received, counters.transmitted + counters.held + dropped);
+    assert_eq!(counters.held, 0, "every neighbour is known");
+}
+
+/// No pod's packet leaves with another source than its egress address, no reply goes to anyone but
+/// a pod, and headers are right.
+fn check_sent(frame: &[u8], from_pod: bool) {
+    let packet = if from_pod { &frame[14..] } else { &frame[64..] };
+    let (header, _) = etherparse::Ipv4Header::from_slice(packet).unwrap();
+    assert_header_sum(packet);
+    assert_eq!(usize::from(header.total_len), packet.len());
+    if from_pod {
+        assert_eq!(header.source, EGRESS.octets());
+    } else {
+        assert!([POD.octets(), OTHER_POD.octets()].contains(&header.destination));
+        let (outer, _) = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap();
+        assert_header_sum(&frame[14..]);
+        assert_eq!(usize::from(outer.total_len), frame.len() - 14);
+        assert_eq!(outer.source, TUNNEL.octets());
+    }
+}
+
+/// Summed up over the bytes: etherparse's own header forgets the reserved flag.
+fn assert_header_sum(packet: &[u8]) {
+    let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&packet[..20]);
+    assert_eq!(sum.ones_complement(), 0);
+}
+
+/// Runs a fuzzer's input: frames, each after its length in two bytes, lowest first.
+pub fn run(mut input: &[u8]) {
+    let mut gateway = valid_gateway();
+    let mut frames = Vec::new();
+    while let Some((length, rest)) = input.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_le_bytes(*length)).min(rest.len());
+        let (frame, rest) = rest.split_at(length);
+        frames.push(frame.to_vec());
+        input = rest;
+    }
+    for burst in frames.chunks_mut(BURST_MAX) {
+        process_any(&mut gateway, burst);
+        gateway.now += SECOND;
+        gateway.engine.expire(gateway.now);
+    }
+}

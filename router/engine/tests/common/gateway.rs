@@ -1,0 +1,224 @@
+//! A gateway in memory: one engine with tables like those of a small cluster. Packets are built,
+//! and checked byte for byte, by etherparse alone.
+
+use std::net::Ipv4Addr;
+
+use spillway_engine::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
+use spillway_engine::policy::{Policies, Policy};
+use spillway_engine::steer::{
+    KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, TUNNEL_IP_OFFSET,
+};
+use spillway_engine::tables::{Device, EgressAddress, Neighbour, Peer, Tables, TablesInput};
+use spillway_engine::{Counters, DropReason, Engine, EngineConfig, FlowRecord, Timeouts, Verdict};
+
+pub const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 40);
+pub const OTHER_POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 41);
+pub const REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
+pub const EGRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+pub const OTHER_EGRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub const TUNNEL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
+pub const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+pub const DIRECT_PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
+pub const TUNNEL_PORT: u16 = 8472;
+
+pub const UPLINK: u16 = 0;
+pub const UNDERLAY: u16 = 1;
+pub const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub const UNDERLAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
+pub const DIRECT_PEER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 3];
+pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
+pub const VNI: [u8; 3] = [0, 0x9c, 0x40];
+
+pub const SECOND: u64 = 1_000_000_000;
+
+pub fn net(text: &str) -> ipnet::Ipv4Net {
+    text.parse().unwrap()
+}
+
+pub fn policy(egress_address: Ipv4Addr, pods: &[Ipv4Addr], destinations: &[&str]) -> Policy {
+    Policy {
+        name: "app".to_owned(),
+        egress_address,
+        destinations: destinations.iter().map(|text| net(text)).collect(),
+        excluded: vec![net("203.0.113.20/32")],
+        pods: pods.to_vec(),
+    }
+}
+
+fn hop(device: Option<u16>, gateway: Option<Ipv4Addr>) -> RouteTarget {
+    RouteTarget::Forward(vec![NextHop { device, gateway, weight: 1 }])
+}
+
+fn route(destination: &str, target: RouteTarget) -> Route {
+    Route { table: 254, destination: net(destination), metric: 0, target }
+}
+
+/// Two devices, one policy, two peers; everything is reachable.
+pub fn tables() -> TablesInput {
+    let rule =
+        Rule { from: net("0.0.0.0/0"), to: net("0.0.0.0/0"), action: RuleAction::Table(254) };
+    let routes = vec![
+        route("0.0.0.0/0", hop(Some(UPLINK), Some(ROUTER))),
+        route("192.0.2.0/24", hop(Some(UNDERLAY), None)),
+        route("203.0.113.200/32", RouteTarget::Local),
+        route("203.0.113.201/32", RouteTarget::Unreachable),
+        route("203.0.113.202/32", hop(None, None)),
+    ];
+    let egress = |address| EgressAddress { address, port_first: 1024, port_last: 65_535 };
+    let peer = |address, direct| Peer { address, tunnel_address: TUNNEL, direct };
+    TablesInput {
+        epoch: 1,
+        devices: vec![
+            Device { mac: UPLINK_MAC, mtu: 1500 },
+            Device { mac: UNDERLAY_MAC, mtu: 1500 },
+        ],
+        policies: Policies::new(vec![policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"])]),
+        egress_addresses: vec![egress(EGRESS), egress(OTHER_EGRESS)],
+        peers: vec![peer(PEER, None), peer(DIRECT_PEER, Some((UNDERLAY, DIRECT_PEER_MAC)))],
+        reply_vni: None,
+        tunnel_port: TUNNEL_PORT,
+        fib: Fib::new(vec![rule], routes),
+        neighbours: vec![
+            Neighbour { device: UPLINK, address: ROUTER, mac: ROUTER_MAC },
+            Neighbour { device: UNDERLAY, address: PEER, mac: PEER_MAC },
+        ],
+    }
+}
+
+pub fn config() -> EngineConfig {
+    EngineConfig {
+        worker: 0,
+        owners: [0; 256],
+        flows_max: 4096,
+        hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 7],
+        seed: 1,
+        timeouts: Timeouts::default(),
+    }
+}
+
+pub struct Gateway {
+    pub engine: Engine,
+    pub input: TablesInput,
+    pub tables: Tables,
+    pub now: u64,
+}
+
+impl Gateway {
+    pub fn new() -> Self {
+        Self::with(config(), tables())
+    }
+
+    pub fn with(config: EngineConfig, input: TablesInput) -> Self {
+        let tables = Tables::new(input.clone());
+        Self { engine: Engine::new(&config), input, tables, now: 1_000 * SECOND }
+    }
+
+    /// Swaps the tables, as after a change of state or of the kernel's routes.
+    pub fn change(&mut self, change: impl FnOnce(&mut TablesInput)) {
+        self.input.epoch += 1;
+        change(&mut self.input);
+        self.tables = Tables::new(self.input.clone());
+    }
+
+    /// Hands one frame in; gives the verdict and what the frame is then.
+    pub fn process(&mut self, mut frame: Vec<u8>) -> (Verdict, Vec<u8>) {
+        let mut verdict = [Verdict::Drop(DropReason::UnknownKind)];
+        let before = self.engine.counters().clone();
+        self.engine.process(self.now, &self.tables, &mut [&mut frame], &mut verdict);
+        check_counters(&before, self.engine.counters(), verdict[0]);
+        (verdict[0], frame)
+    }
+
+    /// Hands a frame in that is to be sent; gives what is sent, and where.
+    #[track_caller]
+    pub fn sent(&mut self, frame: Vec<u8>) -> (u16, Vec<u8>) {
+        match self.process(frame) {
+            (Verdict::Transmit { device, length }, mut frame) => {
+                frame.truncate(usize::from(length));
+                (device, frame)
+            }
+            (verdict, _) => panic!("not sent, but {verdict:?}"),
+        }
+    }
+
+    /// Hands a frame in that is to be dropped; gives the reason.
+    #[track_caller]
+    pub fn dropped(&mut self, frame: Vec<u8>) -> DropReason {
+        match self.process(frame) {
+            (Verdict::Drop(reason), _) => reason,
+            (verdict, _) => panic!("not dropped, but {verdict:?}"),
+        }
+    }
+
+    pub fn flows(&self) -> Vec<FlowRecord> {
+        let mut flows = Vec::new();
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = self.engine.flows(from, 1000, &mut flows);
+        }
+        flows
+    }
+
+    /// Lets time pass, with the calls of an idle worker.
+    pub fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds * 10 {
+            self.now += SECOND / 10;
+            self.engine.expire(self.now);
+        }
+    }
+}
+
+/// One frame counts once, as what became of it, and the sum closes.
+fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
+    let mut expected = Counters {
+        forward: after.forward,
+        reply: after.reply,
+        flows_created: after.flows_created,
+        flows_deselected: after.flows_deselected,
+        flows_live: after.flows_live,
+        ..before.clone()
+    };
+    expected.received += 1;
+    match verdict {
+        Verdict::Transmit { .. } => expected.transmitted += 1,
+        Verdict::Hold { .. } => expected.held += 1,
+        Verdict::Drop(reason) => expected.dropped[reason as usize] += 1,
+    }
+    assert_eq!(*after, expected);
+    let transmitted = after.forward.packets + after.reply.packets;
+    assert_eq!(after.transmitted, transmitted);
+    let ended = after.flows_expired + after.flows_deselected;
+    assert_eq!(after.flows_live, after.flows_created - ended);
+    assert_eq!(after.received, transmitted + after.held + after.dropped.iter().sum::<u64>());
+}
+
+/// A frame from a pod as steering hands it over.
+pub fn tunnel_frame(packet: &[u8]) -> Vec<u8> {
+    tunnel_frame_from(PEER, POD_MAC, VNI, packet)
+}
+
+pub fn tunnel_frame_from(peer: Ipv4Addr, mac: [u8; 6], vni: [u8; 3], packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![KIND_TUNNEL];
+    frame.extend(vni);
+    frame.extend(peer.octets());
+    frame.extend(mac);
+    assert_eq!(frame.len(), STEER_HEADER_LEN);
+    assert_eq!(frame.len(), TUNNEL_IP_OFFSET);
+    frame.extend(packet);
+    frame
+}
+
+/// A frame from outside as steering hands it over.
+pub fn reply_frame(packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![KIND_REPLY];
+    frame.resize(REPLY_IP_OFFSET - 14, 0xee);
+    frame.extend(UPLINK_MAC);
+    frame.extend(ROUTER_MAC);
+    frame.extend([0x08, 0x00]);
+    assert_eq!(frame.len(), REPLY_IP_OFFSET);
+    frame.extend(packet);
+    frame
+}

@@ -1,0 +1,7 @@
+//! What the tests share.
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses some of it")]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "these are tests")]
+
+pub mod build;
+pub mod fuzz;
+pub mod gateway;

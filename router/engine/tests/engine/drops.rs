@@ -1,0 +1,251 @@
+//! Every reason to drop a packet, produced by the packet or the tables that it names.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use spillway_engine::policy::Policies;
+use spillway_engine::tables::EgressAddress;
+use spillway_engine::{DropReason, EngineConfig, Verdict};
+
+use crate::common::build::{Body, error, packet, packet_with};
+use crate::common::gateway::*;
+
+const POD_END: (Ipv4Addr, u16) = (POD, 5000);
+const REMOTE_END: (Ipv4Addr, u16) = (REMOTE, 53);
+const PUBLIC_END: (Ipv4Addr, u16) = (EGRESS, 5000);
+
+/// Reasons that only a worker has: for frames that it holds.
+const OF_THE_WORKER: [DropReason; 2] = [DropReason::NeighbourUnresolved, DropReason::HoldQueueFull];
+
+fn request() -> Vec<u8> {
+    packet(Body::Udp, POD_END, REMOTE_END, 64)
+}
+
+fn reply() -> Vec<u8> {
+    packet(Body::Udp, REMOTE_END, PUBLIC_END, 64)
+}
+
+/// A packet with bytes changed and the header checksum made right again.
+fn changed(mut packet: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    change(&mut packet);
+    packet[10..12].fill(0);
+    let header = etherparse::Ipv4HeaderSlice::from_slice(&packet);
+    let checksum = match header {
+        Ok(header) => header.to_header().calc_header_checksum(),
+        // etherparse refuses what is wrong on purpose.
+        Err(_) => etherparse::checksum::Sum16BitWords::new()
+            .add_slice(&packet[..20])
+            .ones_complement()
+            .to_be(),
+    };
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet
+}
+
+fn from(source: [u8; 4]) -> Vec<u8> {
+    changed(request(), |bytes| bytes[12..16].copy_from_slice(&source))
+}
+
+fn to(destination: [u8; 4]) -> Vec<u8> {
+    changed(request(), |bytes| bytes[16..20].copy_from_slice(&destination))
+}
+
+/// A frame to drop, the reason, and what is the matter with it.
+type Case = (DropReason, Vec<u8>, &'static str);
+
+/// Frames whose headers are not right.
+fn malformed() -> Vec<Case> {
+    use DropReason::*;
+    let mut unknown_kind = tunnel_frame(&request());
+    unknown_kind[0] = 7;
+    let mut tagged_reply = reply_frame(&reply());
+    tagged_reply[62..64].copy_from_slice(&[0x81, 0x00]);
+    let mut bad_checksum = request();
+    bad_checksum[10] ^= 1;
+    vec![
+        (UnknownKind, unknown_kind, "a kind that steering does not have"),
+        (Truncated, vec![], "no frame at all"),
+        (Truncated, tunnel_frame(&request())[..13].to_vec(), "part of the steer header"),
+        (Truncated, tunnel_frame(&request())[..33].to_vec(), "part of the IPv4 header"),
+        (Truncated, tunnel_frame(&request())[..60].to_vec(), "part of the packet"),
+        (Truncated, reply_frame(&reply())[..63].to_vec(), "a reply without packet"),
+        (NotIpv4, tagged_reply, "a reply with a VLAN tag"),
+        (NotIpv4, tunnel_frame(&changed(request(), |bytes| bytes[0] = 0x65)), "version 6"),
+        (
+            BadIpLength,
+            tunnel_frame(&changed(request(), |bytes| bytes[0] = 0x44)),
+            "16 bytes of header",
+        ),
+        (BadIpLength, tunnel_frame(&changed(request(), |bytes| bytes[3] = 19)), "total length 19"),
+        (IpOptions, tunnel_frame(&changed(request(), |bytes| bytes[0] = 0x46)), "options"),
+        (BadIpChecksum, tunnel_frame(&bad_checksum), "a wrong header checksum"),
+        (Fragment, tunnel_frame(&changed(request(), |bytes| bytes[6] = 0x20)), "a first fragment"),
+        (Fragment, tunnel_frame(&changed(request(), |bytes| bytes[7] = 1)), "a later fragment"),
+        (MartianSource, tunnel_frame(&from([127, 0, 0, 1])), "from loopback"),
+        (MartianSource, tunnel_frame(&from([0, 1, 2, 3])), "from this network"),
+        (MartianSource, tunnel_frame(&from([224, 0, 0, 1])), "from a multicast group"),
+        (MartianSource, tunnel_frame(&from([255; 4])), "from broadcast"),
+        (MartianDestination, tunnel_frame(&to([127, 0, 0, 1])), "to loopback"),
+        (MartianDestination, tunnel_frame(&to([169, 254, 169, 254])), "to the metadata service"),
+        (MartianDestination, tunnel_frame(&to([239, 1, 1, 1])), "to a multicast group"),
+        (MartianDestination, tunnel_frame(&to([255; 4])), "to broadcast"),
+        (TtlExpired, tunnel_frame(&packet(Body::Udp, POD_END, REMOTE_END, 1)), "TTL 1"),
+        (TtlExpired, reply_frame(&packet(Body::Udp, REMOTE_END, PUBLIC_END, 0)), "TTL 0"),
+    ]
+}
+
+/// Frames whose payload is not right, or nothing that is forwarded.
+fn unusable() -> Vec<Case> {
+    use DropReason::*;
+    let tcp = |change: fn(&mut [u8])| {
+        tunnel_frame(&changed(packet_with(Body::Syn, POD_END, REMOTE_END, 64, b""), change))
+    };
+    let udp = |change: fn(&mut [u8])| tunnel_frame(&changed(request(), change));
+    let ping = |change: fn(&mut [u8])| {
+        let mut packet = packet(Body::EchoRequest, POD_END, (REMOTE, 0), 64);
+        change(&mut packet[20..]);
+        tunnel_frame(&packet)
+    };
+    let ping_answer = packet(Body::EchoReply, (REMOTE, 0), POD_END, 64);
+    let ping_from_outside = packet(Body::EchoRequest, (REMOTE, 5), (EGRESS, 0), 64);
+    let quote = packet(Body::Udp, PUBLIC_END, REMOTE_END, 1);
+    let mut bad_error = error((3, 1), ROUTER, EGRESS, 64, &quote);
+    bad_error[22] ^= 1;
+    vec![
+        (UnsupportedProtocol, udp(|bytes| bytes[9] = 47), "GRE"),
+        (BadTransport, tcp(|bytes| bytes[3] = 39), "19 bytes of TCP"),
+        (BadTransport, tcp(|bytes| bytes[32] = 0x40), "a TCP header of 16 bytes"),
+        (BadTransport, tcp(|bytes| bytes[32] = 0x60), "a TCP header beyond the packet"),
+        (BadTransport, udp(|bytes| bytes[3] = 27), "7 bytes of UDP"),
+        (BadTransport, udp(|bytes| bytes[25] = 7), "UDP length 7"),
+        (BadTransport, udp(|bytes| bytes[24] = 1), "UDP beyond the packet"),
+        (UnsupportedIcmp, ping(|icmp| icmp[0] = 13), "a timestamp request"),
+        (UnsupportedIcmp, ping(|icmp| icmp[0] = 5), "a redirect"),
+        (UnsupportedIcmp, ping(|icmp| icmp[1] = 1), "an echo request with a code"),
+        (UnsupportedIcmp, tunnel_frame(&ping_answer), "an echo reply of a pod"),
+        (UnsupportedIcmp, reply_frame(&ping_from_outside), "an echo request from outside"),
+        (BadIcmpChecksum, reply_frame(&bad_error), "an error with a wrong checksum"),
+        (BadQuote, reply_frame(&error((3, 1), ROUTER, EGRESS, 64, b"")), "an empty quote"),
+    ]
+}
+
+/// Frames that have no flow and may not open one, and what is no way for them.
+fn unwelcome() -> Vec<Case> {
+    use DropReason::*;
+    let new = packet(Body::Udp, (POD, 6000), REMOTE_END, 64);
+    let large = |from| tunnel_frame(&packet_with(Body::Udp, from, REMOTE_END, 64, &[0; 1473]));
+    let large_reply = packet_with(Body::Udp, REMOTE_END, PUBLIC_END, 64, &[0; 1423]);
+    let stranger =
+        |packet: &[u8]| tunnel_frame_from(Ipv4Addr::new(192, 0, 2, 77), POD_MAC, VNI, packet);
+    let stray = |source, target| reply_frame(&packet(Body::Udp, source, target, 64));
+    let stray_tcp = reply_frame(&packet(Body::Ack, REMOTE_END, PUBLIC_END, 64));
+    let tcp = |body| tunnel_frame(&packet(body, POD_END, REMOTE_END, 64));
+    let quote = packet(Body::Udp, (EGRESS, 6000), REMOTE_END, 1);
+    let error_from_outside = reply_frame(&error((11, 0), ROUTER, EGRESS, 64, &quote));
+    let quote = packet(Body::Udp, REMOTE_END, (POD, 6000), 1);
+    let error_from_pod = tunnel_frame(&error((3, 3), POD, REMOTE, 64, &quote));
+    vec![
+        (UnknownPeer, stranger(&request()), "a known flow from a stranger"),
+        (UnknownPeer, stranger(&new), "a new flow from a stranger"),
+        (NoPolicy, tunnel_frame(&to([203, 0, 113, 20])), "an excluded destination"),
+        (NoPolicy, tunnel_frame(&to([8, 8, 8, 8])), "a destination of no policy"),
+        (NoPolicy, tunnel_frame(&from([10, 0, 1, 50])), "a pod of no policy"),
+        (TcpNotSyn, tcp(Body::Ack), "an ACK"),
+        (TcpNotSyn, tcp(Body::SynAck), "a SYN with ACK"),
+        (TcpNotSyn, tcp(Body::Rst), "a RST"),
+        (NoFlow, stray(REMOTE_END, (EGRESS, 6000)), "a reply to another port"),
+        (NoFlow, stray((REMOTE, 54), PUBLIC_END), "a reply from another port"),
+        (NoFlow, stray((ROUTER, 53), PUBLIC_END), "a reply from another host"),
+        (NoFlow, stray_tcp, "a reply of another protocol"),
+        (ErrorWithoutFlow, error_from_outside, "an error about no packet of ours"),
+        (ErrorWithoutFlow, error_from_pod, "a pod's error about no reply"),
+        (LocalDestination, tunnel_frame(&to([203, 0, 113, 200])), "an address of the gateway"),
+        (RouteUnreachable, tunnel_frame(&to([203, 0, 113, 201])), "an unreachable route"),
+        (ForeignDevice, tunnel_frame(&to([203, 0, 113, 202])), "a device that is not driven"),
+        (ExceedsMtu, large(POD_END), "1501 bytes of a known flow"),
+        (ExceedsMtu, large((POD, 6000)), "1501 bytes of a new flow"),
+        (ExceedsTunnelMtu, reply_frame(&large_reply), "1451 bytes back"),
+    ]
+}
+
+/// Frames that are dropped because of what the tables say or have come to.
+fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
+    use DropReason::*;
+    let another = |destination| packet(Body::Udp, (OTHER_POD, 5000), destination, 64);
+    let one_port = EgressAddress { address: EGRESS, port_first: 5000, port_last: 5000 };
+    let mut all = Vec::new();
+    let mut add =
+        |reason, gateway, packet: &[u8]| all.push((reason, gateway, tunnel_frame(packet)));
+
+    let foreign = EngineConfig { worker: 1, ..config() };
+    add(WrongWorker, Gateway::with(foreign, tables()), &request());
+
+    let mut input = tables();
+    input.egress_addresses.clear();
+    add(NoEgressAddress, Gateway::with(config(), input), &request());
+
+    let mut input = tables();
+    input.fib = Default::default();
+    add(NoRoute, Gateway::with(config(), input), &request());
+
+    let mut gateway = Gateway::with(EngineConfig { flows_max: 1, ..config() }, tables());
+    gateway.sent(tunnel_frame(&request()));
+    add(FlowTableFull, gateway, &another((REMOTE, 54)));
+
+    let mut input = tables();
+    input.egress_addresses = vec![one_port];
+    let mut gateway = Gateway::with(config(), input);
+    gateway.sent(tunnel_frame(&request()));
+    add(PortsExhausted, gateway, &another(REMOTE_END));
+
+    let mut gateway = Gateway::new();
+    gateway.sent(tunnel_frame(&request()));
+    gateway.change(|input| input.policies = Policies::default());
+    add(Deselected, gateway, &request());
+    all
+}
+
+#[test]
+fn every_reason_is_produced_by_some_packet_and_counted_once() {
+    let mut produced: BTreeSet<DropReason> = OF_THE_WORKER.into();
+    for (reason, frame, what) in [malformed(), unusable(), unwelcome()].concat() {
+        let mut gateway = Gateway::new();
+        gateway.sent(tunnel_frame(&request()));
+        let flows = gateway.flows();
+        // `process` compares every counter with what it was before.
+        assert_eq!(gateway.dropped(frame), reason, "{what}");
+        assert_eq!(gateway.flows(), flows, "{what}");
+        produced.insert(reason);
+    }
+    for (reason, mut gateway, frame) in situations() {
+        assert_eq!(gateway.dropped(frame), reason);
+        produced.insert(reason);
+    }
+    assert_eq!(produced, DropReason::ALL.iter().copied().collect());
+}
+
+#[test]
+fn a_packet_cut_off_anywhere_is_dropped() {
+    for body in [Body::Syn, Body::Udp, Body::EchoRequest] {
+        let whole = tunnel_frame(&packet(body, POD_END, (REMOTE, 0), 64));
+        for length in 0..whole.len() {
+            let mut gateway = Gateway::new();
+            assert_eq!(gateway.dropped(whole[..length].to_vec()), DropReason::Truncated);
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_gives_a_held_frame_up_says_why() {
+    let mut gateway = Gateway::new();
+    gateway.change(|input| input.neighbours.clear());
+    for (held, reason) in (1..).zip(OF_THE_WORKER) {
+        let (verdict, frame) = gateway.process(tunnel_frame(&request()));
+        assert_eq!(verdict, Verdict::Hold { device: UPLINK, address: ROUTER });
+        assert_eq!(frame, tunnel_frame(&request()));
+        gateway.engine.drop_held(reason);
+        let counters = gateway.engine.counters();
+        assert_eq!((counters.received, counters.held), (held, 0));
+        assert_eq!(counters.dropped_for(reason), 1);
+    }
+}

@@ -1,0 +1,12 @@
+//! The engine as a whole: frames in, frames out, checked by etherparse.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod drops;
+mod errors;
+mod flows;
+mod robustness;
+mod tables;
+mod translation;

@@ -1,0 +1,94 @@
+//! Any bytes whatever: the fuzzer's corpus again, and valid frames with mutations.
+
+use std::path::Path;
+
+use spillway_engine::BURST_MAX;
+
+use crate::common::fuzz::{process_any, run, valid_frames, valid_gateway};
+use crate::common::gateway::SECOND;
+
+/// How many mutated frames are tried.
+const MUTATED: usize = 300_000;
+
+#[test]
+fn every_valid_frame_is_forwarded() {
+    for frame in valid_frames() {
+        valid_gateway().sent(frame);
+    }
+}
+
+#[test]
+fn the_fuzzers_corpus_breaks_nothing() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/process");
+    let mut count = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        run(&std::fs::read(entry.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count >= 10, "only {count} files in the corpus");
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from(mixed >> 33).unwrap() % limit
+    }
+}
+
+/// Changes some bytes, or the length; mostly makes the header checksum right again, so that what
+/// lies behind it is reached.
+fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..=random.below(3) {
+        match random.below(8) {
+            0 => frame.truncate(random.below(frame.len() + 1)),
+            1 => frame.resize(frame.len() + random.below(64), 0),
+            _ if frame.is_empty() => {}
+            2 => {
+                let at = random.below(frame.len());
+                frame[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)];
+            }
+            _ => {
+                // The headers are where it matters.
+                let at = random.below(frame.len().min(130));
+                frame[at] ^= 1 << random.below(8);
+            }
+        }
+    }
+    let ip = if frame.first() == Some(&1) { 14 } else { 64 };
+    if frame.len() >= ip + 20 && random.below(4) > 0 {
+        frame[ip + 10..ip + 12].fill(0);
+        let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&frame[ip..ip + 20]);
+        let checksum = sum.ones_complement().to_be().to_be_bytes();
+        frame[ip + 10..ip + 12].copy_from_slice(&checksum);
+    }
+}
+
+#[test]
+fn mutated_frames_break_nothing() {
+    let valid = valid_frames();
+    let mut gateway = valid_gateway();
+    let mut random = Random(20_250_131);
+    let mut tried = 0;
+    while tried < MUTATED {
+        let mut burst: Vec<Vec<u8>> = Vec::new();
+        for _ in 0..=random.below(BURST_MAX) {
+            let mut frame = valid[random.below(valid.len())].clone();
+            mutate(&mut frame, &mut random);
+            burst.push(frame);
+        }
+        burst.truncate(BURST_MAX);
+        tried += burst.len();
+        process_any(&mut gateway, &mut burst);
+        gateway.now += SECOND / 10;
+        gateway.engine.expire(gateway.now);
+    }
+    // Both sides of every check were reached.
+    let counters = gateway.engine.counters();
+    assert!(counters.transmitted > 10_000, "{counters:?}");
+    assert!(counters.dropped.iter().filter(|count| **count > 0).count() > 15, "{counters:?}");
+}

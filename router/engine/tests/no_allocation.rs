@@ -1,0 +1,77 @@
+//! After start the engine allocates nothing: no new flow, no expiry, no page of flows.
+#![allow(unsafe_code, reason = "a global allocator that counts needs it")]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::build::{Body, packet};
+use common::gateway::*;
+use spillway_engine::{BURST_MAX, DropReason, EngineConfig, Verdict};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The system's allocator, which counts the calls of each thread.
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending has no counter any more, and nothing to count.
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Frames of new flows and of known ones, replies, and strays.
+fn bursts() -> Vec<Vec<Vec<u8>>> {
+    let request = |port| tunnel_frame(&packet(Body::Udp, (POD, port), (REMOTE, 53), 64));
+    let reply = |port| reply_frame(&packet(Body::Udp, (REMOTE, 53), (EGRESS, port), 64));
+    let ports: Vec<u16> = (2000..12_000).collect();
+    let bursts = ports.chunks(BURST_MAX / 4).map(|ports| {
+        let frames = ports.iter().flat_map(|port| {
+            [request(*port), request(*port), reply(*port), reply(port.wrapping_add(30_000))]
+        });
+        frames.collect()
+    });
+    bursts.collect()
+}
+
+#[test]
+fn nothing_is_allocated_after_start() {
+    let config = EngineConfig { flows_max: 9_000, ..config() };
+    let mut gateway = Gateway::with(config, tables());
+    let mut bursts = bursts();
+    let mut bursts: Vec<Vec<&mut [u8]>> =
+        bursts.iter_mut().map(|burst| burst.iter_mut().map(Vec::as_mut_slice).collect()).collect();
+    let mut flows = Vec::with_capacity(20_000);
+    let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+
+    let before = ALLOCATIONS.get();
+    for burst in &mut bursts {
+        gateway.engine.process(gateway.now, &gateway.tables, burst, &mut verdicts);
+        gateway.engine.expire(gateway.now);
+    }
+    gateway.engine.flows(0, 10_000, &mut flows);
+    gateway.pass(304);
+    let allocated = ALLOCATIONS.get() - before;
+
+    let counters = gateway.engine.counters();
+    assert_eq!(allocated, 0);
+    assert_eq!((counters.flows_created, counters.flows_expired), (9_000, 9_000));
+    assert_eq!(counters.dropped_for(DropReason::FlowTableFull), 2_000);
+    assert!(flows.len() >= 9_000);
+}

@@ -1,0 +1,225 @@
+//! Answers to the operator's requests: the gateway's state in the API's words.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use spillway_api::limits::PAGE_ROWS_MAX;
+use spillway_api::{
+    API_VERSION, Applied, Device, Drops, EngineDrop, Flow, FlowPage, Frames, MacAddress,
+    PolicyPage, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,
+    Verdict, Worker, policy_page,
+};
+use spillway_engine::{DropReason, FlowRecord, FlowState, Nanos};
+use spillway_xdp::SteerOutcome;
+use spillway_xdp::device::Accounting;
+use spillway_xdp::steering;
+
+use crate::gateway::Gateway;
+use crate::worker::Report;
+
+/// Flows of one page at most: a worker copies them between two bursts.
+const FLOWS_MAX: usize = 256;
+
+/// Answers one request.
+pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
+    let answered = match request {
+        Request::Status => status(gateway).map(Response::Status),
+        Request::Policies { cursor, limit } => {
+            Ok(Response::Policies(policies(gateway, cursor, limit)))
+        }
+        Request::Flows { cursor, limit } => flows(gateway, cursor, limit).map(Response::Flows),
+        Request::Drops => drops(gateway).map(Response::Drops),
+        Request::PutState { document } => return put_state(gateway, &document),
+    };
+    answered.unwrap_or_else(|error| Response::refused(format!("{error:#}")))
+}
+
+fn put_state(gateway: &mut Gateway, text: &str) -> Response {
+    const SOURCE: &str = "socket";
+    let parsed = gateway.config.parse_document(text).and_then(|document| {
+        let running = gateway.programmed.as_ref().map_or(0, |p| p.document.generation);
+        document.check_generation(running).map(|()| document)
+    });
+    let document = match parsed {
+        Ok(document) => document,
+        Err(problem) => {
+            gateway.refuse(SOURCE, problem.to_string());
+            return problem.into();
+        }
+    };
+    let generation = document.generation;
+    match gateway.apply(document, SOURCE) {
+        Ok(()) => Response::Applied(Applied { generation }),
+        Err(error) => {
+            gateway.refuse(SOURCE, format!("{error:#}"));
+            Response::refused(format!("{error:#}"))
+        }
+    }
+}
+
+fn policies(gateway: &Gateway, cursor: u64, limit: u32) -> PolicyPage {
+    match &gateway.programmed {
+        Some(programmed) => policy_page(&programmed.document, cursor, limit),
+        None => PolicyPage { rows: Vec::new(), next: None },
+    }
+}
+
+fn status(gateway: &Gateway) -> anyhow::Result<Status> {
+    let reports = gateway.workers.reports()?;
+    let programmed = gateway.programmed.as_ref();
+    let devices = (0u16..).zip(&gateway.devices).map(|(index, _)| device(gateway, index));
+    Ok(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        api_version: API_VERSION,
+        pid: std::process::id(),
+        uptime_s: gateway.started.elapsed().as_secs(),
+        generation: programmed.map(|programmed| programmed.document.generation),
+        state_source: programmed.map_or("none".to_owned(), |p| p.source.clone()),
+        refused: gateway.refused.as_ref().map(|refused| RefusedState {
+            source: refused.source.clone(),
+            message: refused.message.clone(),
+            age_s: Instant::now().saturating_duration_since(refused.at).as_secs(),
+        }),
+        devices: devices.collect::<anyhow::Result<_>>()?,
+        workers: (0..).zip(&reports).map(|(id, report)| worker(id, report)).collect(),
+        frames: frames(&reports),
+        reports: gateway.reports(),
+    })
+}
+
+fn device(gateway: &Gateway, index: u16) -> anyhow::Result<Device> {
+    let at = usize::from(index);
+    let info = gateway.devices.get(at).context("a device is missing")?;
+    let link = gateway.kernel.link_at(info.ifindex);
+    let mut rings = RingStatistics::default();
+    for socket in gateway.sockets.iter().filter(|socket| socket.device == index) {
+        let counted = socket.statistics()?;
+        rings.rx_dropped += counted.rx_dropped;
+        rings.rx_ring_full += counted.rx_ring_full;
+        rings.fill_ring_empty += counted.fill_ring_empty;
+        rings.rx_invalid_descriptors += counted.rx_invalid_descriptors;
+        rings.tx_invalid_descriptors += counted.tx_invalid_descriptors;
+    }
+    let attachment = gateway.attachments.get(at);
+    Ok(Device {
+        name: info.name.clone(),
+        ifindex: info.ifindex,
+        mac: MacAddress(link.and_then(|link| link.mac).unwrap_or(info.mac)),
+        mtu: link.map_or(info.mtu, |link| link.mtu),
+        queues: info.queues,
+        xdp_mode: attachment.map_or("not attached", |to| to.mode.name()).to_owned(),
+        zero_copy: gateway.config.devices.get(at).is_some_and(|device| device.zero_copy),
+        rings,
+    })
+}
+
+fn worker(id: u32, report: &Report) -> Worker {
+    let Report { engine, lane, held } = report;
+    Worker {
+        id,
+        flows: engine.flows_live,
+        received: engine.received,
+        transmitted: engine.transmitted,
+        dropped: engine.dropped.iter().sum(),
+        held: *held as u64,
+        tx_ring_full: lane.tx_ring_full,
+    }
+}
+
+fn frames(reports: &[Report]) -> Frames {
+    let lanes: Vec<_> = reports.iter().map(|report| report.lane).collect();
+    let accounting = Accounting::of(&lanes);
+    // A gauge that was read while frames moved can be off by a burst, also below zero.
+    let count = |gauge: i64| u64::try_from(gauge).unwrap_or_default();
+    Frames {
+        total: count(accounting.frames),
+        free: count(accounting.cached + accounting.depot),
+        receiving: count(accounting.receiving),
+        transmitting: count(accounting.transmitting),
+        held: count(accounting.held),
+    }
+}
+
+/// A page of flows, worker by worker. The cursor is the worker's number and its own cursor.
+fn flows(gateway: &Gateway, cursor: u64, limit: u32) -> anyhow::Result<FlowPage> {
+    let limit = usize::try_from(limit.clamp(1, PAGE_ROWS_MAX))?.min(FLOWS_MAX);
+    let (id, within) = (usize::try_from(cursor >> 32)?, u32::try_from(cursor & 0xffff_ffff)?);
+    let Some(page) = gateway.workers.flows(id, within, limit)? else {
+        return Ok(FlowPage { rows: Vec::new(), next: None });
+    };
+    let rows = page.flows.iter().map(|record| flow(gateway, id, page.now, record)).collect();
+    let next = page.next.map_or((id as u64 + 1) << 32, |next| (id as u64) << 32 | u64::from(next));
+    let last = id + 1 >= usize::from(gateway.config.workers) && page.next.is_none();
+    Ok(FlowPage { rows, next: (!last).then_some(next) })
+}
+
+fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Flow {
+    let policies = gateway.programmed.as_ref().map(|programmed| &programmed.document.policies);
+    let policy = policies.and_then(|policies| policies.get(usize::from(record.policy)));
+    let seconds_since = |at: Nanos| now.saturating_sub(at) / 1_000_000_000;
+    let tuple = |tuple: &spillway_engine::Tuple| Tuple {
+        source: tuple.source,
+        source_port: tuple.source_port,
+        destination: tuple.destination,
+        destination_port: tuple.destination_port,
+    };
+    Flow {
+        worker: u32::try_from(worker).unwrap_or(u32::MAX),
+        protocol: protocol_name(record.original.protocol),
+        original: tuple(&record.original),
+        reply: tuple(&record.reply),
+        state: state_name(record.state).to_owned(),
+        age_s: seconds_since(record.created_ns),
+        idle_s: seconds_since(record.last_seen_ns),
+        original_packets: record.forward_traffic.packets,
+        original_bytes: record.forward_traffic.bytes,
+        reply_packets: record.reply_traffic.packets,
+        reply_bytes: record.reply_traffic.bytes,
+        policy: policy.map_or("(gone)", |policy| &policy.name).to_owned(),
+        peer: record.peer,
+    }
+}
+
+fn protocol_name(number: u8) -> String {
+    match number {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn state_name(state: FlowState) -> &'static str {
+    match state {
+        FlowState::Opening => "opening",
+        FlowState::Established => "established",
+        FlowState::Closing => "closing",
+    }
+}
+
+fn drops(gateway: &Gateway) -> anyhow::Result<Drops> {
+    let reports = gateway.workers.reports()?;
+    let mut steering = Vec::new();
+    for (info, counts) in gateway.devices.iter().zip(gateway.steering.outcomes()?) {
+        for (outcome, count) in SteerOutcome::ALL.iter().zip(counts) {
+            steering.push(SteeringOutcome {
+                device: info.name.clone(),
+                outcome: outcome.name().to_owned(),
+                verdict: match outcome.verdict() {
+                    steering::Verdict::Pass => Verdict::Pass,
+                    steering::Verdict::Steer => Verdict::Steer,
+                    steering::Verdict::Drop => Verdict::Drop,
+                },
+                packets: count.packets,
+                bytes: count.bytes,
+                description: outcome.description().trim().to_owned(),
+            });
+        }
+    }
+    let engine = DropReason::ALL.iter().enumerate().map(|(index, reason)| EngineDrop {
+        reason: reason.name().to_owned(),
+        packets: reports.iter().filter_map(|report| report.engine.dropped.get(index)).sum(),
+        description: reason.description().trim().to_owned(),
+    });
+    Ok(Drops { steering, engine: engine.collect() })
+}

@@ -1,0 +1,111 @@
+//! `spillway flows`.
+
+use spillway_api::{Client, ClientError, Flow, Tuple};
+
+use super::duration;
+use super::table::Align::{Left, Right};
+use super::table::Table;
+
+/// Every flow, page by page.
+pub(super) fn all(client: &mut Client) -> Result<Vec<Flow>, ClientError> {
+    let mut rows = Vec::new();
+    let mut cursor = Some(0);
+    while let Some(start) = cursor {
+        let page = client.flows(start)?;
+        rows.extend(page.rows);
+        cursor = page.next;
+    }
+    Ok(rows)
+}
+
+/// The flows for people.
+pub(super) fn table(flows: &[Flow]) -> String {
+    let mut table = Table::new([
+        ("Worker", Right),
+        ("Protocol", Left),
+        ("Original", Left),
+        ("Reply", Left),
+        ("State", Left),
+        ("Age", Right),
+        ("Idle", Right),
+        ("Packets", Right),
+        ("Bytes", Right),
+        ("Policy", Left),
+        ("Peer", Left),
+    ]);
+    for flow in flows {
+        table.row([
+            flow.worker.to_string(),
+            flow.protocol.clone(),
+            tuple(&flow.original),
+            tuple(&flow.reply),
+            flow.state.clone(),
+            duration(flow.age_s),
+            duration(flow.idle_s),
+            format!("{}/{}", flow.original_packets, flow.reply_packets),
+            format!("{}/{}", flow.original_bytes, flow.reply_bytes),
+            flow.policy.clone(),
+            flow.peer.to_string(),
+        ]);
+    }
+    let mut text = String::new();
+    table.append_to(&mut text);
+    text
+}
+
+fn tuple(tuple: &Tuple) -> String {
+    let Tuple { source, source_port, destination, destination_port } = tuple;
+    format!("{source}:{source_port} -> {destination}:{destination_port}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_flow_has_both_tuples_and_both_directions_counters() {
+        let pod = Ipv4Addr::new(10, 0, 1, 40);
+        let remote = Ipv4Addr::new(203, 0, 113, 10);
+        let flow = Flow {
+            worker: 1,
+            protocol: "tcp".to_owned(),
+            original: Tuple {
+                source: pod,
+                source_port: 41_000,
+                destination: remote,
+                destination_port: 8_000,
+            },
+            reply: Tuple {
+                source: remote,
+                source_port: 8_000,
+                destination: Ipv4Addr::new(192, 168, 44, 129),
+                destination_port: 41_001,
+            },
+            state: "established".to_owned(),
+            age_s: 65,
+            idle_s: 2,
+            original_packets: 5,
+            original_bytes: 420,
+            reply_packets: 4,
+            reply_bytes: 990,
+            policy: "app1".to_owned(),
+            peer: Ipv4Addr::new(192, 168, 211, 128),
+        };
+        assert_eq!(
+            table(&[flow]),
+            "Worker   Protocol   Original                               Reply                   \
+             \u{20}                   State          Age   Idle   Packets     Bytes   Policy   \
+             Peer\n\
+             \u{20}    1   tcp        10.0.1.40:41000 -> 203.0.113.10:8000   203.0.113.10:8000 -> \
+             192.168.44.129:41001   established   1m5s     2s       5/4   420/990   app1     \
+             192.168.211.128\n"
+        );
+    }
+
+    #[test]
+    fn without_flows_there_are_only_headings() {
+        assert_eq!(table(&[]).lines().count(), 1);
+    }
+}

@@ -1,0 +1,232 @@
+//! The command line: its words, and what each command does.
+//!
+//! A command that fails says why on standard error and exits with 1; a wrong command line exits
+//! with 2. With `-o json` a command prints one JSON document.
+
+mod apply;
+mod check;
+mod detach;
+mod drops;
+mod flows;
+mod policies;
+mod status;
+mod table;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use spillway_api::{Client, SOCKET_DEFAULT, os_error};
+use tracing_subscriber::EnvFilter;
+
+/// A Kubernetes egress gateway: pods that a policy selects leave with its egress address.
+#[derive(Debug, Parser)]
+#[command(name = "spillway", version, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Forward traffic until SIGTERM; selected traffic is dropped from then on, never leaked.
+    Run {
+        /// The configuration, YAML.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The state document, YAML or JSON; followed for changes. Without it the document comes
+        /// over the socket.
+        #[arg(long, value_name = "FILE")]
+        state: Option<PathBuf>,
+    },
+    /// Check a configuration and a state document without running anything.
+    Check {
+        /// The configuration, YAML.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The state document, YAML or JSON.
+        #[arg(long, value_name = "FILE")]
+        state: Option<PathBuf>,
+    },
+    /// Show how the router is: state, devices, workers, frames.
+    Status(Query),
+    /// Show which pods leave to where, and as whom.
+    Policies(Query),
+    /// Show the live flows.
+    Flows(Query),
+    /// Show what was dropped, passed and steered, by reason.
+    Drops {
+        #[command(flatten)]
+        query: Query,
+        /// Show also what never happened.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Replace the running state document by the one in a file.
+    Apply {
+        /// The state document, YAML or JSON; `-` is standard input.
+        file: PathBuf,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Remove the steering program from this network namespace: the kernel has all traffic again,
+    /// and selected pods are no longer held back.
+    Detach {
+        /// The configuration's `runtime_dir`.
+        #[arg(long, value_name = "DIRECTORY", default_value = "/run/spillway")]
+        runtime_dir: PathBuf,
+    },
+}
+
+/// How a router is asked, and its answer shown.
+#[derive(Debug, Args)]
+struct Query {
+    /// As what the answer is shown.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    #[command(flatten)]
+    socket: Socket,
+}
+
+#[derive(Debug, Args)]
+struct Socket {
+    /// The running router's socket.
+    #[arg(long = "socket", value_name = "PATH", env = "SPILLWAY_SOCKET",
+          default_value = SOCKET_DEFAULT)]
+    path: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+}
+
+/// Does what the command line says.
+pub(crate) fn main() -> ExitCode {
+    // clap prints its own errors and exits with 2.
+    match run(CommandLine::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed: then nobody wants to know.
+            let _ = writeln!(io::stderr(), "spillway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run { config, state } => {
+            let config = crate::config::Config::load(&config)?;
+            start_log();
+            crate::run::run(config, state.as_deref())
+        }
+        Command::Check { config, state } => print(&check::check(&config, state.as_deref())?),
+        Command::Status(query) => {
+            let status = query.connect()?.status()?;
+            let socket = query.socket.path.display().to_string();
+            query.show(&status, |status| status::table(status, &socket))
+        }
+        Command::Policies(query) => {
+            let rows = policies::all(&mut query.connect()?)?;
+            query.show(&rows, |rows| policies::table(rows))
+        }
+        Command::Flows(query) => {
+            let rows = flows::all(&mut query.connect()?)?;
+            query.show(&rows, |rows| flows::table(rows))
+        }
+        Command::Drops { query, all } => {
+            let drops = query.connect()?.drops()?;
+            query.show(&drops, |drops| drops::table(drops, all))
+        }
+        Command::Apply { file, socket } => print(&apply::apply(&file, &socket.path)?),
+        Command::Detach { runtime_dir } => print(&detach::detach(&runtime_dir)?),
+    }
+}
+
+impl Query {
+    fn connect(&self) -> anyhow::Result<Client> {
+        Ok(Client::connect(&self.socket.path)?)
+    }
+
+    /// Shows an answer as it is wanted.
+    fn show<T: Serialize>(
+        &self,
+        answer: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        match self.output {
+            Output::Table => print(&table(answer)),
+            Output::Json => print(&(serde_json::to_string_pretty(answer)? + "\n")),
+        }
+    }
+}
+
+/// Logs to standard error: what `RUST_LOG` selects, else what an operator should know.
+fn start_log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let is_terminal = io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal);
+    // It fails only when a log was started before, which is then used.
+    let _ = log.with_writer(io::stderr).try_init();
+}
+
+/// Prints to standard output. Whoever has seen enough, such as `head`, may close it.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::anyhow!("cannot write to standard output: {}", os_error(&error)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A document's text, from a file or, as `-`, from standard input.
+fn read_document(path: &Path) -> anyhow::Result<String> {
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
+    crate::config::read_text(path)
+}
+
+/// A time for people: the two largest units.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d{}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_their_two_largest_units() {
+        for (seconds, shown) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m0s"),
+            (3_599, "59m59s"),
+            (3_600, "1h0m"),
+            (86_399, "23h59m"),
+            (86_400, "1d0h"),
+            (u64::MAX, "213503982334601d7h"),
+        ] {
+            assert_eq!(duration(seconds), shown);
+        }
+    }
+}

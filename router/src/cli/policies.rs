@@ -1,0 +1,60 @@
+//! `spillway policies`: the columns of `cilium-dbg bpf egress list`, and the policy's name.
+
+use spillway_api::{Client, ClientError, PolicyRow};
+
+use super::table::Align::Left;
+use super::table::Table;
+
+/// Every row, page by page.
+pub(super) fn all(client: &mut Client) -> Result<Vec<PolicyRow>, ClientError> {
+    let mut rows = Vec::new();
+    let mut cursor = Some(0);
+    while let Some(start) = cursor {
+        let page = client.policies(start)?;
+        rows.extend(page.rows);
+        cursor = page.next;
+    }
+    Ok(rows)
+}
+
+/// The rows for people.
+pub(super) fn table(rows: &[PolicyRow]) -> String {
+    let mut table = Table::new([
+        ("Source IP", Left),
+        ("Destination CIDR", Left),
+        ("Egress IP", Left),
+        ("Gateway IP", Left),
+        ("Policy", Left),
+    ]);
+    for row in rows {
+        table.row([
+            row.source_ip.to_string(),
+            row.destination_cidr.to_string(),
+            row.egress_ip.to_string(),
+            row.gateway_ip.clone(),
+            row.policy.clone(),
+        ]);
+    }
+    let mut text = String::new();
+    table.append_to(&mut text);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use spillway_api::{Document, policy_page};
+
+    use super::*;
+
+    #[test]
+    fn rows_have_the_columns_of_cilium_dbg() {
+        let document = Document::parse(include_str!("../../api/tests/example.yaml")).unwrap();
+        assert_eq!(
+            table(&policy_page(&document, 0, 3).rows),
+            "Source IP   Destination CIDR   Egress IP        Gateway IP       Policy\n\
+             10.0.1.40   203.0.113.0/24     192.168.44.129   192.168.44.128   app1\n\
+             10.0.1.40   203.0.113.20/32    192.168.44.129   Excluded CIDR    app1\n\
+             10.0.1.41   203.0.113.0/24     192.168.44.129   192.168.44.128   app1\n"
+        );
+    }
+}

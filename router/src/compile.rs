@@ -1,0 +1,230 @@
+//! From the state document and the kernel's tables to what steering and the engine are given.
+//! Pure: what goes in is read by others, what comes out is programmed by others.
+
+use std::net::Ipv4Addr;
+
+use spillway_api::{Document, EgressAddressKind, ReplyVni};
+use spillway_engine::policy::{Policies, Policy};
+use spillway_engine::tables::{self, Device, DeviceIndex, EgressAddress, Peer};
+use spillway_xdp::SteerTables;
+use spillway_xdp::steering::EgressPorts;
+
+use crate::kernel::LocalAddress;
+
+/// The policies of a document, flattened.
+pub(crate) fn policies(document: &Document) -> Policies {
+    let policies = document.policies.iter().map(|policy| Policy {
+        name: policy.name.clone(),
+        egress_address: policy.egress_address,
+        destinations: policy.destinations.clone(),
+        excluded: policy.excluded_destinations.clone(),
+        pods: policy.pods.clone(),
+    });
+    Policies::new(policies.collect())
+}
+
+/// What the steering program needs of a document.
+pub(crate) fn steer_tables(document: &Document, policies: &Policies) -> SteerTables {
+    let peers = document
+        .tunnels
+        .iter()
+        .flat_map(|tunnel| tunnel.peers.iter().map(move |peer| (peer.address, tunnel.address)));
+    let egress = document.egress_addresses.iter().map(|egress| {
+        let ports = egress.port_range();
+        let own = egress.kind == EgressAddressKind::Own;
+        (egress.address, EgressPorts { first: ports.first, last: ports.last, own })
+    });
+    let sets = policies
+        .sets()
+        .iter()
+        .map(|set| set.iter().map(|(prefix, policy)| (*prefix, policy.is_some())).collect());
+    SteerTables {
+        tunnels: document.tunnels.iter().map(|tunnel| tunnel.address).collect(),
+        peers: peers.collect(),
+        pods: policies.pods().collect(),
+        sets: sets.collect(),
+        egress: egress.collect(),
+    }
+}
+
+/// The engine's egress addresses.
+pub(crate) fn egress_addresses(document: &Document) -> Vec<EgressAddress> {
+    let addresses = document.egress_addresses.iter().map(|egress| {
+        let ports = egress.port_range();
+        EgressAddress { address: egress.address, port_first: ports.first, port_last: ports.last }
+    });
+    addresses.collect()
+}
+
+/// The engine's peers. `names` are the devices' names, by index; a document that names another
+/// device was refused before.
+pub(crate) fn peers(document: &Document, names: &[&str]) -> Vec<Peer> {
+    let index = |name: &str| -> Option<DeviceIndex> {
+        let position = names.iter().position(|known| *known == name)?;
+        DeviceIndex::try_from(position).ok()
+    };
+    let peers = document.tunnels.iter().flat_map(|tunnel| {
+        tunnel.peers.iter().map(move |peer| Peer {
+            address: peer.address,
+            tunnel_address: tunnel.address,
+            direct: peer.direct().and_then(|(device, mac)| Some((index(device)?, mac.0))),
+        })
+    });
+    peers.collect()
+}
+
+/// How replies are labelled.
+pub(crate) fn reply_vni(document: &Document) -> tables::ReplyVni {
+    match document.reply_vni {
+        ReplyVni::Fixed(vni) => tables::ReplyVni::Fixed(vni),
+        ReplyVni::Flow => tables::ReplyVni::Flow,
+    }
+}
+
+/// A device as the engine must know it. No frame is larger than what a UMEM's frame has room for,
+/// which was checked against the MTU at start.
+pub(crate) fn device(mac: [u8; 6], mtu: u32, mtu_at_start: u32) -> Device {
+    let mtu = u16::try_from(mtu.min(mtu_at_start)).unwrap_or(u16::MAX);
+    Device { mac, mtu }
+}
+
+/// What an operator should know about a document on this host: egress addresses that nobody
+/// answers for, and shared ports that the kernel may give to others.
+pub(crate) fn reports(
+    document: &Document,
+    local: &[LocalAddress],
+    host_ports: &HostPorts,
+) -> Vec<String> {
+    let is_local = |address: Ipv4Addr| local.iter().any(|l| l.address.addr() == address);
+    let mut reports = Vec::new();
+    for egress in &document.egress_addresses {
+        let address = egress.address;
+        if !is_local(address) {
+            reports.push(format!(
+                "egress address {address} is not on this host, so nobody answers ARP for it and \
+                 replies will not come: `ip address add {address}/32 dev DEVICE`"
+            ));
+        }
+        let ports = egress.port_range();
+        if egress.kind == EgressAddressKind::Shared
+            && !host_ports.keeps_off(ports.first, ports.last)
+        {
+            reports.push(format!(
+                "the kernel may give ports {ports} of {address} to its own connections, which \
+                 then break: `sysctl -w net.ipv4.ip_local_reserved_ports={}-{}`",
+                ports.first, ports.last
+            ));
+        }
+    }
+    reports
+}
+
+/// The ports that the host's kernel gives to its own connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPorts {
+    /// `net.ipv4.ip_local_port_range`: first and last, inclusive.
+    pub(crate) local: (u16, u16),
+    /// `net.ipv4.ip_local_reserved_ports`: ranges that it leaves out.
+    pub(crate) reserved: Vec<(u16, u16)>,
+}
+
+impl HostPorts {
+    /// Reads what `/proc/sys/net/ipv4` has in these two files.
+    pub(crate) fn parse(local_port_range: &str, reserved_ports: &str) -> Option<Self> {
+        let mut bounds = local_port_range.split_whitespace().map(str::parse);
+        let local = (bounds.next()?.ok()?, bounds.next()?.ok()?);
+        let reserved = reserved_ports.trim().split(',').filter(|range| !range.is_empty());
+        let reserved = reserved.map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some((first.parse().ok()?, last.parse().ok()?))
+        });
+        Some(Self { local, reserved: reserved.collect::<Option<_>>()? })
+    }
+
+    /// Whether the kernel gives none of these ports out by itself.
+    fn keeps_off(&self, first: u16, last: u16) -> bool {
+        (first..=last).all(|port| {
+            let local = (self.local.0..=self.local.1).contains(&port);
+            !local || self.reserved.iter().any(|(first, last)| (*first..=*last).contains(&port))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = "
+generation: 1
+tunnels:
+  - address: 192.168.44.128
+    peers:
+      - address: 192.168.211.128
+  - address: 169.254.44.2
+    peers:
+      - {address: 169.254.44.1, device: pods, mac: 02:00:a9:fe:2c:01}
+egress_addresses:
+  - {address: 192.168.44.129, kind: own}
+  - {address: 192.168.44.128, kind: shared}
+policies:
+  - name: app1
+    egress_address: 192.168.44.129
+    destinations: [203.0.113.0/24]
+    excluded_destinations: [203.0.113.20/32]
+    pods: [10.0.1.40, 10.0.1.41]
+";
+
+    fn document() -> Document {
+        Document::parse(DOCUMENT).unwrap()
+    }
+
+    #[test]
+    fn steering_gets_peers_pods_and_holes() {
+        let document = document();
+        let tables = steer_tables(&document, &policies(&document));
+        assert_eq!(tables.tunnels.len(), 2);
+        assert_eq!(
+            tables.peers.get(&Ipv4Addr::new(169, 254, 44, 1)),
+            Some(&Ipv4Addr::new(169, 254, 44, 2))
+        );
+        assert_eq!(tables.pods.len(), 2);
+        let mut set = tables.sets[tables.pods[&Ipv4Addr::new(10, 0, 1, 40)]].clone();
+        set.sort();
+        let prefix = |text: &str| text.parse().unwrap();
+        assert_eq!(set, [(prefix("203.0.113.0/24"), true), (prefix("203.0.113.20/32"), false)]);
+        let own = tables.egress[&Ipv4Addr::new(192, 168, 44, 129)];
+        assert_eq!(own, EgressPorts { first: 1024, last: 65535, own: true });
+        let shared = tables.egress[&Ipv4Addr::new(192, 168, 44, 128)];
+        assert_eq!(shared, EgressPorts { first: 16_384, last: 29_999, own: false });
+    }
+
+    #[test]
+    fn a_direct_peer_has_its_device_and_link_address() {
+        let peers = peers(&document(), &["eth0", "pods"]);
+        assert_eq!(peers[0].direct, None);
+        assert_eq!(peers[1].direct, Some((1, [2, 0, 0xa9, 0xfe, 0x2c, 1])));
+    }
+
+    #[test]
+    fn an_egress_address_that_is_not_here_is_reported() {
+        let host = HostPorts::parse("32768\t60999\n", "\n").unwrap();
+        let local = |address: &str| LocalAddress { ifindex: 1, address: address.parse().unwrap() };
+        let both = [local("192.168.44.128/24"), local("192.168.44.129/32")];
+        assert_eq!(reports(&document(), &both, &host), Vec::<String>::new());
+        let reported = reports(&document(), &both[..1], &host);
+        assert_eq!(reported.len(), 1);
+        assert!(reported[0].contains("192.168.44.129 is not on this host"), "{reported:?}");
+    }
+
+    #[test]
+    fn shared_ports_that_the_kernel_may_give_away_are_reported() {
+        let local = |address: &str| LocalAddress { ifindex: 1, address: address.parse().unwrap() };
+        let both = [local("192.168.44.128/24"), local("192.168.44.129/32")];
+        let wide = HostPorts::parse("10000 60999", "").unwrap();
+        assert_eq!(reports(&document(), &both, &wide).len(), 1);
+        let reserved = HostPorts::parse("10000 60999", "8080,16384-29999\n").unwrap();
+        assert_eq!(reports(&document(), &both, &reserved), Vec::<String>::new());
+        let hole = HostPorts::parse("10000 60999", "16384-20000,20002-29999").unwrap();
+        assert_eq!(reports(&document(), &both, &hole).len(), 1);
+    }
+}

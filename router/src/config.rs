@@ -1,0 +1,298 @@
+//! The configuration of `spillway run`: what is fixed for the life of the process. Every option
+//! with its default stands in `router/config.example.yaml`.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use spillway_api::limits::DOCUMENT_BYTES_MAX;
+use spillway_api::{Document, FieldPath, Problem, check_device_name, list, os_error, whole};
+
+/// Devices at most.
+const DEVICES_MAX: usize = 16;
+
+/// Receive queues of one device, at most.
+const QUEUES_MAX: u64 = 256;
+
+/// Worker threads at most.
+const WORKERS_MAX: u64 = 64;
+
+/// Frames of one UMEM at most: 16 GiB of the larger ones.
+const UMEM_FRAMES_MAX: u64 = 4_194_304;
+
+/// Flows of one worker at most.
+const FLOWS_MAX: u64 = 16_777_216;
+
+/// Bytes of a Unix socket's path at most (`sun_path` less its end).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// The devices to receive and send on; 1 to 16.
+    #[serde(deserialize_with = "list")]
+    pub(crate) devices: Vec<DeviceConfig>,
+    /// Worker threads; 1 to 64. Default: 1.
+    #[serde(default = "one", deserialize_with = "whole::<_, _, 1, WORKERS_MAX>")]
+    pub(crate) workers: u8,
+    /// UDP port of the VXLAN tunnel; 1 to 65535. Default: 8472, as Cilium has it.
+    #[serde(default = "tunnel_port", deserialize_with = "whole::<_, _, 1, 65_535>")]
+    pub(crate) tunnel_port: u16,
+    /// Bytes of a frame of the UMEM; 2048 or 4096. Default: 2048.
+    #[serde(default = "frame_size", deserialize_with = "whole::<_, _, 2_048, 4_096>")]
+    pub(crate) frame_size: u32,
+    /// Frames of the UMEM; up to 4,194,304. Default: 0, as many as the rings need.
+    #[serde(default, deserialize_with = "whole::<_, _, 0, UMEM_FRAMES_MAX>")]
+    pub(crate) umem_frames: u32,
+    /// Flows that one worker keeps at most; 1 to 16,777,216. Default: 65536.
+    #[serde(default = "flows_max", deserialize_with = "whole::<_, _, 1, FLOWS_MAX>")]
+    pub(crate) flows_max: u32,
+    /// Directory of the steering program's pins and of lock files. Default: `/run/spillway`.
+    #[serde(default = "runtime_dir")]
+    pub(crate) runtime_dir: PathBuf,
+    /// The operator's socket. Default: `spillway.sock` in `runtime_dir`.
+    #[serde(default)]
+    pub(crate) socket: Option<PathBuf>,
+    /// What a worker does when there is nothing to do. Default: sleep.
+    #[serde(default)]
+    pub(crate) idle: Idle,
+    /// What becomes of tunnel frames that steering cannot classify. Default: drop.
+    #[serde(default)]
+    pub(crate) unclassified_tunnel_frames: Unclassified,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DeviceConfig {
+    /// Its name, as `ip link` shows it.
+    pub(crate) name: String,
+    /// Receive queues; 1 to 256. Default: all that the device has; fewer are refused at start.
+    #[serde(default, deserialize_with = "some_queues")]
+    pub(crate) queues: Option<u32>,
+    /// How the steering program is attached. Default: auto.
+    #[serde(default)]
+    pub(crate) mode: Mode,
+    /// Whether the driver shall hand over frames without copying. Default: false.
+    #[serde(default)]
+    pub(crate) zero_copy: bool,
+}
+
+/// How the steering program is attached to a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    /// In the driver if it can, else generic with a warning.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the kernel's common receive path.
+    Generic,
+}
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Idle {
+    /// It sleeps until a frame comes.
+    #[default]
+    Sleep,
+    /// It goes on looking: less latency, a whole processor.
+    Spin,
+}
+
+/// What becomes of tunnel frames that steering cannot classify.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unclassified {
+    /// They are dropped and counted.
+    #[default]
+    Drop,
+    /// The kernel has them, and a selected pod's packet may leave with another address.
+    Pass,
+}
+
+const fn one() -> u8 {
+    1
+}
+
+const fn tunnel_port() -> u16 {
+    8_472
+}
+
+const fn frame_size() -> u32 {
+    2_048
+}
+
+const fn flows_max() -> u32 {
+    65_536
+}
+
+fn runtime_dir() -> PathBuf {
+    PathBuf::from("/run/spillway")
+}
+
+fn some_queues<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    whole::<_, _, 1, QUEUES_MAX>(deserializer).map(Some)
+}
+
+impl Config {
+    /// Reads and checks the configuration in a file.
+    ///
+    /// # Errors
+    ///
+    /// The file, line, column and field, and what was expected there.
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = read_text(path)?;
+        Self::parse(&text)
+            .with_context(|| format!("cannot use the configuration {}", path.display()))
+    }
+
+    /// Reads and checks a configuration.
+    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
+        spillway_api::parse(text, Self::validate)
+    }
+
+    /// Reads a state document and checks it, also against this configuration.
+    pub(crate) fn parse_document(&self, text: &str) -> Result<Document, Problem> {
+        spillway_api::parse(text, |document: &Document| {
+            document.validate()?;
+            self.check_peer_devices(document)?;
+            self.check_tunnel_port(document)
+        })
+    }
+
+    /// Where the operator's socket is.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.runtime_dir.join("spillway.sock"))
+    }
+
+    /// Where the steering program's links are pinned.
+    pub(crate) fn pin_directory(&self) -> PathBuf {
+        pin_directory(&self.runtime_dir)
+    }
+
+    fn validate(&self) -> Result<(), Problem> {
+        self.check_devices()?;
+        if !matches!(self.frame_size, 2_048 | 4_096) {
+            let message = format!("expected 2048 or 4096, found {}", self.frame_size);
+            return Err(FieldPath::root("frame_size").problem(message));
+        }
+        check_path(&FieldPath::root("runtime_dir"), &self.runtime_dir)?;
+        let socket = self.socket();
+        let path = FieldPath::root(if self.socket.is_some() { "socket" } else { "runtime_dir" });
+        check_path(&path, &socket)?;
+        if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            let message = format!(
+                "expected a socket path of at most {SOCKET_PATH_BYTES_MAX} bytes, found {}",
+                socket.display()
+            );
+            return Err(path.problem(message));
+        }
+        Ok(())
+    }
+
+    fn check_devices(&self) -> Result<(), Problem> {
+        let path = FieldPath::root("devices");
+        let count = self.devices.len();
+        if !(1..=DEVICES_MAX).contains(&count) {
+            let message = format!("expected 1 to {DEVICES_MAX} devices, found {count}");
+            return Err(path.problem(message));
+        }
+        let mut names = HashSet::new();
+        for (index, device) in self.devices.iter().enumerate() {
+            let path = path.clone().index(index);
+            let name = path.clone().field("name");
+            check_device_name(&device.name).map_err(|message| name.problem(message))?;
+            if !names.insert(&device.name) {
+                return Err(name.problem(format!("{} is listed twice", device.name)));
+            }
+            if device.zero_copy && device.mode == Mode::Generic {
+                let message = "only a driver can do it; expected mode native or auto beside it";
+                return Err(path.field("zero_copy").problem(message));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_peer_devices(&self, document: &Document) -> Result<(), Problem> {
+        let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
+        let tunnels = FieldPath::root("tunnels");
+        for (tunnel_index, tunnel) in document.tunnels.iter().enumerate() {
+            for (peer_index, peer) in tunnel.peers.iter().enumerate() {
+                let Some(device) = &peer.device else { continue };
+                if !names.contains(&device.as_str()) {
+                    let path = tunnels.clone().index(tunnel_index).field("peers").index(peer_index);
+                    let known = names.join(", ");
+                    let message =
+                        format!("{device} is no device of the configuration, which has {known}");
+                    return Err(path.field("device").problem(message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A reply to the tunnel port of a tunnel address would be taken for a tunnel frame.
+    fn check_tunnel_port(&self, document: &Document) -> Result<(), Problem> {
+        for (index, egress) in document.egress_addresses.iter().enumerate() {
+            let ports = egress.port_range();
+            let is_tunnel = document.tunnels.iter().any(|t| t.address == egress.address);
+            if is_tunnel && (ports.first..=ports.last).contains(&self.tunnel_port) {
+                let path = FieldPath::root("egress_addresses").index(index).field("ports");
+                let message = format!(
+                    "{ports} holds the tunnel port {}, and {} is a tunnel address; expected a \
+                     range without it",
+                    self.tunnel_port, egress.address
+                );
+                return Err(path.problem(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the steering program's links are pinned, below a runtime directory.
+pub(crate) fn pin_directory(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("bpf")
+}
+
+/// Reads a document or a configuration as text.
+///
+/// # Errors
+///
+/// The file and what is wrong with it; more than 16 MiB is.
+pub(crate) fn read_text(path: &Path) -> anyhow::Result<String> {
+    use std::io::Read as _;
+    let name = path.display();
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(DOCUMENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| anyhow::anyhow!("cannot read {name}: {}", os_error(&error)))?;
+    anyhow::ensure!(
+        bytes.len() <= DOCUMENT_BYTES_MAX,
+        "cannot read {name}: it has more than {DOCUMENT_BYTES_MAX} bytes"
+    );
+    String::from_utf8(bytes)
+        .map_err(|_| anyhow::anyhow!("cannot read {name}: it is not UTF-8 text"))
+}
+
+fn check_path(path: &FieldPath, value: &Path) -> Result<(), Problem> {
+    if value.is_absolute() {
+        return Ok(());
+    }
+    let message = format!("expected an absolute path, found \"{}\"", value.display());
+    Err(path.problem(message))
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

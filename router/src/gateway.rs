@@ -1,0 +1,234 @@
+//! The gateway: what the main thread knows and programs. Documents and the kernel's changes come
+//! in; steering, workers and managed neighbours follow.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use spillway_api::Document;
+use spillway_engine::fib::Fib;
+use spillway_engine::policy::Policies;
+use spillway_engine::tables::{Neighbour, Peer, Tables, TablesInput};
+use spillway_xdp::device::{DeviceInfo, SocketFd};
+use spillway_xdp::steering::{Attachment, Steering};
+
+use crate::compile::{self, HostPorts};
+use crate::config::Config;
+use crate::held::Unresolved;
+use crate::kernel::{FibInput, Kernel, LocalAddress};
+use crate::workers::Workers;
+
+/// A document in force.
+#[derive(Debug)]
+pub(crate) struct Programmed {
+    pub(crate) document: Document,
+    /// A file's path, or `socket`.
+    pub(crate) source: String,
+    policies: Policies,
+}
+
+/// A document that was refused.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) source: String,
+    pub(crate) message: String,
+    pub(crate) at: Instant,
+}
+
+/// What the tables are made of, besides the document: when none of it changes, nor do they.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct KernelView {
+    fib: FibInput,
+    neighbours: Vec<Neighbour>,
+    links: Vec<([u8; 6], u32)>,
+    local: Vec<LocalAddress>,
+}
+
+/// Everything of the running router but its event loop.
+pub(crate) struct Gateway {
+    pub(crate) config: Config,
+    pub(crate) devices: Vec<DeviceInfo>,
+    pub(crate) sockets: Vec<SocketFd>,
+    pub(crate) kernel: Kernel,
+    pub(crate) steering: Steering,
+    pub(crate) workers: Workers,
+    pub(crate) attachments: Vec<Attachment>,
+    pub(crate) programmed: Option<Programmed>,
+    pub(crate) refused: Option<Refused>,
+    pub(crate) started: Instant,
+    view: KernelView,
+    epoch: u32,
+}
+
+/// What a [`Gateway`] starts with.
+pub(crate) struct GatewayParts {
+    pub(crate) config: Config,
+    pub(crate) devices: Vec<DeviceInfo>,
+    pub(crate) sockets: Vec<SocketFd>,
+    pub(crate) kernel: Kernel,
+    pub(crate) steering: Steering,
+    pub(crate) workers: Workers,
+}
+
+impl Gateway {
+    pub(crate) fn new(parts: GatewayParts) -> Self {
+        let GatewayParts { config, devices, sockets, kernel, steering, workers } = parts;
+        Self {
+            config,
+            devices,
+            sockets,
+            kernel,
+            steering,
+            workers,
+            attachments: Vec::new(),
+            programmed: None,
+            refused: None,
+            started: Instant::now(),
+            view: KernelView::default(),
+            epoch: 0,
+        }
+    }
+
+    /// Attaches the steering programs, unless that is done. Where an earlier process left its
+    /// program, this waits for the first document: until then that program drops what it selected.
+    pub(crate) fn attach(&mut self) -> anyhow::Result<()> {
+        if !self.attachments.is_empty() {
+            return Ok(());
+        }
+        self.attachments = self.steering.attach()?;
+        for Attachment { device, mode, replaced } in &self.attachments {
+            let how = if *replaced { "took over" } else { "attached" };
+            tracing::info!("{how} steering on {device}, {} mode", mode.name());
+        }
+        Ok(())
+    }
+
+    /// Programs a document that was parsed and checked. When this fails the one before it stays.
+    pub(crate) fn apply(&mut self, document: Document, source: &str) -> anyhow::Result<()> {
+        let policies = compile::policies(&document);
+        self.steering.apply(&compile::steer_tables(&document, &policies))?;
+        tracing::info!("generation {} from {source}: programmed", document.generation);
+        self.programmed = Some(Programmed { document, source: source.to_owned(), policies });
+        self.refused = None;
+        self.view = self.look();
+        self.publish()?;
+        self.attach()?;
+        for report in self.reports() {
+            tracing::warn!("{report}");
+        }
+        Ok(())
+    }
+
+    /// Remembers and logs why a document was refused.
+    pub(crate) fn refuse(&mut self, source: &str, message: String) {
+        tracing::error!("state from {source} refused, the running one stays: {message}");
+        let at = Instant::now();
+        self.refused = Some(Refused { source: source.to_owned(), message, at });
+    }
+
+    /// Takes the kernel's changes in; publishes new tables when they matter.
+    pub(crate) fn kernel_changed(&mut self) -> anyhow::Result<()> {
+        let view = self.look();
+        if view == self.view {
+            return Ok(());
+        }
+        self.view = view;
+        self.publish()
+    }
+
+    /// Asks the kernel to resolve what workers wait for, and to keep it resolved.
+    pub(crate) fn resolve_neighbours(&mut self) {
+        while let Ok(neighbour) = self.workers.neighbours.try_recv() {
+            self.manage(neighbour);
+        }
+    }
+
+    /// What an operator should know.
+    pub(crate) fn reports(&self) -> Vec<String> {
+        let mut reports = self.view.fib.reports.clone();
+        if let Some(programmed) = &self.programmed {
+            let ports = host_ports().unwrap_or_else(|error| {
+                reports.push(format!("{error:#}: whether shared ports are reserved is unknown"));
+                HostPorts { local: (u16::MAX, 0), reserved: Vec::new() }
+            });
+            reports.extend(compile::reports(&programmed.document, &self.view.local, &ports));
+        }
+        reports
+    }
+
+    fn ifindexes(&self) -> Vec<u32> {
+        self.devices.iter().map(|device| device.ifindex).collect()
+    }
+
+    /// The kernel's tables as far as they concern us, now.
+    fn look(&self) -> KernelView {
+        let ifindexes = self.ifindexes();
+        let links = self.devices.iter().map(|device| {
+            let link = self.kernel.link_at(device.ifindex);
+            let mac = link.and_then(|link| link.mac).unwrap_or(device.mac);
+            (mac, link.map_or(device.mtu, |link| link.mtu))
+        });
+        KernelView {
+            fib: self.kernel.fib(&ifindexes),
+            neighbours: self.kernel.neighbours(&ifindexes),
+            links: links.collect(),
+            local: self.kernel.addresses().collect(),
+        }
+    }
+
+    /// Builds tables of the document and the kernel's view, and gives them to the workers.
+    fn publish(&mut self) -> anyhow::Result<()> {
+        let Some(Programmed { document, policies, .. }) = &self.programmed else { return Ok(()) };
+        self.epoch = self.epoch.wrapping_add(1);
+        let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
+        let links = self.view.links.iter().zip(&self.devices);
+        let fib = Fib::new(self.view.fib.rules.clone(), self.view.fib.routes.clone());
+        let peers = compile::peers(document, &names);
+        let next_hops = next_hops(&fib, &peers);
+        let tables = Tables::new(TablesInput {
+            epoch: self.epoch,
+            devices: links.map(|((mac, mtu), at)| compile::device(*mac, *mtu, at.mtu)).collect(),
+            policies: policies.clone(),
+            egress_addresses: compile::egress_addresses(document),
+            peers,
+            reply_vni: Some(compile::reply_vni(document)),
+            tunnel_port: self.config.tunnel_port,
+            fib,
+            neighbours: self.view.neighbours.clone(),
+        });
+        self.workers.publish(&Arc::new(tables))?;
+        for next_hop in next_hops {
+            self.manage(next_hop);
+        }
+        Ok(())
+    }
+
+    fn manage(&mut self, neighbour: Unresolved) {
+        let Some(device) = self.devices.get(usize::from(neighbour.device)) else { return };
+        if let Err(error) = self.kernel.manage_neighbour(device.ifindex, neighbour.address) {
+            tracing::warn!("cannot resolve {} on {}: {error}", neighbour.address, device.name);
+        }
+    }
+}
+
+/// The next hops towards the peers: resolved before the first reply needs them.
+fn next_hops(fib: &Fib, peers: &[Peer]) -> Vec<Unresolved> {
+    let mut hops: Vec<Unresolved> = Vec::new();
+    for peer in peers.iter().filter(|peer| peer.direct.is_none()) {
+        let Ok(way) = fib.lookup(peer.tunnel_address, peer.address, 0) else { continue };
+        let hop = Unresolved { device: way.device, address: way.next_hop };
+        if !hops.contains(&hop) {
+            hops.push(hop);
+        }
+    }
+    hops
+}
+
+fn host_ports() -> anyhow::Result<HostPorts> {
+    let read = |name: &str| {
+        let path = format!("/proc/sys/net/ipv4/{name}");
+        std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+    };
+    let ports = HostPorts::parse(&read("ip_local_port_range")?, &read("ip_local_reserved_ports")?);
+    ports.context("cannot understand /proc/sys/net/ipv4/ip_local_port_range")
+}

@@ -1,0 +1,122 @@
+//! Frames that wait for a neighbour: bounded in number and in time.
+//!
+//! The engine leaves such a frame untouched, so it can be processed again, as if it came now, when
+//! the tables change. A worker holds few frames for a short time: they are the first packets
+//! towards a next hop that the kernel is just resolving.
+
+use std::net::Ipv4Addr;
+
+use arrayvec::ArrayVec;
+use spillway_engine::tables::DeviceIndex;
+
+/// How many frames one worker holds at most.
+pub(crate) const HELD_FRAMES_MAX: usize = 128;
+
+/// How long a frame waits before it is dropped, in nanoseconds.
+pub(crate) const HOLD_NS_MAX: u64 = 1_000_000_000;
+
+/// A next hop whose link address the kernel does not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unresolved {
+    /// The device it is reached through.
+    pub(crate) device: DeviceIndex,
+    /// Its address on that device's link.
+    pub(crate) address: Ipv4Addr,
+}
+
+/// One waiting frame.
+#[derive(Debug)]
+pub(crate) struct Held<F> {
+    /// The frame, untouched.
+    pub(crate) frame: F,
+    /// What it waits for.
+    pub(crate) waits_for: Unresolved,
+    /// When it is given up, in nanoseconds of the worker's clock.
+    pub(crate) deadline_ns: u64,
+}
+
+/// The waiting frames of one worker, oldest first.
+#[derive(Debug)]
+pub(crate) struct HeldFrames<F> {
+    frames: ArrayVec<Held<F>, HELD_FRAMES_MAX>,
+}
+
+impl<F> HeldFrames<F> {
+    pub(crate) fn new() -> Self {
+        Self { frames: ArrayVec::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether some frame already waits for this neighbour, so that it has been asked for.
+    pub(crate) fn waits_for(&self, neighbour: Unresolved) -> bool {
+        self.frames.iter().any(|held| held.waits_for == neighbour)
+    }
+
+    /// Holds a frame; gives it back when the queue is full.
+    pub(crate) fn hold(&mut self, held: Held<F>) -> Result<(), F> {
+        self.frames.try_push(held).map_err(|full| full.element().frame)
+    }
+
+    /// The oldest frame, whatever it waits for.
+    pub(crate) fn pop(&mut self) -> Option<Held<F>> {
+        self.frames.pop_at(0)
+    }
+
+    /// The oldest frame, if it has waited too long.
+    pub(crate) fn pop_expired(&mut self, now_ns: u64) -> Option<F> {
+        let oldest = self.frames.first()?;
+        if oldest.deadline_ns > now_ns {
+            return None;
+        }
+        self.frames.pop_at(0).map(|held| held.frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(frame: u32, deadline_ns: u64) -> Held<u32> {
+        let waits_for = Unresolved { device: 0, address: Ipv4Addr::new(192, 0, 2, 1) };
+        Held { frame, waits_for, deadline_ns }
+    }
+
+    #[test]
+    fn frames_leave_in_the_order_in_which_they_came() {
+        let mut queue = HeldFrames::new();
+        queue.hold(held(1, 10)).unwrap();
+        queue.hold(held(2, 20)).unwrap();
+        assert_eq!(queue.pop_expired(9), None);
+        assert_eq!(queue.pop_expired(10), Some(1));
+        assert_eq!(queue.pop_expired(10), None);
+        assert_eq!(queue.pop().map(|held| held.frame), Some(2));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_newcomer_back() {
+        let mut queue = HeldFrames::new();
+        for frame in 0..HELD_FRAMES_MAX {
+            queue.hold(held(u32::try_from(frame).unwrap(), 1)).unwrap();
+        }
+        assert_eq!(queue.hold(held(999, 1)), Err(999));
+        assert_eq!(queue.pop_expired(1), Some(0));
+    }
+
+    #[test]
+    fn a_neighbour_is_asked_for_once() {
+        let mut queue = HeldFrames::new();
+        let neighbour = held(0, 0).waits_for;
+        assert!(!queue.waits_for(neighbour));
+        queue.hold(held(0, 1)).unwrap();
+        assert!(queue.waits_for(neighbour));
+        assert!(!queue.waits_for(Unresolved { device: 1, ..neighbour }));
+    }
+}

@@ -1,0 +1,23 @@
+//! `spillway`: the data-plane daemon of an egress gateway, and the operator's command line.
+//!
+//! This file is a table of contents. `run` forwards; every other command asks a running router
+//! over its Unix socket, except `check` and `detach`, which need none.
+
+mod answer;
+mod cli;
+mod compile;
+mod config;
+mod gateway;
+mod held;
+mod kernel;
+mod run;
+mod server;
+mod state_file;
+mod worker;
+mod workers;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

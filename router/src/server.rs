@@ -1,0 +1,208 @@
+//! The operator's socket: a Unix stream socket in the main thread's event loop.
+//!
+//! One line of JSON is a request and one the response; `router/api` has their form. Everything is
+//! bounded: connections, bytes of a request, the time of an exchange. Nothing that a client does
+//! or omits ends more than its own connection.
+
+mod connection;
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use mio::net::UnixListener;
+use mio::{Interest, Registry, Token};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use spillway_api::limits::CONNECTIONS_MAX;
+use spillway_api::{Request, Response, os_error};
+
+use connection::{Connection, Progress};
+
+/// Who may open the socket: its owner, root.
+const MODE: u32 = 0o600;
+
+/// Connections that wait to be accepted, at most.
+const BACKLOG: i32 = 64;
+
+/// Why the socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServerError {
+    /// Another process listens there.
+    #[error("another process listens on {0}: stop it, or give this one another `socket`")]
+    InUse(String),
+    /// Something else has the name.
+    #[error("{0} exists and is no socket: remove it, or configure another `socket`")]
+    NotASocket(String),
+    /// The kernel refused.
+    #[error("cannot listen on {path}: {}", os_error(.error))]
+    Kernel {
+        /// The socket.
+        path: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// The listening socket and its connections.
+#[derive(Debug)]
+pub(crate) struct Server {
+    path: PathBuf,
+    /// Device and inode of the socket file, to remove at the end no other than our own.
+    inode: Option<(u64, u64)>,
+    listener: UnixListener,
+    registry: Registry,
+    first: Token,
+    connections: [Option<Connection>; CONNECTIONS_MAX],
+}
+
+impl Server {
+    /// How many tokens the server uses, from its first one on.
+    pub(crate) const TOKENS: usize = 1 + CONNECTIONS_MAX;
+
+    /// Listens on `path`, with the tokens from `first` on. A socket that a dead process has left
+    /// behind is replaced; the directory is made when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError`], also when somebody listens there.
+    pub(crate) fn bind(
+        path: &Path,
+        registry: &Registry,
+        first: Token,
+    ) -> Result<Self, ServerError> {
+        remove_stale(path)?;
+        Self::listen(path, registry, first)
+            .map_err(|error| ServerError::Kernel { path: path.display().to_string(), error })
+    }
+
+    fn listen(path: &Path, registry: &Registry, first: Token) -> io::Result<Self> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // The file that `bind` makes takes the socket's mode: nobody can connect in between.
+        rustix::fs::fchmod(&socket, MODE.into())?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        let mut listener = UnixListener::from_std(socket.into());
+        registry.register(&mut listener, first, Interest::READABLE)?;
+        Ok(Self {
+            path: path.to_owned(),
+            inode: inode(path),
+            listener,
+            registry: registry.try_clone()?,
+            first,
+            connections: Default::default(),
+        })
+    }
+
+    /// Takes what an event brings: connections, requests, room for responses. `answer` is asked
+    /// for each whole request. False when the token is not one of the server's.
+    pub(crate) fn ready(
+        &mut self,
+        token: Token,
+        answer: &mut dyn FnMut(Request) -> Response,
+    ) -> bool {
+        match token.0.checked_sub(self.first.0) {
+            Some(0) => self.accept(),
+            Some(slot) if slot < Self::TOKENS => self.advance(slot - 1, answer),
+            _ => return false,
+        }
+        true
+    }
+
+    /// When [`Server::expire`] must be called at the latest; `None` without connections.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.connections.iter().flatten().map(|connection| connection.deadline).min()
+    }
+
+    /// Closes the connections whose time is over.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        for slot in &mut self.connections {
+            // Closing the socket also takes it out of the event loop.
+            slot.take_if(|connection| connection.deadline <= now);
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if is_momentary(&error) => continue,
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::warn!("cannot accept on {}: {error}", self.path.display());
+                    }
+                    return;
+                }
+            };
+            let Some(slot) = self.connections.iter().position(Option::is_none) else {
+                Connection::refuse(stream);
+                continue;
+            };
+            let mut connection = Connection::new(stream);
+            if connection.register(&self.registry, self.token(slot)).is_ok() {
+                self.connections[slot] = Some(connection);
+            }
+        }
+    }
+
+    fn advance(&mut self, slot: usize, answer: &mut dyn FnMut(Request) -> Response) {
+        let token = self.token(slot);
+        let Some(connection) = &mut self.connections[slot] else { return };
+        let goes_on = match connection.advance(answer) {
+            Progress::Waits => true,
+            // Others have their turn before this one's next request.
+            Progress::HasMore => connection.reregister(&self.registry, token).is_ok(),
+            Progress::Ended => false,
+        };
+        if !goes_on {
+            self.connections[slot] = None;
+        }
+    }
+
+    fn token(&self, slot: usize) -> Token {
+        Token(self.first.0 + 1 + slot)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes a socket file on which nobody listens.
+fn remove_stale(path: &Path) -> Result<(), ServerError> {
+    let name = || path.display().to_string();
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => Err(ServerError::NotASocket(name())),
+        Ok(_) => match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)
+                    .map_err(|error| ServerError::Kernel { path: name(), error })
+            }
+            _ => Err(ServerError::InUse(name())),
+        },
+        Err(_) => Ok(()),
+    }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Whether accepting again may do: the error was of one connection, or none.
+fn is_momentary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted)
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,226 @@
+//! A worker: one thread, its engine and its side of the devices. It shares nothing with the other
+//! workers but free frames.
+//!
+//! The main thread talks to it through a bounded channel of [`Command`]s, read between bursts; the
+//! worker asks the main thread for neighbours through another. Its counters are plain numbers that
+//! are copied when somebody asks.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use crossbeam::channel::{Receiver, Sender, TryRecvError};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use spillway_engine::tables::Tables;
+use spillway_engine::{BURST_MAX, Counters, DropReason, Engine, FlowRecord, Nanos, Verdict};
+use spillway_xdp::{Frame, Lane, LaneStatistics};
+
+use crate::held::{HOLD_NS_MAX, Held, HeldFrames, Unresolved};
+
+/// How long an idle worker sleeps at most, in nanoseconds: expiry goes on without traffic.
+const IDLE_NS_MAX: i64 = 100_000_000;
+
+/// How long it sleeps at most while frames wait, for a neighbour or on a transmit ring.
+const BUSY_NS_MAX: i64 = 1_000_000;
+
+/// What the main thread wants of a worker.
+pub(crate) enum Command {
+    /// Use these tables from now on.
+    Tables(Arc<Tables>),
+    /// Say how you are.
+    Report(Sender<Report>),
+    /// Show flows from `cursor` on, `limit` at most.
+    Flows { cursor: u32, limit: usize, reply: Sender<FlowPage> },
+    /// End the thread; the frames stay with the devices.
+    Stop,
+}
+
+/// A worker's counters at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) engine: Counters,
+    pub(crate) lane: LaneStatistics,
+    /// Frames that wait for a neighbour.
+    pub(crate) held: usize,
+}
+
+/// Some of a worker's flows, and where the next page starts.
+#[derive(Clone, Debug)]
+pub(crate) struct FlowPage {
+    pub(crate) now: Nanos,
+    pub(crate) flows: Vec<FlowRecord>,
+    pub(crate) next: Option<u32>,
+}
+
+/// What a worker is made of.
+pub(crate) struct WorkerParts {
+    pub(crate) engine: Engine,
+    pub(crate) lane: Lane,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) commands: Receiver<Command>,
+    /// Readable when a command waits.
+    pub(crate) wake: OwnedFd,
+    pub(crate) neighbours: Sender<Unresolved>,
+    /// Wakes the main thread after a neighbour was asked for.
+    pub(crate) wake_main: Arc<mio::Waker>,
+    /// Whether to go on polling when there is nothing to do.
+    pub(crate) spin: bool,
+}
+
+/// One worker thread's state.
+pub(crate) struct Worker {
+    parts: WorkerParts,
+    held: HeldFrames<Frame>,
+    burst: ArrayVec<Frame, BURST_MAX>,
+}
+
+impl Worker {
+    pub(crate) fn new(parts: WorkerParts) -> Self {
+        Self { parts, held: HeldFrames::new(), burst: ArrayVec::new() }
+    }
+
+    /// Forwards until it is told to stop.
+    pub(crate) fn run(mut self) {
+        loop {
+            match self.parts.commands.try_recv() {
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
+                Ok(command) => self.obey(command),
+                Err(TryRecvError::Empty) => {}
+            }
+            let received = self.breathe(now());
+            if received == 0 && !self.parts.spin {
+                self.sleep();
+            }
+        }
+    }
+
+    /// One round: receive a burst, process it, send it, give frames back. Returns how many came.
+    fn breathe(&mut self, now: Nanos) -> usize {
+        let received = self.parts.lane.receive(&mut self.burst);
+        if received > 0 {
+            self.process(now, Pass::First);
+        }
+        while let Some(frame) = self.held.pop_expired(now) {
+            self.parts.engine.drop_held(DropReason::NeighbourUnresolved);
+            self.parts.lane.recycle(frame);
+        }
+        self.parts.engine.expire(now);
+        self.parts.lane.flush();
+        received
+    }
+
+    /// Hands the burst to the engine and does with each frame what it says.
+    fn process(&mut self, now: Nanos, pass: Pass) {
+        let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+        let verdicts = &mut verdicts[..self.burst.len()];
+        {
+            let mut frames: ArrayVec<&mut [u8], BURST_MAX> =
+                self.burst.iter_mut().map(Frame::bytes_mut).collect();
+            let Self { parts: WorkerParts { engine, tables, .. }, .. } = self;
+            match pass {
+                Pass::First => engine.process(now, tables, &mut frames, verdicts),
+                Pass::Held { .. } => engine.process_held(now, tables, &mut frames, verdicts),
+            }
+        }
+        let mut burst = std::mem::take(&mut self.burst);
+        for (frame, verdict) in burst.drain(..).zip(verdicts.iter()) {
+            match *verdict {
+                Verdict::Transmit { device, length } => {
+                    self.parts.lane.transmit(device, frame, length);
+                }
+                Verdict::Drop(_) => self.parts.lane.recycle(frame),
+                Verdict::Hold { device, address } => {
+                    let deadline_ns = match pass {
+                        Pass::First => now + HOLD_NS_MAX,
+                        Pass::Held { deadline_ns } => deadline_ns,
+                    };
+                    self.hold(frame, Unresolved { device, address }, deadline_ns);
+                }
+            }
+        }
+        self.burst = burst;
+    }
+
+    /// Lets a frame wait for a neighbour, and asks for that neighbour the first time.
+    fn hold(&mut self, frame: Frame, waits_for: Unresolved, deadline_ns: u64) {
+        if !self.held.waits_for(waits_for)
+            && self.parts.neighbours.try_send(waits_for).is_ok()
+            && let Err(error) = self.parts.wake_main.wake()
+        {
+            tracing::warn!(
+                "cannot wake the main thread for neighbour {}: {error}",
+                waits_for.address
+            );
+        }
+        if let Err(frame) = self.held.hold(Held { frame, waits_for, deadline_ns }) {
+            self.parts.engine.drop_held(DropReason::HoldQueueFull);
+            self.parts.lane.recycle(frame);
+        }
+    }
+
+    /// Processes every held frame once more, since the tables have changed.
+    fn retry_held(&mut self, now: Nanos) {
+        for _ in 0..self.held.len() {
+            let Some(Held { frame, deadline_ns, .. }) = self.held.pop() else { return };
+            self.burst.push(frame);
+            self.process(now, Pass::Held { deadline_ns });
+        }
+        self.parts.lane.flush();
+    }
+
+    /// Carries out a command. Whoever asked may have gone away meanwhile: then nobody minds.
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Tables(tables) => {
+                self.parts.tables = tables;
+                self.retry_held(now());
+            }
+            Command::Report(reply) => {
+                let engine = self.parts.engine.counters().clone();
+                let lane = self.parts.lane.statistics();
+                let _ = reply.try_send(Report { engine, lane, held: self.held.len() });
+            }
+            Command::Flows { cursor, limit, reply } => {
+                let mut flows = Vec::with_capacity(limit);
+                let next = self.parts.engine.flows(cursor, limit, &mut flows);
+                let _ = reply.try_send(FlowPage { now: now(), flows, next });
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Sleeps until a frame or a command comes, or it is time for expiry.
+    fn sleep(&mut self) {
+        let busy = !self.held.is_empty() || self.parts.lane.transmit_pending();
+        let timeout = Timespec { tv_sec: 0, tv_nsec: if busy { BUSY_NS_MAX } else { IDLE_NS_MAX } };
+        let woken = {
+            let mut fds: Vec<PollFd<'_>> = std::iter::once(self.parts.wake.as_fd())
+                .chain(self.parts.lane.wait_fds())
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+                .collect();
+            // An interrupted or failed poll only means that the worker looks for itself.
+            rustix::event::poll(&mut fds, Some(&timeout)).is_ok()
+                && fds.first().is_some_and(|wake| !wake.revents().is_empty())
+        };
+        if woken {
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&self.parts.wake, &mut count);
+        }
+    }
+}
+
+/// Whether the frames of a burst are new to the engine.
+#[derive(Clone, Copy)]
+enum Pass {
+    /// They were just received.
+    First,
+    /// They waited for a neighbour, and may until `deadline_ns`.
+    Held { deadline_ns: u64 },
+}
+
+/// The monotonic clock, read once per burst.
+fn now() -> Nanos {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default()
+}

@@ -1,0 +1,132 @@
+//! The worker threads as the main thread sees them: started, asked, told and stopped through
+//! bounded channels.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use rustix::event::EventfdFlags;
+use spillway_engine::Engine;
+use spillway_engine::tables::Tables;
+use spillway_xdp::Lane;
+
+use crate::held::Unresolved;
+use crate::worker::{Command, FlowPage, Report, Worker, WorkerParts};
+
+/// Commands that wait for a worker, at most.
+const COMMANDS_MAX: usize = 16;
+
+/// Neighbours that wait to be asked for, at most; a frame of one that does not fit is held too,
+/// and asks again if it is the first of its neighbour later.
+const NEIGHBOUR_REQUESTS_MAX: usize = 1024;
+
+/// How long a worker may take to answer. It answers between two bursts.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// One running worker.
+struct Handle {
+    commands: Sender<Command>,
+    wake: OwnedFd,
+    thread: JoinHandle<()>,
+}
+
+/// All workers.
+pub(crate) struct Workers {
+    handles: Vec<Handle>,
+    /// Neighbours that workers wait for.
+    pub(crate) neighbours: Receiver<Unresolved>,
+}
+
+impl Workers {
+    /// Starts a worker for each engine and lane.
+    pub(crate) fn start(
+        parts: Vec<(Engine, Lane)>,
+        tables: &Arc<Tables>,
+        wake_main: &Arc<mio::Waker>,
+        spin: bool,
+    ) -> anyhow::Result<Self> {
+        let (ask, neighbours) = bounded(NEIGHBOUR_REQUESTS_MAX);
+        let mut handles = Vec::with_capacity(parts.len());
+        for (id, (engine, lane)) in parts.into_iter().enumerate() {
+            let (commands, receiver) = bounded(COMMANDS_MAX);
+            let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                .context("cannot make an eventfd")?;
+            let worker = Worker::new(WorkerParts {
+                engine,
+                lane,
+                tables: Arc::clone(tables),
+                commands: receiver,
+                wake: wake.try_clone().context("cannot duplicate an eventfd")?,
+                neighbours: ask.clone(),
+                wake_main: Arc::clone(wake_main),
+                spin,
+            });
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{id}"))
+                .spawn(move || worker.run())
+                .with_context(|| format!("cannot start worker {id}"))?;
+            handles.push(Handle { commands, wake, thread });
+        }
+        Ok(Self { handles, neighbours })
+    }
+
+    /// Gives every worker new tables.
+    pub(crate) fn publish(&self, tables: &Arc<Tables>) -> anyhow::Result<()> {
+        for id in 0..self.handles.len() {
+            self.tell(id, Command::Tables(Arc::clone(tables)))?;
+        }
+        Ok(())
+    }
+
+    /// Every worker's counters.
+    pub(crate) fn reports(&self) -> anyhow::Result<Vec<Report>> {
+        (0..self.handles.len()).map(|id| self.ask(id, Command::Report)).collect()
+    }
+
+    /// A page of a worker's flows; `None` when there is no such worker.
+    pub(crate) fn flows(
+        &self,
+        id: usize,
+        cursor: u32,
+        limit: usize,
+    ) -> anyhow::Result<Option<FlowPage>> {
+        if id >= self.handles.len() {
+            return Ok(None);
+        }
+        self.ask(id, |reply| Command::Flows { cursor, limit, reply }).map(Some)
+    }
+
+    /// Stops all workers and waits for them. Frames on their way stay with the devices.
+    pub(crate) fn stop(self) {
+        for id in 0..self.handles.len() {
+            if let Err(error) = self.tell(id, Command::Stop) {
+                tracing::warn!("{error:#}");
+            }
+        }
+        for handle in self.handles {
+            drop(handle.commands);
+            if handle.thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+    }
+
+    fn ask<T>(&self, id: usize, command: impl FnOnce(Sender<T>) -> Command) -> anyhow::Result<T> {
+        let (reply, answer) = bounded(1);
+        self.tell(id, command(reply))?;
+        answer.recv_timeout(ANSWER_WITHIN).with_context(|| format!("worker {id} does not answer"))
+    }
+
+    fn tell(&self, id: usize, command: Command) -> anyhow::Result<()> {
+        let Some(handle) = self.handles.get(id) else { bail!("there is no worker {id}") };
+        if handle.commands.send_timeout(command, ANSWER_WITHIN).is_err() {
+            bail!("worker {id} does not take commands");
+        }
+        rustix::io::write(&handle.wake, &1u64.to_ne_bytes())
+            .with_context(|| format!("cannot wake worker {id}"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,185 @@
+# shellcheck shell=bash
+# The lab's topology: namespaces, links, addresses, routes. Sourced by netns.sh; README.md draws it.
+
+readonly PREFIX=spw-
+readonly EGRESS=192.168.44.129
+readonly GATEWAY=192.168.44.128
+readonly WORKER1=192.168.211.128
+readonly POD_TUNNEL_KERNEL=169.254.44.1 # the gateway's kernel, towards Spillway
+readonly POD_TUNNEL=169.254.44.2        # Spillway, towards the gateway's own pods
+readonly VXLAN_PEER=169.254.10.1        # the other node's VXLAN device, for static neighbours only
+readonly SERVERS=(203.0.113.10 203.0.113.20)
+readonly SHARED_PORTS=16384-29999       # of an egress address that the node uses too
+readonly VNI=40000
+readonly POD_MTU=1450
+
+readonly NODES=(router worker1 worker2 outside)
+# name, node, address
+readonly PODS=(
+  "app1-a worker1 10.0.1.40"
+  "app1-b worker1 10.0.1.41"
+  "app2-a worker1 10.0.1.50"
+  "app1-c worker2 10.0.2.182"
+)
+
+# Link addresses that the state document, static neighbours or frames name.
+readonly MAC_VX_WORKER1=02:00:c0:a8:d3:80
+readonly MAC_VX_WORKER2=02:00:c0:a8:2c:80
+readonly MAC_PODS_KERNEL=02:00:a9:fe:2c:01
+readonly MAC_PODS=02:00:a9:fe:2c:02
+
+# Runs a command in a host's namespace. nsenter, not `ip netns exec`: that mounts another /sys, in
+# which a bpffs that was mounted outside cannot be seen.
+on() {
+  local host=$1
+  shift
+  nsenter --net="/run/netns/$PREFIX$host" -- "$@"
+}
+
+# A veth pair between two namespaces, with as many queues as asked for. Checksums are finished by
+# the sending kernel: AF_XDP sees frames as they are.
+link() {
+  local a=$1 a_device=$2 b=$3 b_device=$4 queues=${5:-1}
+  ip link add name "$a_device" netns "$PREFIX$a" numrxqueues "$queues" numtxqueues "$queues" \
+    type veth peer name "$b_device" netns "$PREFIX$b" numrxqueues "$queues" numtxqueues "$queues"
+  on "$a" ethtool --offload "$a_device" tx off >/dev/null
+  on "$b" ethtool --offload "$b_device" tx off >/dev/null
+  on "$a" ip link set "$a_device" up
+  on "$b" ip link set "$b_device" up
+}
+
+make_hosts() {
+  local host pod
+  for host in "${NODES[@]}"; do make_host "$host"; done
+  for pod in "${PODS[@]}"; do
+    read -r host _ <<<"$pod"
+    make_host "$host"
+  done
+}
+
+make_host() {
+  ip netns add "$PREFIX$1"
+  # Replies of selected pods come through the tunnel, not the way that the kernel would send.
+  on "$1" sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
+  on "$1" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+  on "$1" ip link set lo up
+}
+
+# The subnets of the nodes and of the outside meet in the router.
+make_underlay() {
+  local queues=$1
+  link worker1 eth0 router worker1
+  link worker2 eth0 router worker2 "$queues"
+  link outside eth0 router outside
+  on router ip address add 192.168.211.1/24 dev worker1
+  on router ip address add 192.168.44.1/24 dev worker2
+  on router ip address add 203.0.113.1/24 dev outside
+  on router sysctl -qw net.ipv4.ip_forward=1
+  on worker1 ip address add "$WORKER1/24" dev eth0
+  on worker1 ip route add default via 192.168.211.1
+  on worker2 ip address add "$GATEWAY/24" dev eth0
+  on worker2 ip address add "$EGRESS/32" dev eth0
+  on worker2 ip route add default via 192.168.44.1
+  # The node itself must not open connections from ports that Spillway leases.
+  on worker2 sysctl -qw net.ipv4.ip_local_reserved_ports="$SHARED_PORTS"
+  on outside ip address add "${SERVERS[0]}/24" dev eth0
+  on outside ip address add "${SERVERS[1]}/24" dev eth0
+  on outside ip route add default via 203.0.113.1
+}
+
+# A route into the tunnel. The static neighbour gives frames the inner destination that the other
+# node's kernel takes for its own: a frame that Spillway passes by mistake is forwarded there.
+route_into_tunnel() {
+  local node=$1 peer=$2
+  shift 2
+  on "$node" ip route add "$@" encap ip id "$VNI" dst "$peer" via "$VXLAN_PEER" dev vx0 onlink
+}
+
+# A node as a CNI makes it: forwarding, one VXLAN device, pods masqueraded on the uplink.
+make_node() {
+  local node=$1 mac=$2 peer_mac=$3 peer_pods=$4 peer=$5
+  on "$node" sysctl -qw net.ipv4.ip_forward=1
+  on "$node" ip link add vx0 address "$mac" type vxlan external dstport 8472
+  on "$node" ip link set vx0 up mtu "$POD_MTU" arp off
+  on "$node" ip neighbour add "$VXLAN_PEER" lladdr "$peer_mac" dev vx0
+  route_into_tunnel "$node" "$peer" "$peer_pods"
+  masquerade_pods "$node"
+}
+
+# On the uplink only, and away from the ports that Spillway leases: what leaks is told apart. A ping
+# has no port to choose.
+masquerade_pods() {
+  on "$1" nft -f - <<'NFT'
+table ip spillway-lab {
+  chain postrouting {
+    type nat hook postrouting priority srcnat
+    oifname != "eth0" return
+    ip saddr 10.0.0.0/16 meta l4proto { tcp, udp } masquerade to :32768-65535
+    ip saddr 10.0.0.0/16 masquerade
+  }
+}
+NFT
+}
+
+make_pods() {
+  local pod name node address
+  for pod in "${PODS[@]}"; do
+    read -r name node address <<<"$pod"
+    link "$name" eth0 "$node" "$name"
+    # Both ends: what the kernel cannot fit is then refused with an error, not lost in the pair.
+    on "$name" ip link set eth0 mtu "$POD_MTU"
+    on "$node" ip link set "$name" mtu "$POD_MTU"
+    on "$name" ip address add "$address/32" dev eth0
+    on "$name" ip route add 169.254.1.1 dev eth0
+    on "$name" ip route add default via 169.254.1.1
+    on "$node" ip address add 169.254.1.1/32 dev "$name"
+    on "$node" ip route add "$address" dev "$name"
+  done
+}
+
+# The gateway's own pods take the same tunnel as everyone: into a pair whose far end is Spillway's.
+make_pod_tunnel() {
+  local queues=$1
+  link worker2 spw-pods0 worker2 spw-pods "$queues"
+  on worker2 ip link set spw-pods0 address "$MAC_PODS_KERNEL"
+  on worker2 ip link set spw-pods address "$MAC_PODS"
+  on worker2 ip address add "$POD_TUNNEL_KERNEL/30" dev spw-pods0
+  on worker2 ip neighbour add "$POD_TUNNEL" lladdr "$MAC_PODS" dev spw-pods0
+}
+
+# What Cilium's agents would do for the policy of state.yaml: its pods' traffic to its destinations
+# goes to the gateway, that to the excluded one as before.
+steer_pods_to_gateway() {
+  local pod name node address
+  for pod in "${PODS[@]}"; do
+    read -r name node address <<<"$pod"
+    [[ $name == app1-* ]] || continue
+    on "$node" ip rule add from "$address" lookup 100 priority 100
+  done
+  route_into_tunnel worker1 "$GATEWAY" 203.0.113.0/24 table 100
+  route_into_tunnel worker2 "$POD_TUNNEL" 203.0.113.0/24 table 100
+  on worker1 ip route add throw "${SERVERS[1]}/32" table 100
+  on worker2 ip route add throw "${SERVERS[1]}/32" table 100
+}
+
+make_topology() {
+  local mode=$1 queues=$2
+  make_hosts
+  make_underlay "$queues"
+  make_node worker1 "$MAC_VX_WORKER1" "$MAC_VX_WORKER2" 10.0.2.0/24 "$GATEWAY"
+  make_node worker2 "$MAC_VX_WORKER2" "$MAC_VX_WORKER1" 10.0.1.0/24 "$WORKER1"
+  make_pods
+  make_pod_tunnel "$queues"
+  if [[ $mode == spillway ]]; then steer_pods_to_gateway; fi
+}
+
+# A namespace lives as long as a process in it does, so those that were left there end first.
+remove_topology() {
+  local host pids
+  for host in "${NODES[@]}" "${PODS[@]%% *}"; do
+    [[ -e /run/netns/$PREFIX$host ]] || continue
+    mapfile -t pids < <(ip netns pids "$PREFIX$host")
+    if ((${#pids[@]})); then kill -KILL "${pids[@]}" 2>/dev/null || true; fi
+    ip netns delete "$PREFIX$host"
+  done
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What steer.bpf.c shares with Rust: the steer header, the class of a port, the maps' entries and
+ * the outcomes. build.rs makes the Rust enum of outcomes from the list below; tests hold the rest
+ * against spillway-engine's `steer` module.
+ */
+#ifndef SPILLWAY_STEER_H
+#define SPILLWAY_STEER_H
+
+#include <linux/types.h>
+
+/* Ethernet 14, IPv4 20, UDP 8, VXLAN 8: what the tunnel puts in front of a frame. */
+#define TUNNEL_OVERHEAD 50
+
+#define KIND_TUNNEL 1
+#define KIND_REPLY 2
+#define ECN_SHIFT 6
+
+/* Stands where the forwarded frame's Ethernet header will be. */
+struct steer_header {
+	__u8 kind;            /* low 6 bits KIND_*, high 2 bits the outer ECN field */
+	__u8 vni[3];
+	__be32 outer_source;
+	__u8 inner_source[6]; /* link address */
+} __attribute__((packed));
+
+#define CLASSES 256
+#define CLASS_MULTIPLIER 0x9e37
+
+/* Odd multiplier: a permutation of the ports, so that every class has 256 of them. */
+static inline __u8 steer_class(__u16 port)
+{
+	return (__u16)(port * (__u32)CLASS_MULTIPLIER) >> 8;
+}
+
+/* An egress address and the ports on it that are ours. */
+struct egress_ports {
+	__u16 first;
+	__u16 last;
+	__u8 own;             /* not shared with the host: fragments and all protocols are ours */
+	__u8 pad[3];
+};
+
+/* Longest prefix match of (policy set, destination). */
+struct destination_key {
+	__u32 prefix_len;     /* 32 for the set, and the length of the prefix */
+	__u32 set;
+	__be32 address;
+};
+
+struct outcome_count {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/*
+ * Every way out of the program: OUTCOME(symbol, name, verdict, one sentence).
+ * The verdict is what becomes of the frame: pass, steer or drop.
+ */
+#define STEER_OUTCOMES(OUTCOME)                                                                     \
+	OUTCOME(PASS_OTHER, "pass-other", pass,                                                     \
+		"Not IPv4, or addressed to nobody that Spillway serves: left to the kernel.")       \
+	OUTCOME(PASS_TUNNEL_OTHER, "pass-tunnel-other", pass,                                       \
+		"Through the tunnel, but not from a selected pod: left to the kernel.")             \
+	OUTCOME(PASS_NOT_COVERED, "pass-not-covered", pass,                                         \
+		"From a selected pod to a destination that no policy covers: left to the kernel.")  \
+	OUTCOME(PASS_HOST, "pass-host", pass,                                                       \
+		"To an egress address, but not to a port of ours: left to the kernel.")             \
+	OUTCOME(STEER_TUNNEL, "steer-tunnel", steer,                                                \
+		"From a selected pod to a covered destination: given to its worker.")               \
+	OUTCOME(STEER_REPLY, "steer-reply", steer,                                                  \
+		"To an egress address on a port of ours: given to its worker.")                     \
+	OUTCOME(DROP_UNKNOWN_PEER, "drop-unknown-peer", drop,                                       \
+		"From a selected pod, but through a node that the state document does not list.")   \
+	OUTCOME(DROP_OUTER_VLAN, "drop-outer-vlan", drop,                                           \
+		"To the tunnel with a VLAN tag, which Spillway cannot classify.")                   \
+	OUTCOME(DROP_OUTER_OPTIONS, "drop-outer-options", drop,                                     \
+		"To the tunnel with IP options, which Spillway cannot classify.")                   \
+	OUTCOME(DROP_OUTER_FRAGMENT, "drop-outer-fragment", drop,                                   \
+		"The first fragment of a tunnel packet: whole, it could have leaked.")              \
+	OUTCOME(DROP_NO_VNI, "drop-no-vni", drop,                                                   \
+		"To the tunnel without a valid VXLAN network identifier.")                          \
+	OUTCOME(DROP_INNER_TRUNCATED, "drop-inner-truncated", drop,                                 \
+		"To the tunnel, but too short to tell whose packet it is.")                         \
+	OUTCOME(DROP_INNER_VLAN, "drop-inner-vlan", drop,                                           \
+		"Through the tunnel with a VLAN tag inside, which Spillway cannot classify.")       \
+	OUTCOME(DROP_NO_SOCKET, "drop-no-socket", drop,                                             \
+		"Ours, but no worker listens: Spillway is not running. Fails closed.")              \
+	OUTCOME(DROP_HEAD_MOVE, "drop-head-move", drop,                                             \
+		"Ours, but the driver leaves no room to move the frame's head.")                    \
+	OUTCOME(PASS_UNCLASSIFIED, "pass-unclassified", pass,                                       \
+		"To the tunnel and not to be classified; the configuration lets it pass.")
+
+enum steer_outcome {
+#define STEER_OUTCOME_SYMBOL(symbol, name, verdict, description) symbol,
+	STEER_OUTCOMES(STEER_OUTCOME_SYMBOL)
+#undef STEER_OUTCOME_SYMBOL
+	STEER_OUTCOME_COUNT,
+};
+
+#endif

@@ -1,0 +1,109 @@
+//! What outlives the process: pinned links on a bpffs; and what ends with it: a lock per device.
+//!
+//! Names carry the network namespace and the interface's number, so that equal names in two
+//! namespaces do not meet (and because a bpffs allows no dots, which device names may have).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::error::SteeringError;
+use super::link::Link;
+
+/// `f_type` of a bpffs, from linux/magic.h.
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// The number of this thread's network namespace.
+fn namespace() -> Result<u64, SteeringError> {
+    const PATH: &str = "/proc/thread-self/ns/net";
+    let metadata = fs::metadata(PATH);
+    let metadata = metadata.map_err(|e| SteeringError::file("cannot read", PATH, e))?;
+    Ok(metadata.ino())
+}
+
+/// Where the link of an interface of this network namespace is pinned.
+pub(crate) fn link_path(directory: &Path, ifindex: u32) -> Result<PathBuf, SteeringError> {
+    Ok(directory.join(format!("steer-{}-{ifindex}", namespace()?)))
+}
+
+/// Makes sure that `directory` exists and is a bpffs; mounts one there if it is not.
+///
+/// # Errors
+/// When it can be neither made nor mounted.
+pub fn ensure_bpffs(directory: &Path) -> Result<(), SteeringError> {
+    let failed = |what| move |e| SteeringError::file(what, directory, e);
+    fs::create_dir_all(directory).map_err(failed("cannot make the directory"))?;
+    let found = rustix::fs::statfs(directory).map_err(|e| failed("cannot stat")(e.into()))?;
+    if u64::try_from(found.f_type).is_ok_and(|kind| kind == BPF_FS_MAGIC) {
+        return Ok(());
+    }
+    rustix::mount::mount(c"bpf", directory, c"bpf", rustix::mount::MountFlags::empty(), None)
+        .map_err(|e| failed("cannot mount a bpffs on")(e.into()))
+}
+
+/// Detaches and unpins every steering program that is pinned in `directory` for this network
+/// namespace: selected traffic is the kernel's again. Returns the devices' names.
+///
+/// # Errors
+/// When a link cannot be opened, detached or unpinned; the ones before it are gone by then.
+pub fn detach(directory: &Path) -> Result<Vec<String>, SteeringError> {
+    let prefix = format!("steer-{}-", namespace()?);
+    let entries = match fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|e| SteeringError::file("cannot list", directory, e))?,
+    };
+    let mut detached = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| SteeringError::file("cannot list", directory, e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(ifindex) = name.strip_prefix(&prefix) else { continue };
+        let device = ifindex
+            .parse()
+            .ok()
+            .and_then(crate::device::ethtool::interface_name)
+            .unwrap_or_else(|| format!("interface {ifindex} (gone)"));
+        Link::open(&path)?.detach(&path)?;
+        fs::remove_file(&path).map_err(|e| SteeringError::file("cannot unpin", &path, e))?;
+        detached.push(device);
+    }
+    detached.sort();
+    Ok(detached)
+}
+
+/// Holds a device for this process: a second instance on it is refused. Ends with the process.
+#[derive(Debug)]
+pub struct DeviceLock {
+    _file: File,
+}
+
+impl DeviceLock {
+    /// Takes the lock of `device` in `directory`, which must exist.
+    ///
+    /// # Errors
+    /// [`SteeringError::Locked`] when another process has it.
+    pub fn take(directory: &Path, device: &str, ifindex: u32) -> Result<Self, SteeringError> {
+        let path = directory.join(format!("{}-{ifindex}.lock", namespace()?));
+        let failed = |e| SteeringError::file("cannot use the lock file", &path, e);
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).map_err(failed)?;
+            let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_string();
+            return Err(SteeringError::Locked { device: device.to_string(), pid, path });
+        }
+        file.set_len(0).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}

@@ -1,0 +1,221 @@
+//! One loaded steering program and its maps, kept by their descriptors alone.
+
+use std::mem::MaybeUninit;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, OpenMapMut};
+
+use super::outcome::{Count, OUTCOMES};
+use super::plan::{EgressPorts, Operation};
+use super::{SteeringConfig, SteeringError, Unclassified, key};
+
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::undocumented_unsafe_blocks
+)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/steer.skel.rs"));
+}
+
+/// The maps that express policy: all devices' programs share them.
+#[derive(Debug)]
+pub(crate) struct PolicyMaps {
+    tunnels: MapHandle,
+    peers: MapHandle,
+    pods: MapHandle,
+    destinations: MapHandle,
+    egress: MapHandle,
+    owners: MapHandle,
+}
+
+/// One device's program and the maps that are its own.
+#[derive(Debug)]
+pub(crate) struct Program {
+    fd: OwnedFd,
+    xsks: MapHandle,
+    outcomes: MapHandle,
+    shared: PolicyMaps,
+}
+
+fn load_error(what: &'static str) -> impl Fn(libbpf_rs::Error) -> SteeringError {
+    move |source| SteeringError::Load { what, source }
+}
+
+fn share(map: &mut OpenMapMut<'_>, with: &MapHandle) -> Result<(), SteeringError> {
+    map.reuse_fd(with.as_fd()).map_err(load_error("cannot share a steering map"))
+}
+
+impl Program {
+    /// Loads the program with room for `sockets`; with the policy maps of an earlier one, if any.
+    pub(crate) fn load(
+        config: &SteeringConfig,
+        sockets: u32,
+        shared: Option<&PolicyMaps>,
+    ) -> Result<Self, SteeringError> {
+        let mut object = MaybeUninit::uninit();
+        let mut open = skeleton::SteerSkelBuilder::default()
+            .open(&mut object)
+            .map_err(load_error("cannot open the steering program"))?;
+        let constants = open.maps.rodata_data.as_deref_mut().ok_or_else(|| {
+            load_error("the steering program lacks its constants")(
+                std::io::Error::from(std::io::ErrorKind::NotFound).into(),
+            )
+        })?;
+        constants.tunnel_port = config.tunnel_port;
+        constants.workers = u32::from(config.workers);
+        constants.pass_unclassified = u8::from(config.unclassified == Unclassified::Pass);
+        open.maps
+            .xsks
+            .set_max_entries(sockets)
+            .map_err(load_error("cannot size the map of sockets"))?;
+        if let Some(shared) = shared {
+            share(&mut open.maps.tunnels, &shared.tunnels)?;
+            share(&mut open.maps.peers, &shared.peers)?;
+            share(&mut open.maps.pods, &shared.pods)?;
+            share(&mut open.maps.destinations, &shared.destinations)?;
+            share(&mut open.maps.egress, &shared.egress)?;
+            share(&mut open.maps.owners, &shared.owners)?;
+        }
+        let loaded = open.load().map_err(load_error("the kernel refuses the steering program"))?;
+        let handle = load_error("cannot keep a steering map");
+        let maps = &loaded.maps;
+        Ok(Self {
+            fd: loaded.progs.steer.as_fd().try_clone_to_owned().map_err(|e| handle(e.into()))?,
+            xsks: MapHandle::try_from(&maps.xsks).map_err(&handle)?,
+            outcomes: MapHandle::try_from(&maps.outcomes).map_err(&handle)?,
+            shared: PolicyMaps {
+                tunnels: MapHandle::try_from(&maps.tunnels).map_err(&handle)?,
+                peers: MapHandle::try_from(&maps.peers).map_err(&handle)?,
+                pods: MapHandle::try_from(&maps.pods).map_err(&handle)?,
+                destinations: MapHandle::try_from(&maps.destinations).map_err(&handle)?,
+                egress: MapHandle::try_from(&maps.egress).map_err(&handle)?,
+                owners: MapHandle::try_from(&maps.owners).map_err(&handle)?,
+            },
+        })
+    }
+
+    /// The maps that further programs are to share.
+    pub(crate) fn policy_maps(&self) -> Result<PolicyMaps, SteeringError> {
+        self.shared.duplicate().map_err(load_error("cannot share the steering maps"))
+    }
+
+    /// Puts a socket into its place in the map of sockets.
+    pub(crate) fn set_socket(
+        &self,
+        slot: u32,
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), SteeringError> {
+        self.xsks
+            .update(&slot.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY)
+            .map_err(|source| SteeringError::Map { map: "xsks", source })
+    }
+
+    /// The counters, summed over the processors.
+    pub(crate) fn outcomes(&self) -> Result<[Count; OUTCOMES], SteeringError> {
+        let mut counts = [Count::default(); OUTCOMES];
+        for (index, count) in (0u32..).zip(&mut counts) {
+            let values = self
+                .outcomes
+                .lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY)
+                .map_err(|source| SteeringError::Map { map: "outcomes", source })?;
+            for value in values.iter().flatten() {
+                let (packets, bytes) = value.split_at(8);
+                count.packets += u64::from_ne_bytes(packets.try_into().unwrap_or_default());
+                count.bytes += u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
+            }
+        }
+        Ok(counts)
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl PolicyMaps {
+    fn duplicate(&self) -> libbpf_rs::Result<Self> {
+        Ok(Self {
+            tunnels: MapHandle::try_from(&self.tunnels)?,
+            peers: MapHandle::try_from(&self.peers)?,
+            pods: MapHandle::try_from(&self.pods)?,
+            destinations: MapHandle::try_from(&self.destinations)?,
+            egress: MapHandle::try_from(&self.egress)?,
+            owners: MapHandle::try_from(&self.owners)?,
+        })
+    }
+
+    /// Says which worker owns each class.
+    pub(crate) fn set_owners(&self, owners: &[u8; 256]) -> Result<(), SteeringError> {
+        for (class, owner) in (0u32..).zip(owners) {
+            let owner = u32::from(*owner).to_ne_bytes();
+            self.owners
+                .update(&class.to_ne_bytes(), &owner, MapFlags::ANY)
+                .map_err(|source| SteeringError::Map { map: "owners", source })?;
+        }
+        Ok(())
+    }
+
+    /// Carries one step of a plan out. Removing what is not there is no error, so that a plan
+    /// that was interrupted can be made again.
+    pub(crate) fn carry_out(&self, operation: &Operation) -> Result<(), SteeringError> {
+        let (map, result) = match *operation {
+            Operation::SetTunnel(a) => ("tunnels", set(&self.tunnels, &key(a), &[1])),
+            Operation::RemoveTunnel(a) => ("tunnels", remove(&self.tunnels, &key(a))),
+            Operation::SetPeer(a, tunnel) => ("peers", set(&self.peers, &key(a), &key(tunnel))),
+            Operation::RemovePeer(a) => ("peers", remove(&self.peers, &key(a))),
+            Operation::SetPod(a, number) => {
+                ("pods", set(&self.pods, &key(a), &number.to_ne_bytes()))
+            }
+            Operation::RemovePod(a) => ("pods", remove(&self.pods, &key(a))),
+            Operation::SetDestination(number, net, covered) => {
+                let key = destination_key(number, net.addr(), net.prefix_len());
+                ("destinations", set(&self.destinations, &key, &[u8::from(covered)]))
+            }
+            Operation::RemoveDestination(number, net) => {
+                let key = destination_key(number, net.addr(), net.prefix_len());
+                ("destinations", remove(&self.destinations, &key))
+            }
+            Operation::SetEgress(a, ports) => {
+                ("egress", set(&self.egress, &key(a), &egress_ports(ports)))
+            }
+            Operation::RemoveEgress(a) => ("egress", remove(&self.egress, &key(a))),
+        };
+        result.map_err(|source| SteeringError::Map { map, source })
+    }
+}
+
+fn set(map: &MapHandle, key: &[u8], value: &[u8]) -> libbpf_rs::Result<()> {
+    map.update(key, value, MapFlags::ANY)
+}
+
+fn remove(map: &MapHandle, key: &[u8]) -> libbpf_rs::Result<()> {
+    match map.delete(key) {
+        Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// `struct destination_key` of steer.h.
+fn destination_key(set: u32, address: Ipv4Addr, prefix_len: u8) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&(32 + u32::from(prefix_len)).to_ne_bytes());
+    key[4..8].copy_from_slice(&set.to_ne_bytes());
+    key[8..].copy_from_slice(&address.octets());
+    key
+}
+
+/// `struct egress_ports` of steer.h.
+fn egress_ports(ports: EgressPorts) -> [u8; 8] {
+    let mut value = [0; 8];
+    value[..2].copy_from_slice(&ports.first.to_ne_bytes());
+    value[2..4].copy_from_slice(&ports.last.to_ne_bytes());
+    value[4] = u8::from(ports.own);
+    value
+}

@@ -1,0 +1,7 @@
+//! AF_XDP devices on veth pairs: every frame arrives as it was sent, and every frame is accounted
+//! for. Needs root.
+
+mod refusals;
+mod rig;
+mod traffic;
+mod workers;
