@@ -154,8 +154,10 @@ fn flows(gateway: &Gateway, cursor: u64, limit: u32) -> anyhow::Result<FlowPage>
 }
 
 fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Flow {
-    let policies = gateway.programmed.as_ref().map(|programmed| &programmed.document.policies);
-    let policy = policies.and_then(|policies| policies.get(usize::from(record.policy)));
+    let policy = gateway
+        .programmed
+        .as_ref()
+        .and_then(|programmed| programmed.policy_name(record.epoch, record.policy));
     let seconds_since = |at: Nanos| now.saturating_sub(at) / 1_000_000_000;
     let tuple = |tuple: &spillway_engine::Tuple| Tuple {
         source: tuple.source,
@@ -175,7 +177,7 @@ fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Fl
         original_bytes: record.forward_traffic.bytes,
         reply_packets: record.reply_traffic.packets,
         reply_bytes: record.reply_traffic.bytes,
-        policy: policy.map_or("(gone)", |policy| &policy.name).to_owned(),
+        policy: policy.unwrap_or("(of an earlier state)").to_owned(),
         peer: record.peer,
     }
 }

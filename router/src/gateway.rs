@@ -25,6 +25,19 @@ pub(crate) struct Programmed {
     /// A file's path, or `socket`.
     pub(crate) source: String,
     policies: Policies,
+    /// The first epoch of tables made from it.
+    since_epoch: u32,
+}
+
+impl Programmed {
+    /// The name of the policy that tables of an epoch had at `index`; none when they were made
+    /// from an earlier document.
+    pub(crate) fn policy_name(&self, epoch: u32, index: u16) -> Option<&str> {
+        // Epochs wrap around: the nearer half of them is later.
+        let is_ours = epoch.wrapping_sub(self.since_epoch) < 1 << 31;
+        let policy = self.document.policies.get(usize::from(index)).filter(|_| is_ours)?;
+        Some(&policy.name)
+    }
 }
 
 /// A document that was refused.
@@ -108,7 +121,12 @@ impl Gateway {
         let policies = compile::policies(&document);
         self.steering.apply(&compile::steer_tables(&document, &policies))?;
         tracing::info!("generation {} from {source}: programmed", document.generation);
-        self.programmed = Some(Programmed { document, source: source.to_owned(), policies });
+        self.programmed = Some(Programmed {
+            document,
+            source: source.to_owned(),
+            policies,
+            since_epoch: self.epoch.wrapping_add(1),
+        });
         self.refused = None;
         self.view = self.look();
         self.publish()?;

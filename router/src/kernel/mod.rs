@@ -137,6 +137,7 @@ impl Kernel {
     }
 
     /// The link of this name.
+    #[cfg(test)]
     pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)
     }

@@ -16,7 +16,8 @@ use super::{SteeringConfig, SteeringError, Unclassified, key};
     unreachable_pub,
     clippy::all,
     clippy::pedantic,
-    clippy::undocumented_unsafe_blocks
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used
 )]
 mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/steer.skel.rs"));
