@@ -136,7 +136,10 @@ spillway_start() {
   await spillway_decided || true
   if ! spillway_programmed; then
     tail -n 20 "$SPILLWAY_LOG" >&2
-    fail "Spillway did not program $RUN/state.yaml within $WITHIN_S s; its log is $SPILLWAY_LOG"
+    if pid_of spillway >/dev/null; then
+      fail "Spillway did not program $RUN/state.yaml within $WITHIN_S s; see $SPILLWAY_LOG"
+    fi
+    fail "Spillway ended with exit code $(<"$RUN/exit/spillway"); see $SPILLWAY_LOG"
   fi
 }
 

@@ -213,3 +213,7 @@ impl Programmed {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

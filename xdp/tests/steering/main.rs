@@ -1,0 +1,264 @@
+//! The steering program, frame by frame: a valid frame, and one mutation per case. Needs root.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
+
+mod frames;
+mod lifecycle;
+mod rig;
+
+use std::net::Ipv4Addr;
+
+use frames::*;
+use rig::*;
+use spillway_xdp::steering::{SteerOutcome, SteerTables, Unclassified, Verdict};
+
+use SteerOutcome::*;
+
+const BOTH: &[u8] = &[0, 1];
+const STRANGER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+/// The worker that owns a port, by the formula that the engine has too.
+fn owner(port: u16) -> u8 {
+    ((port.wrapping_mul(0x9e37) >> 8) % 256 % u16::from(WORKERS)) as u8
+}
+
+/// Runs every case and says which ones fail.
+fn check(rig: &Rig, cases: Vec<(&str, Vec<u8>, SteerOutcome)>) {
+    let mut wrong = Vec::new();
+    for (what, frame, expected) in cases {
+        let run = rig.run(&frame);
+        let as_it_should = match expected.verdict() {
+            Verdict::Pass => run.action == XDP_PASS && run.bytes == frame,
+            Verdict::Steer => run.action == XDP_REDIRECT,
+            Verdict::Drop => run.action == XDP_DROP,
+        };
+        if run.outcome != expected || !as_it_should {
+            wrong.push(format!("{what}: {:?}, action {}", run.outcome, run.action));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_selected_pods_frame_is_stripped_and_labelled() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    // Outer ECN "congestion experienced".
+    let frame = with(valid(), OUTER_IP + 1, &[3]);
+    let run = rig.run(&frame);
+    assert_eq!((run.action, run.outcome), (XDP_REDIRECT, SteerTunnel));
+    let mut header = vec![1 | 3 << 6];
+    header.extend(VNI);
+    header.extend(PEER.octets());
+    header.extend(INNER_SOURCE_MAC);
+    assert_eq!(run.bytes[..14], header);
+    assert_eq!(run.bytes[14..], frame[INNER_IP..]);
+}
+
+#[test]
+fn a_reply_gets_room_in_front_and_a_label() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    let frame = tcp((REMOTE, 443), (OWN, 40_001));
+    let run = rig.run(&frame);
+    assert_eq!((run.action, run.outcome), (XDP_REDIRECT, SteerReply));
+    assert_eq!(run.bytes.len(), frame.len() + 50);
+    assert_eq!(run.bytes[..14], [2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(run.bytes[50..], frame);
+}
+
+#[test]
+fn tunnel_frames_that_are_not_ours_pass_untouched() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    let pod = (POD, 40_001);
+    let inner = tcp(pod, (REMOTE, 443));
+    check(
+        &rig,
+        vec![
+            ("wrong port", with(valid(), OUTER_IP + 22, &[0x12, 0xb5]), PassHost),
+            ("not our address", tunnel_from(PEER, STRANGER, &inner), PassOther),
+            ("foreign pod", tunnel(&tcp((STRANGER, 1), (REMOTE, 443))), PassTunnelOther),
+            ("inner IPv6", with(valid(), INNER_ETH + 12, &[0x86, 0xdd]), PassTunnelOther),
+            ("inner ARP", with(valid(), INNER_ETH + 12, &[8, 6]), PassTunnelOther),
+            ("excluded", tunnel(&tcp(pod, (EXCLUDED, 443))), PassNotCovered),
+            ("not covered", tunnel(&tcp(pod, (STRANGER, 443))), PassNotCovered),
+            (
+                "unknown peer, foreign pod",
+                { tunnel_from(STRANGER, TUNNEL, &tcp((STRANGER, 1), (REMOTE, 443))) },
+                PassTunnelOther,
+            ),
+            ("a later outer fragment", with(valid(), OUTER_IP + 6, &[0, 10]), PassHost),
+        ],
+    );
+}
+
+#[test]
+fn what_could_leak_is_dropped_by_name() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    let inner = tcp((POD, 40_001), (REMOTE, 443));
+    let twice = tagged(tagged(valid(), 0), 0);
+    check(
+        &rig,
+        vec![
+            ("unknown peer", tunnel_from(STRANGER, TUNNEL, &inner), DropUnknownPeer),
+            ("peer of another", tunnel_from(PEER, OTHER_TUNNEL, &inner), DropUnknownPeer),
+            ("no I flag", with(valid(), VXLAN, &[0]), DropNoVni),
+            ("first outer fragment", with(valid(), OUTER_IP + 6, &[0x20, 0]), DropOuterFragment),
+            ("outer options", with_options(valid(), OUTER_IP), DropOuterOptions),
+            ("outer VLAN", tagged(valid(), 0), DropOuterVlan),
+            ("two outer VLANs", twice, DropOuterVlan),
+            ("inner VLAN", tagged(valid(), INNER_ETH), DropInnerVlan),
+            ("inner version 5", with(valid(), INNER_IP, &[0x55]), DropInnerTruncated),
+        ],
+    );
+}
+
+#[test]
+fn what_a_selected_pod_sends_is_never_left_to_the_kernel() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    let quoted = tcp((REMOTE, 443), (POD, 40_001));
+    check(
+        &rig,
+        vec![
+            ("UDP", tunnel(&udp((POD, 5), (REMOTE, 53), b"?")), SteerTunnel),
+            ("ping", tunnel(&echo(POD, REMOTE, 7, false)), SteerTunnel),
+            ("echo reply", tunnel(&echo(POD, REMOTE, 7, true)), SteerTunnel),
+            ("GRE", tunnel(&ip(POD, REMOTE, 47, b"gre")), SteerTunnel),
+            ("nothing behind IPv4", tunnel(&ip(POD, REMOTE, 6, b"")), SteerTunnel),
+            ("first fragment", with(valid(), INNER_IP + 6, &[0x20, 0]), SteerTunnel),
+            ("later fragment", with(valid(), INNER_IP + 6, &[0, 10]), SteerTunnel),
+            ("options", with_options(valid(), INNER_IP), SteerTunnel),
+            ("ICMP error", tunnel(&icmp_error(POD, REMOTE, &quoted)), SteerTunnel),
+        ],
+    );
+}
+
+#[test]
+fn a_frame_that_is_cut_off_anywhere_does_not_leak() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    let frame = valid();
+    for length in 14..frame.len() {
+        let run = rig.run(&frame[..length]);
+        let expected = match length {
+            // Too short to be anybody's: the kernel drops it.
+            14..34 => (XDP_PASS, PassOther),
+            // Without a whole UDP port it is a packet to the host, cut off.
+            34..38 => (XDP_PASS, PassHost),
+            38..84 => (XDP_DROP, DropInnerTruncated),
+            _ => (XDP_REDIRECT, SteerTunnel),
+        };
+        assert_eq!((run.action, run.outcome), expected, "{length} bytes");
+    }
+    let frame = tcp((REMOTE, 443), (OWN, 40_001));
+    for length in 14..frame.len() {
+        let run = rig.run(&frame[..length]);
+        let expected = match length {
+            14..34 => PassOther,
+            34..38 => PassHost,
+            _ => SteerReply,
+        };
+        assert_eq!(run.outcome, expected, "{length} bytes");
+    }
+}
+
+#[test]
+fn replies_are_ours_by_address_and_port() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    let sent = |address, port| tcp((address, port), (REMOTE, 443));
+    let ping = |address, id| echo(address, REMOTE, id, false);
+    check(
+        &rig,
+        vec![
+            ("own, first port", tcp((REMOTE, 443), (OWN, 1024)), SteerReply),
+            ("own, low port", tcp((REMOTE, 443), (OWN, 1023)), PassHost),
+            ("shared, in range", udp((REMOTE, 53), (TUNNEL, 16_384), b"!"), SteerReply),
+            ("shared, last", udp((REMOTE, 53), (TUNNEL, 29_999), b"!"), SteerReply),
+            ("shared, below", udp((REMOTE, 53), (TUNNEL, 16_383), b"!"), PassHost),
+            ("shared, above", udp((REMOTE, 53), (TUNNEL, 30_000), b"!"), PassHost),
+            ("echo reply", echo(REMOTE, OWN, 2000, true), SteerReply),
+            ("echo reply, host's id", echo(REMOTE, TUNNEL, 2000, true), PassHost),
+            ("echo request", echo(REMOTE, OWN, 2000, false), PassHost),
+            ("error on ours", icmp_error(STRANGER, OWN, &sent(OWN, 40_001)), SteerReply),
+            ("error on our ping", icmp_error(STRANGER, OWN, &ping(OWN, 2000)), SteerReply),
+            ("error on the host's", icmp_error(STRANGER, TUNNEL, &sent(TUNNEL, 40_001)), PassHost),
+            ("error on another's", icmp_error(STRANGER, OWN, &sent(STRANGER, 40_001)), PassHost),
+            ("own, fragment", with(tcp((REMOTE, 1), (OWN, 2000)), 20, &[0, 10]), SteerReply),
+            ("shared, fragment", with(tcp((REMOTE, 1), (TUNNEL, 20_000)), 20, &[0, 10]), PassHost),
+            ("own, GRE", ip(REMOTE, OWN, 47, b"gre"), SteerReply),
+            ("shared, GRE", ip(REMOTE, TUNNEL, 47, b"gre"), PassHost),
+            ("options", with_options(tcp((REMOTE, 443), (OWN, 40_001)), OUTER_IP), SteerReply),
+            ("VLAN", tagged(tcp((REMOTE, 443), (OWN, 40_001)), 0), PassOther),
+            ("another address", tcp((REMOTE, 443), (STRANGER, 40_001)), PassOther),
+            ("IPv6", with(tcp((REMOTE, 443), (OWN, 40_001)), 12, &[0x86, 0xdd]), PassOther),
+        ],
+    );
+}
+
+#[test]
+fn both_directions_have_the_same_owner() {
+    let (zero, one) = (Rig::new(Unclassified::Drop, &[0]), Rig::new(Unclassified::Drop, &[1]));
+    let mut seen = [0; WORKERS as usize];
+    for port in (1024..=u16::MAX).step_by(997) {
+        let pinged = echo(REMOTE, POD, port, true);
+        let sent = tcp((OWN, port), (REMOTE, 443));
+        let frames = [
+            (tunnel(&tcp((POD, port), (REMOTE, 443))), SteerTunnel),
+            (tunnel(&echo(POD, REMOTE, port, false)), SteerTunnel),
+            (tunnel(&icmp_error(POD, REMOTE, &tcp((REMOTE, 443), (POD, port)))), SteerTunnel),
+            (tunnel(&icmp_error(POD, REMOTE, &pinged)), SteerTunnel),
+            (tcp((REMOTE, 443), (OWN, port)), SteerReply),
+            (echo(REMOTE, OWN, port, true), SteerReply),
+            (icmp_error(STRANGER, OWN, &sent), SteerReply),
+        ];
+        for (frame, steered) in frames {
+            for (worker, rig) in [(0, &zero), (1, &one)] {
+                let expected = if owner(port) == worker { steered } else { DropNoSocket };
+                assert_eq!(rig.run(&frame).outcome, expected, "port {port}, worker {worker}");
+            }
+        }
+        seen[usize::from(owner(port))] += 1;
+    }
+    assert!(seen.iter().all(|count| *count > 20), "{seen:?}");
+}
+
+#[test]
+fn the_operator_may_let_unclassified_frames_pass() {
+    let rig = Rig::new(Unclassified::Pass, BOTH);
+    check(
+        &rig,
+        vec![
+            ("outer options", with_options(valid(), OUTER_IP), PassUnclassified),
+            ("inner VLAN", tagged(valid(), INNER_ETH), PassUnclassified),
+            (
+                "unknown peer",
+                { tunnel_from(STRANGER, TUNNEL, &tcp((POD, 40_001), (REMOTE, 443))) },
+                DropUnknownPeer,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn without_a_socket_what_is_ours_is_dropped_and_the_rest_passes() {
+    let rig = Rig::new(Unclassified::Drop, &[]);
+    check(
+        &rig,
+        vec![
+            ("tunnel", valid(), DropNoSocket),
+            ("reply", tcp((REMOTE, 443), (OWN, 40_001)), DropNoSocket),
+            ("foreign pod", tunnel(&tcp((STRANGER, 1), (REMOTE, 443))), PassTunnelOther),
+        ],
+    );
+}
+
+#[test]
+fn tables_change_while_the_program_runs() {
+    let mut rig = Rig::new(Unclassified::Drop, BOTH);
+    let mut changed = tables();
+    changed.sets = vec![vec![("198.51.100.0/24".parse().unwrap(), true)]];
+    rig.steering.apply(&changed).unwrap();
+    assert_eq!(rig.run(&valid()).outcome, PassNotCovered);
+    let other = tunnel(&tcp((POD, 40_001), (STRANGER, 443)));
+    assert_eq!(rig.run(&other).outcome, SteerTunnel);
+    rig.steering.apply(&SteerTables::default()).unwrap();
+    assert_eq!(rig.run(&other).outcome, PassOther);
+    rig.steering.apply(&tables()).unwrap();
+    assert_eq!(rig.run(&valid()).outcome, SteerTunnel);
+}

@@ -1,0 +1,148 @@
+//! A loaded steering program with real sockets, run on single frames by `BPF_PROG_TEST_RUN`.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use libbpf_rs::libbpf_sys;
+use spillway_testing::{Namespace, require_root, veth_pair};
+use spillway_xdp::device::{self, DeviceConfig, DevicesConfig, SocketFd};
+use spillway_xdp::steering::{
+    EgressPorts, SteerOutcome, SteerTables, SteeredDevice, Steering, SteeringConfig, Unclassified,
+    XdpMode,
+};
+
+pub(crate) const TUNNEL: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 128);
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(192, 168, 211, 128);
+pub(crate) const OTHER_TUNNEL: Ipv4Addr = Ipv4Addr::new(169, 254, 44, 2);
+pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 40);
+pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(crate) const EXCLUDED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
+pub(crate) const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 129);
+pub(crate) const WORKERS: u8 = 2;
+
+/// The values of `enum xdp_action` that steering returns.
+pub(crate) const XDP_DROP: u32 = 1;
+pub(crate) const XDP_PASS: u32 = 2;
+pub(crate) const XDP_REDIRECT: u32 = 4;
+
+pub(crate) fn tables() -> SteerTables {
+    let set = vec![("203.0.113.0/24".parse().unwrap(), true), (EXCLUDED.into(), false)];
+    let own = EgressPorts { first: 1024, last: 65535, own: true };
+    let shared = EgressPorts { first: 16_384, last: 29_999, own: false };
+    SteerTables {
+        tunnels: [TUNNEL, OTHER_TUNNEL].into(),
+        peers: [(PEER, TUNNEL)].into(),
+        pods: [(POD, 0)].into(),
+        sets: vec![set],
+        egress: [(OWN, own), (TUNNEL, shared)].into(),
+    }
+}
+
+/// The program, and what keeps its sockets alive.
+pub(crate) struct Rig {
+    pub(crate) steering: Steering,
+    pub(crate) place: Place,
+    _lanes: Vec<device::Lane>,
+}
+
+/// Where a program can be attached, and the sockets there.
+pub(crate) struct Place {
+    pub(crate) device: SteeredDevice,
+    pub(crate) sockets: Vec<SocketFd>,
+    pub(crate) namespace: Namespace,
+    _peer: Namespace,
+}
+
+/// What became of one frame.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) action: u32,
+    pub(crate) outcome: SteerOutcome,
+    pub(crate) bytes: Vec<u8>,
+}
+
+pub(crate) fn config(unclassified: Unclassified, pins: &str) -> SteeringConfig {
+    SteeringConfig {
+        tunnel_port: 8472,
+        workers: WORKERS,
+        owners: std::array::from_fn(|class| (class % usize::from(WORKERS)) as u8),
+        unclassified,
+        pin_directory: pins.into(),
+    }
+}
+
+impl Rig {
+    /// A program whose map has the sockets of these workers only.
+    pub(crate) fn new(unclassified: Unclassified, workers: &[u8]) -> Self {
+        require_root();
+        static RIGS: AtomicU32 = AtomicU32::new(0);
+        let rig = RIGS.fetch_add(1, Ordering::Relaxed);
+        let namespace = Namespace::new(&format!("steer{rig}"));
+        let peer = Namespace::new(&format!("peer{rig}"));
+        veth_pair(&namespace, "eth0", &peer, "eth0", 1);
+        let (steering, device, sockets, lanes) = namespace.enter(|| {
+            let info = device::probe("eth0").unwrap();
+            let devices = DevicesConfig {
+                workers: WORKERS,
+                frame_size: 2048,
+                umem_frames: 0,
+                devices: vec![DeviceConfig::new("eth0")],
+            };
+            let (lanes, sockets) = device::open(&devices, std::slice::from_ref(&info)).unwrap();
+            let device = SteeredDevice {
+                name: info.name,
+                ifindex: info.ifindex,
+                queues: info.queues,
+                mode: XdpMode::Native,
+            };
+            let config = config(unclassified, "/nonexistent");
+            let mut steering = Steering::load(&config, std::slice::from_ref(&device)).unwrap();
+            for socket in sockets.iter().filter(|socket| workers.contains(&socket.worker)) {
+                let fd = socket.fd.as_fd();
+                steering.register_socket(0, socket.queue, socket.worker, fd).unwrap();
+            }
+            steering.apply(&tables()).unwrap();
+            (steering, device, sockets, lanes)
+        });
+        let place = Place { device, sockets, namespace, _peer: peer };
+        Self { steering, place, _lanes: lanes }
+    }
+
+    /// Runs the program on a frame. Exactly one outcome must be counted, with the frame's bytes.
+    pub(crate) fn run(&self, frame: &[u8]) -> Run {
+        let before = self.steering.outcomes().unwrap()[0];
+        let (action, bytes) = test_run(&self.steering, frame);
+        let after = self.steering.outcomes().unwrap()[0];
+        let mut counted = SteerOutcome::ALL.iter().zip(before.iter().zip(&after)).filter_map(
+            |(outcome, (before, after))| {
+                let packets = after.packets - before.packets;
+                (packets > 0).then_some((*outcome, packets, after.bytes - before.bytes))
+            },
+        );
+        let (outcome, packets, counted_bytes) = counted.next().expect("an outcome is counted");
+        assert_eq!((packets, counted_bytes), (1, frame.len() as u64), "{outcome:?}");
+        assert_eq!(counted.next(), None, "two outcomes of one frame");
+        Run { action, outcome, bytes }
+    }
+}
+
+#[allow(unsafe_code, reason = "libbpf-rs cannot give a program's descriptor a test run")]
+fn test_run(steering: &Steering, frame: &[u8]) -> (u32, Vec<u8>) {
+    let mut out = vec![0; 4096];
+    let mut options = libbpf_sys::bpf_test_run_opts {
+        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: u32::try_from(frame.len()).unwrap(),
+        data_out: out.as_mut_ptr().cast(),
+        data_size_out: u32::try_from(out.len()).unwrap(),
+        repeat: 1,
+        ..Default::default()
+    };
+    let program = steering.program(0).expect("one device").as_raw_fd();
+    // SAFETY: both buffers outlive the call and `options` says their lengths and its own.
+    let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(program, &raw mut options) };
+    assert_eq!(result, 0, "the test run fails for {} bytes", frame.len());
+    out.truncate(options.data_size_out as usize);
+    (options.retval, out)
+}
