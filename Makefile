@@ -8,7 +8,7 @@ SHELL := /bin/bash
 
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
 # Cargo builds as the user and runs each test as root.
-TEST_RUNNER := $(if $(AS_ROOT),--config 'target."cfg(all())".runner = ["sudo", "-E"]',)
+TEST_RUNNER := $(if $(AS_ROOT),--config 'target."cfg(all())".runner = "sudo -E"')
 CARGO_DENY := target/tools/bin/cargo-deny
 CARGO_DENY_VERSION := 0.20.2
 
