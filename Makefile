@@ -26,7 +26,7 @@ build: packages ## Build the release binary, target/release/spillway.
 
 .PHONY: demo
 demo: build ## Build, start the lab, tell the story in it, clean up.
-	$(AS_ROOT) vagrant/scenario.sh
+	$(AS_ROOT) env QUEUES=2 WORKERS=2 vagrant/scenario.sh
 
 .PHONY: test
 test: packages ## Run every test, those that need root too.

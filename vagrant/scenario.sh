@@ -250,6 +250,10 @@ real_traffic() {
   check "app1-c, on the gateway, too" download app1-c 104857600
   check "200 connections open at once all succeed" \
     equal "200 $EGRESS" on app1-a python3 "$here/services/http_many.py" "$SERVER" 8000 200
+  check "1,000 UDP flows that speak 5 times each are all answered" \
+    equal "5000 $EGRESS" on app1-a python3 "$here/services/udp_many.py" "$SERVER" 8001 1000 5
+  check "both directions met at their owner: no packet at a wrong worker, none without its flow" \
+    lacks "wrong-worker|no-flow" ask drops
   check "ping -s 1400 is answered" pings app1-a "$SERVER" -s 1400
   path=$(trace) || true
   check "traceroute -n -U shows the router beyond the gateway" \
