@@ -1,0 +1,262 @@
+//! The real binary between real kernels: a node that sends VXLAN, the gateway, and the outside.
+//! Needs root.
+//!
+//! ```text
+//!   one-armed:  node ── router ── gateway            two-armed:  node ── gateway ── outside
+//!                         │
+//!                      outside
+//! ```
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use spillway_api::Client;
+use spillway_testing::{
+    Namespace, Process, checksum_offload_off, require_root, veth_pair, wait_until,
+};
+
+const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 2);
+const EGRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 3);
+const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+const SERVER_PORT: u16 = 7;
+const FLOWS: u16 = 1000;
+const ROUNDS: u16 = 4;
+const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+/// Few enough frames at a time for every socket buffer on the way.
+const WINDOW: u16 = 50;
+
+/// The namespaces of one topology, and the router in the gateway's.
+struct Rig {
+    node: Namespace,
+    outside: Namespace,
+    _router: Option<Namespace>,
+    _gateway: Namespace,
+    _spillway: Process,
+    directory: PathBuf,
+}
+
+impl Rig {
+    fn new(name: &str, two_armed: bool) -> Self {
+        require_root();
+        let namespace = |host: &str| Namespace::new(&format!("{name}-{host}"));
+        let (node, gateway, outside) = (namespace("n"), namespace("g"), namespace("o"));
+        let middle = (!two_armed).then(|| namespace("r"));
+        let hub = middle.as_ref().unwrap_or(&gateway);
+        veth_pair(&node, "eth0", hub, "node", 2);
+        veth_pair(&outside, "eth0", hub, "out", 2);
+        if let Some(router) = &middle {
+            veth_pair(&gateway, "uplink", router, "gw", 2);
+            address(router, "192.168.2.1/24", "gw");
+            address(&gateway, "192.168.2.2/24", "uplink");
+            gateway.run(["ip", "route", "add", "default", "via", "192.168.2.1"]);
+            router.sysctl("net/ipv4/ip_forward", "1");
+            checksum_offload_off(router, "gw");
+        } else {
+            address(&gateway, "192.168.2.2/32", "out");
+        }
+        address(&gateway, "192.168.2.3/32", if two_armed { "out" } else { "uplink" });
+        address(hub, "192.168.1.1/24", "node");
+        address(hub, "203.0.113.1/24", "out");
+        address(&node, "192.168.1.2/24", "eth0");
+        address(&outside, "203.0.113.10/24", "eth0");
+        node.run(["ip", "route", "add", "default", "via", "192.168.1.1"]);
+        outside.run(["ip", "route", "add", "default", "via", "203.0.113.1"]);
+        checksum_offload_off(&node, "eth0");
+        checksum_offload_off(&outside, "eth0");
+
+        let devices: &[&str] = if two_armed { &["node", "out"] } else { &["uplink"] };
+        let directory = std::env::temp_dir().join(format!("spwt-{}-{name}", std::process::id()));
+        let spillway = start(&gateway, &directory, devices);
+        Self { node, outside, _router: middle, _gateway: gateway, _spillway: spillway, directory }
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&self.directory.join("spillway.sock")).unwrap()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn address(namespace: &Namespace, address: &str, device: &str) {
+    namespace.run(["ip", "address", "add", address, "dev", device]);
+}
+
+/// Starts the router with two workers and waits until it has programmed its document.
+fn start(gateway: &Namespace, directory: &PathBuf, devices: &[&str]) -> Process {
+    std::fs::create_dir_all(directory).unwrap();
+    let mut config = format!("workers: 2\nruntime_dir: {}\ndevices:\n", directory.display());
+    for device in devices {
+        writeln!(config, "  - {{name: {device}, queues: 2}}").unwrap();
+    }
+    let pods: Vec<String> = (0..4).map(|flow| pod(flow).to_string()).collect();
+    let state = format!(
+        "generation: 1
+tunnels: [{{address: {GATEWAY}, peers: [{{address: {NODE}}}]}}]
+egress_addresses: [{{address: {EGRESS}, kind: own}}]
+policies:
+  - name: all
+    egress_address: {EGRESS}
+    destinations: [203.0.113.0/24]
+    pods: [{}]
+",
+        pods.join(", ")
+    );
+    let (config_path, state_path) = (directory.join("config.yaml"), directory.join("state.yaml"));
+    std::fs::write(&config_path, config).unwrap();
+    std::fs::write(&state_path, state).unwrap();
+    let mut spillway = gateway.spawn([
+        env!("CARGO_BIN_EXE_spillway").as_ref(),
+        "run".as_ref(),
+        "--config".as_ref(),
+        config_path.as_os_str(),
+        "--state".as_ref(),
+        state_path.as_os_str(),
+    ]);
+    let socket = directory.join("spillway.sock");
+    wait_until("the document is programmed", Duration::from_secs(15), || {
+        assert!(spillway.is_running(), "spillway has ended: see what it printed above");
+        let status = Client::connect(&socket).and_then(|mut client| client.status());
+        status.is_ok_and(|status| status.generation == Some(1))
+    });
+    spillway
+}
+
+/// Four pods share the flows.
+fn pod(flow: u16) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 1, 40 + (flow % 4) as u8)
+}
+
+/// Ports of all classes, different for flows of one pod, the same for some of different pods.
+fn port(flow: u16) -> u16 {
+    2000 + flow / 8 * 61
+}
+
+/// Flows that share pod and port go to different ports of the server.
+fn server_port(flow: u16) -> u16 {
+    SERVER_PORT + flow / 4 % 2
+}
+
+/// What a node's kernel would send for a pod: VXLAN, without the outer headers.
+fn frame(flow: u16, round: u16) -> Vec<u8> {
+    let mut frame = vec![8, 0, 0, 0, 0, 0x9c, 0x40, 0];
+    let payload = [flow.to_be_bytes(), round.to_be_bytes()].concat();
+    PacketBuilder::ethernet2(POD_MAC, [2, 0, 0, 0, 0, 1])
+        .ipv4(pod(flow).octets(), SERVER.octets(), 63)
+        .udp(port(flow), server_port(flow))
+        .write(&mut frame, &payload)
+        .unwrap();
+    frame
+}
+
+/// Checks that a VXLAN datagram is an answer to some flow; returns which flow and round.
+fn answered(datagram: &[u8]) -> (u16, u16) {
+    assert_eq!(datagram[..8], [8, 0, 0, 0, 0, 0, 2, 0], "VNI 2");
+    assert_eq!(datagram[8..14], POD_MAC, "to the pod's node's device");
+    let packet = SlicedPacket::from_ethernet(&datagram[8..]).unwrap();
+    let Some(TransportSlice::Udp(udp)) = &packet.transport else { panic!("not UDP") };
+    let ip = packet.net.as_ref().unwrap().ipv4_ref().unwrap().header();
+    let [a, b, c, d] = udp.payload().try_into().expect("the payload comes back");
+    let (flow, round) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+    assert_eq!((ip.source_addr(), udp.source_port()), (SERVER, server_port(flow)));
+    assert_eq!((ip.destination_addr(), udp.destination_port()), (pod(flow), port(flow)));
+    assert_eq!(ip.header_checksum(), ip.to_header().calc_header_checksum());
+    let sum = udp.to_header().calc_checksum_ipv4(&ip.to_header(), udp.payload()).unwrap();
+    assert_eq!(udp.checksum(), sum, "the checksum that the pod's kernel will check");
+    (flow, round)
+}
+
+/// Answers every datagram; whoever asks must be the egress address.
+fn serve(socket: &UdpSocket, count: u16) {
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    for _ in 0..count {
+        let mut payload = [0; 64];
+        let (length, from) = socket.recv_from(&mut payload).expect("every packet arrives");
+        assert_eq!(from.ip(), EGRESS, "seen outside");
+        socket.send_to(&payload[..length], from).unwrap();
+    }
+}
+
+/// Sends every flow's packets, each round through another outer port, so that they come to another
+/// queue of the gateway, and takes the answers.
+fn ask(node: &Namespace) {
+    node.enter(|| {
+        let answers = UdpSocket::bind((NODE, 8472)).unwrap();
+        answers.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let outer: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind((NODE, 0)).unwrap()).collect();
+        for round in 0..ROUNDS {
+            for first in (0..FLOWS).step_by(usize::from(WINDOW)) {
+                let flows = first..first + WINDOW;
+                for flow in flows.clone() {
+                    let from = &outer[usize::from(flow + round) % outer.len()];
+                    from.send_to(&frame(flow, round), (GATEWAY, 8472)).unwrap();
+                }
+                let mut seen: Vec<(u16, u16)> = flows
+                    .clone()
+                    .map(|_| {
+                        let mut datagram = [0; 2048];
+                        let (length, from) = answers.recv_from(&mut datagram).expect("an answer");
+                        assert_eq!(from.ip(), GATEWAY);
+                        answered(&datagram[..length])
+                    })
+                    .collect();
+                seen.sort_unstable();
+                assert_eq!(seen, flows.map(|flow| (flow, round)).collect::<Vec<_>>());
+            }
+        }
+    });
+}
+
+/// A thousand flows there and back, then what the router says of them.
+fn converse(rig: &Rig) {
+    // A socket stays in the namespace that it was made in.
+    let servers = rig.outside.enter(|| {
+        [SERVER_PORT, SERVER_PORT + 1].map(|port| UdpSocket::bind((SERVER, port)).unwrap())
+    });
+    std::thread::scope(|scope| {
+        for server in &servers {
+            scope.spawn(move || serve(server, FLOWS / 2 * ROUNDS));
+        }
+        ask(&rig.node);
+    });
+    let packets = u64::from(FLOWS) * u64::from(ROUNDS);
+    let drops = rig.client().drops().unwrap();
+    let dropped: Vec<_> = drops.engine.iter().filter(|drop| drop.packets > 0).collect();
+    assert!(dropped.is_empty(), "{dropped:?}");
+    let outcome = |name: &str| -> u64 {
+        let outcomes = drops.steering.iter().filter(|outcome| outcome.outcome == name);
+        outcomes.map(|outcome| outcome.packets).sum()
+    };
+    assert_eq!((outcome("steer-tunnel"), outcome("steer-reply")), (packets, packets));
+
+    let status = rig.client().status().unwrap();
+    let flows: Vec<u64> = status.workers.iter().map(|worker| worker.flows).collect();
+    assert_eq!(flows.iter().sum::<u64>(), u64::from(FLOWS));
+    assert!(flows.iter().all(|flows| *flows > u64::from(FLOWS) / 4), "{flows:?}");
+    let transmitted: u64 = status.workers.iter().map(|worker| worker.transmitted).sum();
+    assert_eq!(transmitted, 2 * packets);
+    wait_until("every frame is accounted for", Duration::from_secs(5), || {
+        let frames = rig.client().status().unwrap().frames;
+        frames.transmitting == 0
+            && frames.held == 0
+            && frames.free + frames.receiving == frames.total
+    });
+}
+
+#[test]
+fn both_directions_of_a_thousand_flows_meet_at_their_owner_one_armed() {
+    converse(&Rig::new("one", false));
+}
+
+#[test]
+fn both_directions_of_a_thousand_flows_meet_at_their_owner_two_armed() {
+    converse(&Rig::new("two", true));
+}
