@@ -8,6 +8,8 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
 
+mod mutated;
+
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
@@ -35,8 +37,8 @@ struct Rig {
     node: Namespace,
     outside: Namespace,
     _router: Option<Namespace>,
-    _gateway: Namespace,
-    _spillway: Process,
+    gateway: Namespace,
+    spillway: Process,
     directory: PathBuf,
 }
 
@@ -72,7 +74,7 @@ impl Rig {
         let devices: &[&str] = if two_armed { &["node", "out"] } else { &["uplink"] };
         let directory = std::env::temp_dir().join(format!("spwt-{}-{name}", std::process::id()));
         let spillway = start(&gateway, &directory, devices);
-        Self { node, outside, _router: middle, _gateway: gateway, _spillway: spillway, directory }
+        Self { node, outside, _router: middle, gateway, spillway, directory }
     }
 
     fn client(&self) -> Client {
@@ -97,7 +99,8 @@ fn start(gateway: &Namespace, directory: &PathBuf, devices: &[&str]) -> Process 
     for device in devices {
         writeln!(config, "  - {{name: {device}, queues: 2}}").unwrap();
     }
-    let pods: Vec<String> = (0..4).map(|flow| pod(flow).to_string()).collect();
+    let pods = (0..4).map(pod).chain([mutated::POD]);
+    let pods: Vec<String> = pods.map(|pod| pod.to_string()).collect();
     let state = format!(
         "generation: 1
 tunnels: [{{address: {GATEWAY}, peers: [{{address: {NODE}}}]}}]
@@ -137,12 +140,12 @@ fn pod(flow: u16) -> Ipv4Addr {
 
 /// Ports of all classes, different for flows of one pod, the same for some of different pods.
 fn port(flow: u16) -> u16 {
-    2000 + flow / 8 * 61
+    (flow / 8).wrapping_mul(61).wrapping_add(2000)
 }
 
 /// Flows that share pod and port go to different ports of the server.
 fn server_port(flow: u16) -> u16 {
-    SERVER_PORT + flow / 4 % 2
+    SERVER_PORT + (flow / 4) % 2
 }
 
 /// What a node's kernel would send for a pod: VXLAN, without the outer headers.
@@ -157,21 +160,21 @@ fn frame(flow: u16, round: u16) -> Vec<u8> {
     frame
 }
 
-/// Checks that a VXLAN datagram is an answer to some flow; returns which flow and round.
-fn answered(datagram: &[u8]) -> (u16, u16) {
-    assert_eq!(datagram[..8], [8, 0, 0, 0, 0, 0, 2, 0], "VNI 2");
-    assert_eq!(datagram[8..14], POD_MAC, "to the pod's node's device");
-    let packet = SlicedPacket::from_ethernet(&datagram[8..]).unwrap();
-    let Some(TransportSlice::Udp(udp)) = &packet.transport else { panic!("not UDP") };
-    let ip = packet.net.as_ref().unwrap().ipv4_ref().unwrap().header();
-    let [a, b, c, d] = udp.payload().try_into().expect("the payload comes back");
+/// Which flow and round a VXLAN datagram answers; `None` when anything about it is wrong.
+fn answered(datagram: &[u8]) -> Option<(u16, u16)> {
+    // VNI 2, to the device of the pod's node.
+    let labelled =
+        datagram.get(..8)? == [8, 0, 0, 0, 0, 0, 2, 0] && datagram.get(8..14)? == POD_MAC;
+    let packet = SlicedPacket::from_ethernet(&datagram[8..]).ok()?;
+    let Some(TransportSlice::Udp(udp)) = &packet.transport else { return None };
+    let ip = packet.net.as_ref()?.ipv4_ref()?.header();
+    let [a, b, c, d] = udp.payload().try_into().ok()?;
     let (flow, round) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-    assert_eq!((ip.source_addr(), udp.source_port()), (SERVER, server_port(flow)));
-    assert_eq!((ip.destination_addr(), udp.destination_port()), (pod(flow), port(flow)));
-    assert_eq!(ip.header_checksum(), ip.to_header().calc_header_checksum());
-    let sum = udp.to_header().calc_checksum_ipv4(&ip.to_header(), udp.payload()).unwrap();
-    assert_eq!(udp.checksum(), sum, "the checksum that the pod's kernel will check");
-    (flow, round)
+    let from = (ip.source_addr(), udp.source_port()) == (SERVER, server_port(flow));
+    let to = (ip.destination_addr(), udp.destination_port()) == (pod(flow), port(flow));
+    let header = ip.header_checksum() == ip.to_header().calc_header_checksum();
+    let sum = udp.to_header().calc_checksum_ipv4(&ip.to_header(), udp.payload()).ok()?;
+    (labelled && from && to && header && udp.checksum() == sum).then_some((flow, round))
 }
 
 /// Answers every datagram; whoever asks must be the egress address.
@@ -205,7 +208,7 @@ fn ask(node: &Namespace) {
                         let mut datagram = [0; 2048];
                         let (length, from) = answers.recv_from(&mut datagram).expect("an answer");
                         assert_eq!(from.ip(), GATEWAY);
-                        answered(&datagram[..length])
+                        answered(&datagram[..length]).expect("it is right in every byte")
                     })
                     .collect();
                 seen.sort_unstable();
@@ -259,4 +262,27 @@ fn both_directions_of_a_thousand_flows_meet_at_their_owner_one_armed() {
 #[test]
 fn both_directions_of_a_thousand_flows_meet_at_their_owner_two_armed() {
     converse(&Rig::new("two", true));
+}
+
+#[test]
+fn a_second_instance_on_the_device_is_refused() {
+    let rig = Rig::new("second", true);
+    let config = rig.directory.join("second.yaml");
+    let socket = rig.directory.join("second.sock");
+    let text = format!(
+        "{{devices: [{{name: out}}], runtime_dir: {}, socket: {}}}",
+        rig.directory.display(),
+        socket.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let output = std::process::Command::new("ip")
+        .args(["netns", "exec", rig.gateway.name(), env!("CARGO_BIN_EXE_spillway"), "run"])
+        .arg("--config")
+        .arg(&config)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let first = format!("out is driven by another spillway, process {}", rig.spillway.id());
+    assert!(said.contains(&first), "{said}");
 }

@@ -1,0 +1,216 @@
+//! Mutated valid frames from the node and from the outside, while real traffic goes on: nothing
+//! stops, nothing leaks, nothing grows.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use etherparse::PacketBuilder;
+use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
+
+use crate::{EGRESS, GATEWAY, NODE, POD_MAC, Rig, SERVER, SERVER_PORT, answered, frame};
+
+/// The pod whose frames are mutated: real traffic is that of others.
+pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 44);
+
+/// How long it goes on.
+const DURATION: Duration = Duration::from_secs(60);
+
+/// How much more memory the router may have at the end than after a warm-up, in KiB.
+const GROWTH_KIB_MAX: u64 = 4096;
+
+/// Frames between two pauses of the mutators: real traffic shall find room in every buffer.
+const BURST: u32 = 16;
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A small generator of numbers with a fixed seed (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit as u64) as usize
+    }
+
+    /// Changes up to four bytes from `first` on, and now and then cuts the end off.
+    fn mutate(&mut self, packet: &mut Vec<u8>, first: usize) {
+        for _ in 0..=self.below(4) {
+            let at = first + self.below(packet.len() - first);
+            packet[at] = self.below(256) as u8;
+        }
+        if self.below(8) == 0 {
+            packet.truncate(first + self.below(packet.len() - first));
+        }
+    }
+}
+
+/// What the pod sends, as the payload of the tunnel's UDP: VXLAN and the inner frame.
+fn pod_frame(random: &mut Random) -> Vec<u8> {
+    let mut frame = vec![8, 0, 0, 0, 0, 0x9c, 0x40, 0];
+    let builder = PacketBuilder::ethernet2(POD_MAC, [2, 0, 0, 0, 0, 1]).ipv4(
+        POD.octets(),
+        SERVER.octets(),
+        63,
+    );
+    let (source, port) = (1024 + random.below(4096) as u16, 9 + random.below(64) as u16);
+    match random.below(4) {
+        0 => builder.tcp(source, port, 1, 64_000).syn().write(&mut frame, &[]),
+        1 => builder.icmpv4_echo_request(source, 1).write(&mut frame, b"ping"),
+        2 => {
+            let quoted = packet((SERVER, port), (POD, source));
+            let error = [vec![3, 4, 0, 0, 0, 0, 5, 0x78], quoted].concat();
+            builder.write(&mut frame, etherparse::IpNumber::ICMP, &error)
+        }
+        _ => builder.udp(source, port).write(&mut frame, b"payload"),
+    }
+    .unwrap();
+    frame
+}
+
+/// An IPv4 packet with UDP.
+fn packet(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(source.0.octets(), destination.0.octets(), 63)
+        .udp(source.1, destination.1)
+        .write(&mut packet, b"payload")
+        .unwrap();
+    packet
+}
+
+/// What the outside sends to the egress address: answers, and errors about packets.
+fn reply_packet(random: &mut Random) -> Vec<u8> {
+    let (leased, port) = (1024 + random.below(4096) as u16, 9 + random.below(64) as u16);
+    if random.below(2) == 0 {
+        return packet((SERVER, port), (EGRESS, leased));
+    }
+    let quoted = packet((EGRESS, leased), (SERVER, port));
+    let error = [vec![11, 0, 0, 0, 0, 0, 0, 0], quoted].concat();
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(SERVER.octets(), EGRESS.octets(), 63)
+        .write(&mut packet, etherparse::IpNumber::ICMP, &error)
+        .unwrap();
+    packet
+}
+
+/// A socket that sends IPv4 packets as they are given, but for length, checksum and identifier.
+fn raw_socket() -> OwnedFd {
+    socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW)).unwrap()
+}
+
+/// Ends the other threads however this one ends.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Calls `send` in bursts until `stop`, and counts. The kernel refuses some: that is no matter.
+fn flood(stop: &AtomicBool, sent: &AtomicU64, mut send: impl FnMut()) {
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..BURST {
+            send();
+            sent.fetch_add(1, Ordering::Relaxed);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Asks through one flow and waits for its answer; answers to mutants are none.
+fn ask(outer: &UdpSocket, answers: &UdpSocket, flow: u16, round: u16) {
+    for _ in 0..3 {
+        outer.send_to(&frame(flow, round), (GATEWAY, 8472)).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < deadline {
+            let mut datagram = [0; 2048];
+            let Ok((length, _)) = answers.recv_from(&mut datagram) else { break };
+            if answered(&datagram[..length]) == Some((flow, round)) {
+                return;
+            }
+        }
+    }
+    panic!("flow {flow} gets no answer in round {round}");
+}
+
+/// The memory of a process, in KiB.
+fn resident_kib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Floods from both sides and real traffic through a few flows, for `duration`.
+fn go_on(rig: &Rig, duration: Duration) -> u64 {
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (node_socket, outer, answers) = rig.node.enter(|| {
+        let answers = UdpSocket::bind((NODE, 8472)).unwrap();
+        answers.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        (UdpSocket::bind((NODE, 0)).unwrap(), UdpSocket::bind((NODE, 0)).unwrap(), answers)
+    });
+    let (outside_socket, server) = rig.outside.enter(|| {
+        let server = UdpSocket::bind((SERVER, SERVER_PORT)).unwrap();
+        server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        (raw_socket(), server)
+    });
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        scope.spawn(|| {
+            let mut random = Random(0x5eed);
+            flood(&stop, &sent, || {
+                let mut frame = pod_frame(&mut random);
+                // The VXLAN header too: what steering cannot classify it must drop.
+                random.mutate(&mut frame, 0);
+                let _ = node_socket.send_to(&frame, (GATEWAY, 8472));
+            });
+        });
+        scope.spawn(|| {
+            let mut random = Random(0xfeed);
+            let to = SocketAddrV4::new(EGRESS, 0);
+            flood(&stop, &sent, || {
+                let mut packet = reply_packet(&mut random);
+                // Behind the version and the addresses, which the kernel needs to send it.
+                random.mutate(&mut packet, 20);
+                let _ = sendto(&outside_socket, &packet, SendFlags::empty(), &to);
+            });
+        });
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let mut payload = [0; 2048];
+                let Ok((length, from)) = server.recv_from(&mut payload) else { continue };
+                assert_eq!(from.ip(), EGRESS, "seen outside");
+                let _ = server.send_to(&payload[..length], from);
+            }
+        });
+        let (end, mut round) = (Instant::now() + duration, 0);
+        // The flows whose server port is the first.
+        while Instant::now() < end {
+            for flow in [0, 1, 2, 3, 8, 9, 10, 11] {
+                ask(&outer, &answers, flow, round);
+            }
+            round = u16::wrapping_add(round, 1);
+        }
+    });
+    sent.into_inner()
+}
+
+#[test]
+fn mutated_frames_from_both_sides_do_no_harm() {
+    let mut rig = Rig::new("mutated", true);
+    go_on(&rig, Duration::from_secs(2));
+    let before = resident_kib(rig.spillway.id());
+    let sent = go_on(&rig, DURATION);
+    assert!(rig.spillway.is_running());
+    let after = resident_kib(rig.spillway.id());
+    assert!(after <= before + GROWTH_KIB_MAX, "{before} KiB have become {after} KiB");
+
+    // The mutants did reach the engine and steering, and died there by many names.
+    let drops = rig.client().drops().unwrap();
+    let engine: Vec<_> = drops.engine.iter().filter(|drop| drop.packets > 0).collect();
+    assert!(engine.len() >= 8, "only {engine:?} of {sent} mutants");
+    let wrong_worker = engine.iter().find(|drop| drop.reason == "wrong-worker");
+    assert!(wrong_worker.is_none(), "{wrong_worker:?}");
+}
