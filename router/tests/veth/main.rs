@@ -8,11 +8,12 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
 
+mod millions;
 mod mutated;
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
@@ -20,6 +21,7 @@ use spillway_api::Client;
 use spillway_testing::{
     Namespace, Process, checksum_offload_off, require_root, veth_pair, wait_until,
 };
+use tempfile::TempDir;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 2);
@@ -39,11 +41,15 @@ struct Rig {
     _router: Option<Namespace>,
     gateway: Namespace,
     spillway: Process,
-    directory: PathBuf,
+    directory: TempDir,
 }
 
 impl Rig {
     fn new(name: &str, two_armed: bool) -> Self {
+        Self::in_mode("native", name, two_armed)
+    }
+
+    fn in_mode(mode: &str, name: &str, two_armed: bool) -> Self {
         require_root();
         let namespace = |host: &str| Namespace::new(&format!("{name}-{host}"));
         let (node, gateway, outside) = (namespace("n"), namespace("g"), namespace("o"));
@@ -72,19 +78,16 @@ impl Rig {
         checksum_offload_off(&outside, "eth0");
 
         let devices: &[&str] = if two_armed { &["node", "out"] } else { &["uplink"] };
-        let directory = std::env::temp_dir().join(format!("spwt-{}-{name}", std::process::id()));
-        let spillway = start(&gateway, &directory, devices);
+        for device in devices.iter().filter(|_| mode == "generic") {
+            gateway.run(["ethtool", "-K", device, "gro", "on"]);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let spillway = start(&gateway, directory.path(), devices, mode);
         Self { node, outside, _router: middle, gateway, spillway, directory }
     }
 
     fn client(&self) -> Client {
-        Client::connect(&self.directory.join("spillway.sock")).unwrap()
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
+        Client::connect(&self.directory.path().join("spillway.sock")).unwrap()
     }
 }
 
@@ -93,11 +96,10 @@ fn address(namespace: &Namespace, address: &str, device: &str) {
 }
 
 /// Starts the router with two workers and waits until it has programmed its document.
-fn start(gateway: &Namespace, directory: &PathBuf, devices: &[&str]) -> Process {
-    std::fs::create_dir_all(directory).unwrap();
+fn start(gateway: &Namespace, directory: &Path, devices: &[&str], mode: &str) -> Process {
     let mut config = format!("workers: 2\nruntime_dir: {}\ndevices:\n", directory.display());
     for device in devices {
-        writeln!(config, "  - {{name: {device}, queues: 2}}").unwrap();
+        writeln!(config, "  - {{name: {device}, queues: 2, mode: {mode}}}").unwrap();
     }
     let pods = (0..4).map(pod).chain([mutated::POD]);
     let pods: Vec<String> = pods.map(|pod| pod.to_string()).collect();
@@ -230,7 +232,12 @@ fn converse(rig: &Rig) {
         }
         ask(&rig.node);
     });
-    let packets = u64::from(FLOWS) * u64::from(ROUNDS);
+    assert_all_forwarded(rig, u64::from(FLOWS) * u64::from(ROUNDS), u64::from(FLOWS));
+}
+
+/// Checks that so many packets passed each way through so many flows, and that every frame is
+/// where it should be.
+fn assert_all_forwarded(rig: &Rig, packets: u64, flows: u64) {
     let drops = rig.client().drops().unwrap();
     let dropped: Vec<_> = drops.engine.iter().filter(|drop| drop.packets > 0).collect();
     assert!(dropped.is_empty(), "{dropped:?}");
@@ -241,9 +248,9 @@ fn converse(rig: &Rig) {
     assert_eq!((outcome("steer-tunnel"), outcome("steer-reply")), (packets, packets));
 
     let status = rig.client().status().unwrap();
-    let flows: Vec<u64> = status.workers.iter().map(|worker| worker.flows).collect();
-    assert_eq!(flows.iter().sum::<u64>(), u64::from(FLOWS));
-    assert!(flows.iter().all(|flows| *flows > u64::from(FLOWS) / 4), "{flows:?}");
+    let of_workers: Vec<u64> = status.workers.iter().map(|worker| worker.flows).collect();
+    assert_eq!(of_workers.iter().sum::<u64>(), flows);
+    assert!(of_workers.iter().all(|of_one| *of_one > flows / 4), "{of_workers:?}");
     let transmitted: u64 = status.workers.iter().map(|worker| worker.transmitted).sum();
     assert_eq!(transmitted, 2 * packets);
     wait_until("every frame is accounted for", Duration::from_secs(5), || {
@@ -265,13 +272,28 @@ fn both_directions_of_a_thousand_flows_meet_at_their_owner_two_armed() {
 }
 
 #[test]
+fn generic_mode_forwards_too_without_merged_segments() {
+    let rig = Rig::in_mode("generic", "generic", true);
+    converse(&rig);
+    for device in ["node", "out"] {
+        let link = rig.gateway.run(["ip", "link", "show", "dev", device]);
+        assert!(link.contains("xdpgeneric"), "{link}");
+        let features = rig.gateway.run(["ethtool", "-k", device]);
+        assert!(features.contains("generic-receive-offload: off"), "{features}");
+    }
+    let modes: Vec<String> =
+        rig.client().status().unwrap().devices.into_iter().map(|device| device.xdp_mode).collect();
+    assert_eq!(modes, ["generic", "generic"]);
+}
+
+#[test]
 fn a_second_instance_on_the_device_is_refused() {
     let rig = Rig::new("second", true);
-    let config = rig.directory.join("second.yaml");
-    let socket = rig.directory.join("second.sock");
+    let config = rig.directory.path().join("second.yaml");
+    let socket = rig.directory.path().join("second.sock");
     let text = format!(
         "{{devices: [{{name: out}}], runtime_dir: {}, socket: {}}}",
-        rig.directory.display(),
+        rig.directory.path().display(),
         socket.display()
     );
     std::fs::write(&config, text).unwrap();

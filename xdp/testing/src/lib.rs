@@ -1,16 +1,18 @@
-//! Network namespaces, veth pairs and processes for tests that need root.
+//! Network namespaces, veth pairs, processes and BPF programs for tests that need root.
 //!
 //! Everything a test makes here carries its process id in its name and is removed when it is
 //! dropped. A test that cannot run fails and says why: none is skipped silently. Failures panic, as
 //! tests do.
 #![forbid(unsafe_code)]
 
+mod bpf;
 mod namespace;
 mod process;
 mod veth;
 
 use std::time::{Duration, Instant};
 
+pub use bpf::compile_bpf;
 pub use namespace::Namespace;
 pub use process::Process;
 pub use veth::{checksum_offload_off, veth_pair};

@@ -1,12 +1,11 @@
 //! Two namespaces joined by veth pairs, with opened devices and a redirecting program on each side.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapCore, MapFlags, ObjectBuilder};
-use spillway_testing::{Namespace, veth_pair};
+use spillway_testing::{Namespace, compile_bpf, veth_pair};
 use spillway_xdp::device::{
     Accounting, DeviceConfig, DeviceError, DevicesConfig, Frame, Lane, LaneStatistics,
     ReceivedBurst, SocketFd, SocketStatistics, open, probe,
@@ -102,20 +101,11 @@ fn redirect(ifindex: u32, sockets: &[(u32, RawFd)]) -> OwnedFd {
     link.as_fd().try_clone_to_owned().unwrap()
 }
 
-/// Compiles redirect.bpf.c, once per test process; returns the object file's bytes.
+/// redirect.bpf.c, compiled once per test process.
 fn compiled() -> &'static [u8] {
     static OBJECT: OnceLock<Vec<u8>> = OnceLock::new();
-    OBJECT.get_or_init(|| {
-        let output = Command::new("clang")
-            .args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-c"])
-            .arg(format!("-I/usr/include/{}-linux-gnu", std::env::consts::ARCH))
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/device/redirect.bpf.c"))
-            .args(["-o", "-"])
-            .output()
-            .expect("clang is installed: run `make test`");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        output.stdout
-    })
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/device/redirect.bpf.c");
+    OBJECT.get_or_init(|| compile_bpf(source.as_ref()))
 }
 
 /// Two namespaces, near and far, joined by `pairs` veth pairs named eth0, eth1, … on both ends.
