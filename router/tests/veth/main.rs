@@ -8,6 +8,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
 
+mod live;
 mod millions;
 mod mutated;
 
@@ -21,6 +22,7 @@ use spillway_api::Client;
 use spillway_testing::{
     Namespace, Process, checksum_offload_off, require_root, veth_pair, wait_until,
 };
+use spillway_xdp::device::probe;
 use tempfile::TempDir;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
@@ -31,6 +33,7 @@ const SERVER_PORT: u16 = 7;
 const FLOWS: u16 = 1000;
 const ROUNDS: u16 = 4;
 const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const OUTER_UDP_CHECKSUM: std::ops::Range<usize> = 40..42;
 /// Few enough frames at a time for every socket buffer on the way.
 const WINDOW: u16 = 50;
 
@@ -159,6 +162,20 @@ fn frame(flow: u16, round: u16) -> Vec<u8> {
         .udp(port(flow), server_port(flow))
         .write(&mut frame, &payload)
         .unwrap();
+    frame
+}
+
+/// A whole frame from the node to a two-armed gateway, around what is in its UDP.
+fn on_the_wire(rig: &Rig, datagram: &[u8]) -> Vec<u8> {
+    let mac = |namespace: &Namespace, device| namespace.enter(|| probe(device)).unwrap().mac;
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(mac(&rig.node, "eth0"), mac(&rig.gateway, "node"))
+        .ipv4(NODE.octets(), GATEWAY.octets(), 64)
+        .udp(40_000, 8472)
+        .write(&mut frame, datagram)
+        .unwrap();
+    // As a node's kernel does.
+    frame[OUTER_UDP_CHECKSUM].fill(0);
     frame
 }
 

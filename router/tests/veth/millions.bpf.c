@@ -16,7 +16,6 @@
 #define VXLAN_PORT 8472
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
-static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)BPF_FUNC_redirect;
 
 /* What the packet says of itself. Each word comes with its complement: no checksum changes. */
 struct label {
@@ -40,12 +39,9 @@ struct tunnelled {
 } __attribute__((packed));
 
 struct traffic {
-	/* Set by millions.rs. */
-	__u64 questions; /* how many there shall be */
-	__u64 ifindex; /* where `start` sends */
-	/* Read by it. */
-	__u64 next; /* the next question's sequence number */
-	__u64 reflected, right, right_sequences, wrong;
+	__u64 questions; /* how many there shall be; set by millions.rs */
+	__u64 next; /* the next one's sequence number */
+	__u64 reflected, right, right_sequences, wrong; /* read by it */
 	struct tunnelled question; /* but for its label and ports; set by it */
 };
 
@@ -97,9 +93,7 @@ int start(struct xdp_md *context)
 	struct tunnelled *first = packet(context, sizeof(*first));
 	struct traffic *traffic = shared();
 
-	if (!first || !traffic || !question(first, traffic))
-		return XDP_ABORTED;
-	return bpf_redirect(traffic->ifindex, 0);
+	return first && traffic && question(first, traffic) ? XDP_TX : XDP_ABORTED;
 }
 
 SEC("xdp")

@@ -6,13 +6,11 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use libbpf_rs::{
-    MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder, ProgramInput, ProgramMut,
-};
-use spillway_testing::{compile_bpf, wait_until};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object};
+use spillway_testing::wait_until;
 use spillway_xdp::device::probe;
 
-use crate::{GATEWAY, NODE, POD_MAC, Rig, SERVER, SERVER_PORT, assert_all_forwarded, pod};
+use crate::{POD_MAC, Rig, SERVER, SERVER_PORT, assert_all_forwarded, live, on_the_wire, pod};
 
 /// Packets that a pod sends; each is answered.
 const QUESTIONS: u64 = 5_000_000;
@@ -22,11 +20,6 @@ const FLOWS: u64 = 8192;
 
 /// Packets under way at a time: less than a veth's queue (256), so that none is lost there.
 const WINDOW: u32 = 192;
-
-const OUTER_UDP_CHECKSUM: std::ops::Range<usize> = 40..42;
-
-/// From linux/bpf.h: what a test run's program returns is done with the frame.
-const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 
 /// What `struct traffic` in millions.bpf.c counts.
 #[derive(Debug)]
@@ -41,14 +34,14 @@ impl Traffic {
     fn read(map: &MapHandle) -> Self {
         let value = map.lookup(&[0; 4], MapFlags::ANY).unwrap().unwrap();
         let words = value.chunks(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap()));
-        let mut counts = words.skip(3);
+        let mut counts = words.skip(2);
         let mut next = || counts.next().unwrap();
         Self { reflected: next(), right: next(), right_sequences: next(), wrong: next() }
     }
 
     /// Nothing is sent yet.
-    fn write(map: &MapHandle, ifindex: u32, question: &[u8]) {
-        let numbers = [QUESTIONS, ifindex.into(), 0, 0, 0, 0, 0];
+    fn write(map: &MapHandle, question: &[u8]) {
+        let numbers = [QUESTIONS, 0, 0, 0, 0, 0];
         let mut value: Vec<u8> = numbers.into_iter().flat_map(u64::to_ne_bytes).collect();
         value.extend(question);
         value.resize(map.value_size() as usize, 0);
@@ -66,36 +59,25 @@ struct Side {
 impl Side {
     /// In the calling thread's namespace.
     fn new(attached: &str) -> Self {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/veth/millions.bpf.c");
-        let object = compile_bpf(source.as_ref());
-        let object = ObjectBuilder::default().open_memory(&object).unwrap().load().unwrap();
+        let object = live::load("millions.bpf.c");
         let map = object.maps().find(|map| map.name() == "traffic").unwrap();
         let traffic = MapHandle::try_from(&map).unwrap();
-        let link = program(&object, attached).attach_xdp(probe("eth0").unwrap().ifindex as i32);
+        let link =
+            live::program(&object, attached).attach_xdp(probe("eth0").unwrap().ifindex as i32);
         let link = link.unwrap().as_fd().try_clone_to_owned().unwrap();
         Self { object, traffic, link }
     }
 
     /// Sends the first questions: one, and when all neighbours are known, the others.
     fn start(&self, question: &[u8]) {
+        let start = live::program(&self.object, "start");
         for count in [1, WINDOW - 1] {
-            let input = ProgramInput {
-                data_in: Some(question),
-                flags: BPF_F_TEST_XDP_LIVE_FRAMES,
-                repeat: count,
-                ..Default::default()
-            };
-            let sent = program(&self.object, "start").test_run(input);
-            sent.expect("the kernel runs XDP programs on live frames (5.18)");
+            live::send(&start, question, count);
             wait_until("the first answer", Duration::from_secs(10), || {
                 Traffic::read(&self.traffic).right > 0
             });
         }
     }
-}
-
-fn program<'a>(object: &'a Object, name: &str) -> ProgramMut<'a> {
-    object.progs_mut().find(|program| program.name() == name).unwrap()
 }
 
 /// Waits for the last answer, as long as answers come.
@@ -119,7 +101,7 @@ fn last_answer(rig: &Rig, map: &MapHandle) -> Traffic {
 
 /// The first question: what a node's kernel sends for a pod. Pod's port, label, and their
 /// complements add up to nothing, so that one UDP checksum is right for all questions.
-fn question(source: [u8; 6], destination: [u8; 6]) -> Vec<u8> {
+fn question(rig: &Rig) -> Vec<u8> {
     let label = [0, 0, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
     let mut inner = vec![8, 0, 0, 0, 0, 0x9c, 0x40, 0];
     PacketBuilder::ethernet2(POD_MAC, [2, 0, 0, 0, 0, 1])
@@ -127,29 +109,20 @@ fn question(source: [u8; 6], destination: [u8; 6]) -> Vec<u8> {
         .udp(0, SERVER_PORT)
         .write(&mut inner, &label)
         .unwrap();
-    let mut question = Vec::new();
-    PacketBuilder::ethernet2(source, destination)
-        .ipv4(NODE.octets(), GATEWAY.octets(), 64)
-        .udp(0, 8472)
-        .write(&mut question, &inner)
-        .unwrap();
-    question[OUTER_UDP_CHECKSUM].fill(0);
-    question
+    on_the_wire(rig, &inner)
 }
 
 #[test]
 fn ten_million_packets_pass_and_every_frame_is_accounted_for() {
     let rig = Rig::new("million", true);
-    let gateway = rig.gateway.enter(|| probe("node")).unwrap().mac;
     let server = rig.outside.enter(|| {
         let side = Side::new("reflect");
         (side.traffic, side.link)
     });
+    let question = question(&rig);
     let (asked, _link) = rig.node.enter(|| {
         let side = Side::new("ask");
-        let own = probe("eth0").unwrap();
-        let question = question(own.mac, gateway);
-        Traffic::write(&side.traffic, own.ifindex, &question);
+        Traffic::write(&side.traffic, &question);
         side.start(&question);
         (side.traffic, side.link)
     });

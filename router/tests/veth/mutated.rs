@@ -1,5 +1,8 @@
 //! Mutated valid frames from the node and from the outside, while real traffic goes on: nothing
 //! stops, nothing leaks, nothing grows.
+//!
+//! Sockets send most mutants: VXLAN and what is in it, and all behind an IPv4 header. A BPF program
+//! sends, more slowly, those whose Ethernet, outer IPv4 and UDP headers are changed.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -9,7 +12,12 @@ use std::time::{Duration, Instant};
 use etherparse::PacketBuilder;
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
 
-use crate::{EGRESS, GATEWAY, NODE, POD_MAC, Rig, SERVER, SERVER_PORT, answered, frame};
+use spillway_testing::Namespace;
+use spillway_xdp::device::probe;
+
+use crate::{
+    EGRESS, GATEWAY, NODE, POD_MAC, Rig, SERVER, SERVER_PORT, answered, frame, live, on_the_wire,
+};
 
 /// The pod whose frames are mutated: real traffic is that of others.
 pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 44);
@@ -23,6 +31,9 @@ const GROWTH_KIB_MAX: u64 = 4096;
 /// Frames between two pauses of the mutators: real traffic shall find room in every buffer.
 const BURST: u32 = 16;
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// Mutants of one frame that differ in the outer headers only.
+const COPIES: u32 = 64;
 
 /// A small generator of numbers with a fixed seed (xorshift).
 struct Random(u64);
@@ -120,6 +131,23 @@ fn flood(stop: &AtomicBool, sent: &AtomicU64, mut send: impl FnMut()) {
     }
 }
 
+/// Sends copies of the frames that `make` gives, each changed in its first headers, until `stop`.
+fn flood_outer(
+    namespace: &Namespace,
+    stop: &AtomicBool,
+    sent: &AtomicU64,
+    mut make: impl FnMut() -> Vec<u8> + Send,
+) {
+    namespace.enter(|| {
+        let object = live::load("mutate.bpf.c");
+        let mutate = live::program(&object, "mutate");
+        while !stop.load(Ordering::Relaxed) {
+            live::send(&mutate, &make(), COPIES);
+            sent.fetch_add(COPIES.into(), Ordering::Relaxed);
+        }
+    });
+}
+
 /// Asks through one flow and waits for its answer; answers to mutants are none.
 fn ask(outer: &UdpSocket, answers: &UdpSocket, flow: u16, round: u16) {
     for _ in 0..3 {
@@ -178,6 +206,19 @@ fn go_on(rig: &Rig, duration: Duration) -> u64 {
             });
         });
         scope.spawn(|| {
+            let mut random = Random(0x0dd);
+            let make = || on_the_wire(rig, &pod_frame(&mut random));
+            flood_outer(&rig.node, &stop, &sent, make);
+        });
+        scope.spawn(|| {
+            let mut random = Random(0xbad);
+            let to = rig.gateway.enter(|| probe("out")).unwrap().mac;
+            let from = rig.outside.enter(|| probe("eth0")).unwrap().mac;
+            let ethernet = [&to[..], &from, &[8, 0]].concat();
+            let make = || [ethernet.clone(), reply_packet(&mut random)].concat();
+            flood_outer(&rig.outside, &stop, &sent, make);
+        });
+        scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 let mut payload = [0; 2048];
                 let Ok((length, from)) = server.recv_from(&mut payload) else { continue };
@@ -211,6 +252,11 @@ fn mutated_frames_from_both_sides_do_no_harm() {
     let drops = rig.client().drops().unwrap();
     let engine: Vec<_> = drops.engine.iter().filter(|drop| drop.packets > 0).collect();
     assert!(engine.len() >= 8, "only {engine:?} of {sent} mutants");
+    let steering = drops.steering.iter().filter(|outcome| outcome.packets > 0);
+    let steering: Vec<_> = steering.map(|outcome| outcome.outcome.as_str()).collect();
+    for outer in ["drop-unknown-peer", "drop-outer-fragment", "drop-no-vni", "pass-host"] {
+        assert!(steering.contains(&outer), "no {outer} among {steering:?}");
+    }
     let wrong_worker = engine.iter().find(|drop| drop.reason == "wrong-worker");
     assert!(wrong_worker.is_none(), "{wrong_worker:?}");
 }
