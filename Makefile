@@ -9,6 +9,8 @@ SHELL := /bin/bash
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
 # Cargo builds as the user and runs each test as root.
 TEST_RUNNER := $(if $(AS_ROOT),--config 'target."cfg(all())".runner = "sudo -E"')
+# Where etcd, kube-apiserver and kubectl are, or shall be put, for tests of the control plane.
+export KUBEBUILDER_ASSETS ?= $(CURDIR)/target/kubernetes
 CARGO_DENY := target/tools/bin/cargo-deny
 CARGO_DENY_VERSION := 0.20.2
 
@@ -29,8 +31,12 @@ demo: build ## Build, start the lab, tell the story in it, clean up.
 	$(AS_ROOT) env QUEUES=2 WORKERS=2 vagrant/scenario.sh
 
 .PHONY: test
-test: packages ## Run every test, those that need root too.
+test: packages kubernetes ## Run every test, those that need root too.
 	cargo $(TEST_RUNNER) test --workspace --locked
+
+.PHONY: kubernetes
+kubernetes: packages # Fetch or build a Kubernetes API server for tests, once.
+	control/testing/kubernetes.sh "$(KUBEBUILDER_ASSETS)"
 
 .PHONY: lab-up
 lab-up: build ## Start the lab with Spillway on its gateway.
@@ -44,7 +50,7 @@ lab-down: ## Remove the lab.
 lint: packages $(CARGO_DENY) ## Check format, Clippy, shell scripts, licences, advisories.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck vagrant/*.sh .ci/run
+	shellcheck vagrant/*.sh control/testing/*.sh .ci/run
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(MAKE) --no-print-directory advisories
 

@@ -1,0 +1,260 @@
+//! What is known of the cluster, kept ready for planning: which policy selects which pods. Pure:
+//! objects come in, in any order; the same objects always give the same answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::labels::{Key, Selector};
+use crate::policy::{Fault, Policy};
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// Namespace and name of a pod.
+pub type PodKey = (String, String);
+
+/// What a pod's selection depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its unique identifier.
+    pub uid: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// The name of its service account.
+    pub service_account: String,
+    /// The node it runs on; empty before it is scheduled.
+    pub node: String,
+    /// Its own address: `None` before it has one, after it has ended, and when it is the host's.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// What is known of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its first internal IPv4 address.
+    pub address: Option<Ipv4Addr>,
+    /// The ranges that its pods' addresses are from.
+    pub pod_ranges: Vec<Ipv4Net>,
+    /// Whether the cluster takes it for ready.
+    pub ready: bool,
+}
+
+/// A policy object, understood or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyObject {
+    /// Its unique identifier.
+    pub uid: String,
+    /// Grows with every change of its spec.
+    pub generation: i64,
+    /// What it says, or why it is refused.
+    pub policy: Result<Policy, Vec<Fault>>,
+}
+
+/// A change of one kind's objects.
+#[derive(Clone, Debug)]
+pub enum Change<K, V> {
+    /// All there are: others are gone.
+    All(Vec<(K, V)>),
+    /// One is there, new or changed.
+    Set(K, V),
+    /// One is gone.
+    Gone(K),
+}
+
+/// The cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    policies: BTreeMap<String, PolicyObject>,
+    pods: BTreeMap<PodKey, Pod>,
+    namespaces: BTreeMap<String, Labels>,
+    nodes: BTreeMap<String, Node>,
+    /// Unique identifiers of Cilium's endpoints, by which Cilium chooses among gateways.
+    endpoints: BTreeMap<PodKey, String>,
+    /// The pods with an address that each policy selects; none of a refused policy.
+    selected: BTreeMap<String, BTreeSet<PodKey>>,
+}
+
+impl Cluster {
+    /// Takes a change of policies, by name.
+    pub fn change_policies(&mut self, change: Change<String, PolicyObject>) {
+        for name in apply(&mut self.policies, change) {
+            self.select_policy(&name);
+        }
+    }
+
+    /// Takes a change of pods.
+    pub fn change_pods(&mut self, change: Change<PodKey, Pod>) {
+        for key in apply(&mut self.pods, change) {
+            self.select_pod(&key);
+        }
+    }
+
+    /// Takes a change of namespaces: their labels, by name.
+    pub fn change_namespaces(&mut self, change: Change<String, Labels>) {
+        for name in apply(&mut self.namespaces, change) {
+            let from = (name.clone(), String::new());
+            let pods = self.pods.range(from..).take_while(|((namespace, _), _)| *namespace == name);
+            let keys: Vec<PodKey> = pods.map(|(key, _)| key.clone()).collect();
+            for key in keys {
+                self.select_pod(&key);
+            }
+        }
+    }
+
+    /// Takes a change of nodes, by name.
+    pub fn change_nodes(&mut self, change: Change<String, Node>) {
+        let before: BTreeMap<String, Labels> =
+            self.nodes.iter().map(|(name, node)| (name.clone(), node.labels.clone())).collect();
+        let changed = apply(&mut self.nodes, change);
+        let relabelled =
+            |name: &String| self.nodes.get(name).map(|n| &n.labels) != before.get(name);
+        if !changed.iter().any(relabelled) {
+            return;
+        }
+        let by_node = |object: &PolicyObject| {
+            object.policy.as_ref().is_ok_and(|policy| !policy.nodes.is_empty())
+        };
+        let policies = self.policies.iter().filter(|(_, object)| by_node(object));
+        let names: Vec<String> = policies.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.select_policy(&name);
+        }
+    }
+
+    /// Takes a change of Cilium's endpoints: their unique identifiers, by the pod's name.
+    pub fn change_endpoints(&mut self, change: Change<PodKey, String>) {
+        apply(&mut self.endpoints, change);
+    }
+
+    /// All policies in the order of their names.
+    pub fn policies(&self) -> impl Iterator<Item = (&str, &PolicyObject)> {
+        self.policies.iter().map(|(name, object)| (name.as_str(), object))
+    }
+
+    /// All nodes in the order of their names.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.nodes.iter().map(|(name, node)| (name.as_str(), node))
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// A pod.
+    #[must_use]
+    pub fn pod(&self, key: &PodKey) -> Option<&Pod> {
+        self.pods.get(key)
+    }
+
+    /// The pods with an address that a policy selects.
+    pub fn selected(&self, policy: &str) -> impl Iterator<Item = (&PodKey, &Pod, Ipv4Addr)> {
+        let keys = self.selected.get(policy).into_iter().flatten();
+        keys.filter_map(|key| {
+            let pod = self.pods.get(key)?;
+            Some((key, pod, pod.address?))
+        })
+    }
+
+    /// How many pods a policy selects.
+    #[must_use]
+    pub fn selected_count(&self, policy: &str) -> usize {
+        self.selected.get(policy).map_or(0, BTreeSet::len)
+    }
+
+    /// The names of the pods that a policy selects.
+    #[must_use]
+    pub fn selected_keys(&self, policy: &str) -> Option<&BTreeSet<PodKey>> {
+        self.selected.get(policy)
+    }
+
+    /// What Cilium chooses a pod's gateway by: its endpoint's identifier; without Cilium, its own.
+    #[must_use]
+    pub fn spread_key<'a>(&'a self, key: &PodKey, pod: &'a Pod) -> &'a str {
+        self.endpoints.get(key).unwrap_or(&pod.uid)
+    }
+
+    /// Whether the policy selects the pod, which may be without an address yet.
+    #[must_use]
+    pub fn selects(&self, policy: &Policy, (namespace, _): &PodKey, pod: &Pod) -> bool {
+        let labels = self.namespaces.get(namespace);
+        let value = |key: &Key| match key {
+            Key::Label(name) => pod.labels.get(name).map(String::as_str),
+            Key::NamespaceLabel(name) => labels?.get(name).map(String::as_str),
+            Key::Namespace => Some(namespace.as_str()),
+            Key::ServiceAccount => Some(pod.service_account.as_str()),
+        };
+        let node =
+            || self.nodes.get(&pod.node).map_or(const { &Labels::new() }, |node| &node.labels);
+        let selected = policy.selectors.iter().any(|rule| {
+            // A namespace that is not known yet has no labels to go by.
+            let known = labels.is_some() || rule.namespace == Selector::default();
+            known && rule.pod.matches(value) && rule.namespace.matches(value)
+        });
+        selected
+            && (policy.nodes.is_empty()
+                || policy.nodes.iter().any(|selector| selector.matches_labels(node())))
+    }
+
+    fn select_policy(&mut self, name: &str) {
+        let Some(policy) = self.policies.get(name).and_then(|object| object.policy.as_ref().ok())
+        else {
+            self.selected.remove(name);
+            return;
+        };
+        let with_address = self.pods.iter().filter(|(_, pod)| pod.address.is_some());
+        let selected = with_address.filter(|(key, pod)| self.selects(policy, key, pod));
+        let selected = selected.map(|(key, _)| key.clone()).collect();
+        self.selected.insert(name.to_owned(), selected);
+    }
+
+    fn select_pod(&mut self, key: &PodKey) {
+        let pod = self.pods.get(key).filter(|pod| pod.address.is_some());
+        let selects = |object: &PolicyObject| {
+            pod.zip(object.policy.as_ref().ok())
+                .is_some_and(|(pod, policy)| self.selects(policy, key, pod))
+        };
+        let answers: Vec<bool> = self.policies.values().map(selects).collect();
+        for (name, selected) in self.policies.keys().zip(answers) {
+            let Some(pods) = self.selected.get_mut(name) else { continue };
+            if selected {
+                if !pods.contains(key) {
+                    pods.insert(key.clone());
+                }
+            } else {
+                pods.remove(key);
+            }
+        }
+    }
+}
+
+/// Changes the objects of one kind; returns the keys of those that are different now.
+fn apply<K: Ord + Clone, V: PartialEq>(map: &mut BTreeMap<K, V>, change: Change<K, V>) -> Vec<K> {
+    match change {
+        Change::Set(key, value) => {
+            if map.get(&key) == Some(&value) {
+                return Vec::new();
+            }
+            map.insert(key.clone(), value);
+            vec![key]
+        }
+        Change::Gone(key) => map.remove(&key).map(|_| key).into_iter().collect(),
+        Change::All(objects) => {
+            let mut before = std::mem::take(map);
+            let mut changed = Vec::new();
+            for (key, value) in objects {
+                if before.remove(&key).as_ref() != Some(&value) {
+                    changed.push(key.clone());
+                }
+                map.insert(key, value);
+            }
+            changed.extend(before.into_keys());
+            changed
+        }
+    }
+}

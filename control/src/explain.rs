@@ -1,0 +1,119 @@
+//! Why a pod's traffic to a destination leaves as it does. Pure.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::Serialize;
+
+use crate::cluster::{Cluster, PodKey};
+use crate::gateway::{candidates, choose};
+use crate::policy::Policy;
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The policy that decides, if one does.
+    pub policy: Option<String>,
+    /// The destination of it that matches.
+    pub destination: Option<Ipv4Net>,
+    /// The gateway that Cilium sends the pod's traffic to.
+    pub gateway: Option<String>,
+    /// The address that the policy names for it; without one, the gateway's own choice.
+    pub egress_address: Option<Ipv4Addr>,
+    /// How this was found, step by step.
+    pub why: Vec<String>,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".into());
+        let policy = self.policy.clone();
+        let address = self.egress_address.map(|address| address.to_string());
+        writeln!(f, "policy:         {}", or_none(policy))?;
+        writeln!(f, "gateway:        {}", or_none(self.gateway.clone()))?;
+        let by_gateway = self.gateway.as_ref().map(|_| "chosen by the gateway".to_owned());
+        writeln!(f, "egress address: {}", or_none(address.or(by_gateway)))?;
+        self.why.iter().try_for_each(|step| writeln!(f, "  - {step}"))
+    }
+}
+
+/// Explains.
+#[must_use]
+pub fn explain(cluster: &Cluster, key: &PodKey, destination: Ipv4Addr) -> Explanation {
+    let mut found = Explanation::default();
+    let (namespace, name) = key;
+    let Some(pod) = cluster.pod(key) else {
+        found.why.push(format!("there is no pod {name} in namespace {namespace}"));
+        return found;
+    };
+    if pod.address.is_none() {
+        let why = "the pod has no IPv4 address of its own: it is not running, or on the host's \
+                   network. No policy applies";
+        found.why.push(why.into());
+        return found;
+    }
+    // Priority first, then the longest destination; of equals the first by name.
+    let mut best: Option<(i32, u8, Ipv4Net, &str, &Policy)> = None;
+    for (policy_name, object) in cluster.policies() {
+        let step = match &object.policy {
+            Err(faults) => {
+                let first = faults.first().map(ToString::to_string).unwrap_or_default();
+                format!("is refused: {first}")
+            }
+            Ok(policy) if !cluster.selects(policy, key, pod) => "does not select the pod".into(),
+            Ok(policy) => match longest(policy, destination) {
+                Err(why) => why,
+                Ok(prefix) => {
+                    let rank = (policy.priority, prefix.prefix_len());
+                    if best.is_none_or(|(priority, length, ..)| rank > (priority, length)) {
+                        best = Some((rank.0, rank.1, prefix, policy_name, policy));
+                    }
+                    format!("covers {destination} by {prefix}, priority {}", policy.priority)
+                }
+            },
+        };
+        found.why.push(format!("policy {policy_name} {step}"));
+    }
+    let Some((.., prefix, policy_name, policy)) = best else {
+        found.why.push("no policy applies: the traffic leaves with its node's address".into());
+        return found;
+    };
+    found
+        .why
+        .push(format!("{policy_name} decides: priority, then the longer prefix, then the name"));
+    found.policy = Some(policy_name.to_owned());
+    found.destination = Some(prefix);
+    let candidates = candidates(cluster, policy);
+    match choose(&candidates, cluster.spread_key(key, pod)) {
+        None => found.why.push("no node matches its egressGateway: the traffic is dropped".into()),
+        Some(candidate) => {
+            found.gateway = Some(candidate.node.to_owned());
+            found.egress_address = policy.gateways[candidate.entry].address;
+            found.why.push(format!(
+                "Cilium sends it to {} ({}), one of {} gateways",
+                candidate.node,
+                candidate.address,
+                candidates.len()
+            ));
+        }
+    }
+    found
+}
+
+/// The destination that covers an address, or why none does.
+fn longest(policy: &Policy, address: Ipv4Addr) -> Result<Ipv4Net, String> {
+    let longest = |prefixes: &[Ipv4Net]| {
+        let around = prefixes.iter().filter(|prefix| prefix.contains(&address));
+        around.max_by_key(|prefix| prefix.prefix_len()).copied()
+    };
+    match (longest(&policy.destinations), longest(&policy.exclusions)) {
+        (None, _) => Err(format!("selects the pod, but {address} is none of its destinations")),
+        (Some(destination), Some(excluded))
+            if excluded.prefix_len() >= destination.prefix_len() =>
+        {
+            Err(format!("selects the pod, but excludes {address} by {excluded}"))
+        }
+        (Some(destination), _) => Ok(destination),
+    }
+}

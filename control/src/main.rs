@@ -1,0 +1,165 @@
+//! `spillway-control`: the command line.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
+
+use std::io::{IsTerminal as _, Read as _};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+use ipnet::Ipv4Net;
+use kube::Client;
+use spillway_control::lint::{Linted, lint};
+use spillway_control::plan::Here;
+use spillway_control::{crds, explain, read, run};
+
+/// Drives Spillway from Kubernetes: CiliumEgressGatewayPolicy objects in, the router programmed.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch the cluster and program the router of this node.
+    Run {
+        /// The name of this node in Kubernetes.
+        #[arg(long, env = "NODE_NAME")]
+        node: String,
+        /// The router's socket.
+        #[arg(long, env = "SPILLWAY_SOCKET", default_value = spillway_api::SOCKET_DEFAULT)]
+        socket: PathBuf,
+        /// Ranges of the cluster beside those of its nodes and their pods: services, for instance.
+        /// Never translated. Several: with commas.
+        #[arg(long, env = "SPILLWAY_CLUSTER_RANGES", value_delimiter = ',')]
+        cluster_ranges: Vec<Ipv4Net>,
+        /// Egress addresses that Spillway has alone although they are the first of their interface.
+        #[arg(long, env = "SPILLWAY_OWN_ADDRESSES", value_delimiter = ',')]
+        own_addresses: Vec<Ipv4Addr>,
+    },
+    /// Check policies in files, without a cluster. `-` is the standard input.
+    Lint {
+        /// Files with policies; objects of other kinds in them are left out.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Print a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell with which address a pod reaches a destination, and why.
+    Explain {
+        /// The pod, as `namespace/name`.
+        pod: String,
+        /// Where it wants to go.
+        destination: Ipv4Addr,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the custom resource definitions.
+    Crds {
+        #[command(subcommand)]
+        command: Option<CrdsCommand>,
+    },
+}
+
+#[derive(Subcommand)]
+enum CrdsCommand {
+    /// Bring them to the cluster; Cilium's only where there is none.
+    Install,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match start(Arguments::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("spillway-control: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn start(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.command {
+        Command::Run { node, socket, cluster_ranges, own_addresses } => {
+            let filter = tracing_subscriber::EnvFilter::try_from_env("SPILLWAY_LOG");
+            // The client's own lines say less than ours, and say it for every attempt.
+            let filter = filter.unwrap_or_else(|_| "info,kube_client=off,kube_runtime=off".into());
+            let ansi = std::io::stderr().is_terminal();
+            let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
+            log.with_writer(std::io::stderr).init();
+            let own_addresses = own_addresses.into_iter().collect();
+            let here = Here { node, cluster_ranges, own_addresses, ..Here::default() };
+            run::run(connect().await?, socket, here).await?;
+        }
+        Command::Lint { files, json } => return lint_files(&files, json),
+        Command::Explain { pod, destination, json } => {
+            let Some((namespace, name)) = pod.split_once('/') else {
+                bail!("{pod:?} is no pod; expected namespace/name");
+            };
+            let cluster = read::read(connect().await?).await?;
+            let key = (namespace.to_owned(), name.to_owned());
+            let found = explain::explain(&cluster, &key, destination);
+            if json {
+                println!("{}", serde_json::to_string_pretty(&found)?);
+            } else {
+                print!("{found}");
+            }
+            return Ok(if found.policy.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Crds { command: None } => print!("{}---\n{}", crds::POLICY, crds::STATUS),
+        Command::Crds { command: Some(CrdsCommand::Install) } => {
+            for line in crds::install(connect().await?).await? {
+                println!("{line}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn connect() -> Result<Client> {
+    Client::try_default().await.context(
+        "no API server to talk to: in a pod its service account is used, elsewhere KUBECONFIG or \
+         ~/.kube/config",
+    )
+}
+
+/// 0 when every policy is good, 1 when one is refused.
+fn lint_files(files: &[PathBuf], json: bool) -> Result<ExitCode> {
+    let mut all: Vec<Linted> = Vec::new();
+    for file in files {
+        let name = file.display().to_string();
+        let text = if name == "-" {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+            text
+        } else {
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?
+        };
+        let found = lint(&name, &text).map_err(anyhow::Error::msg)?;
+        if found.is_empty() {
+            bail!("{name}: no CiliumEgressGatewayPolicy in it");
+        }
+        all.extend(found);
+    }
+    let refused = all.iter().filter(|one| !one.faults.is_empty()).count();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        for Linted { file, policy, faults, warnings, .. } in &all {
+            for fault in faults {
+                println!("{file}: {policy}: error: {fault}");
+            }
+            for warning in warnings {
+                println!("{file}: {policy}: warning: {warning}");
+            }
+        }
+        println!("{} policies, {refused} refused", all.len());
+    }
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,343 @@
+//! From the cluster to what this gateway's router shall do, and to what is said of each policy.
+//! Pure.
+//!
+//! Where policies overlap for a pod, priority decides, then the longest destination, then the
+//! policy's name. The document has no priorities: a policy's destinations are taken out of those of
+//! lower priority, for the pods that both select.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use spillway_api::{
+    Document, EgressAddress, EgressAddressKind, Peer, Policy as DocumentPolicy, ReplyVni, Tunnel,
+};
+
+use crate::cluster::{Cluster, PodKey, PolicyObject};
+use crate::gateway::{Host, candidates, choose};
+use crate::policy::Policy;
+use crate::prefixes::{covered, exclude};
+
+/// Never a destination outside of the cluster (RFC 3927).
+const LINK_LOCAL: &str = "169.254.0.0/16";
+
+/// The label of nodes that Spillway runs on.
+pub const GATEWAY_LABEL: &str = "spillway.io/gateway";
+
+/// What planning depends on beside the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Here {
+    /// The name of this node.
+    pub node: String,
+    /// Its addresses.
+    pub host: Host,
+    /// Addresses that are Spillway's alone although they are the first of their interface.
+    pub own_addresses: BTreeSet<Ipv4Addr>,
+    /// Ranges of the cluster that no object tells: services, pods of some address managers.
+    pub cluster_ranges: Vec<Ipv4Net>,
+}
+
+/// Whether something is so, and why: a condition without its times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether it is so.
+    pub holds: bool,
+    /// In one word, for programs. Stable.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl Finding {
+    /// It is so.
+    pub fn yes(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { holds: true, reason, message: message.into() }
+    }
+
+    /// It is not so.
+    pub fn no(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { holds: false, reason, message: message.into() }
+    }
+}
+
+/// What is said of a policy on this gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The policy's name.
+    pub policy: String,
+    /// The object's unique identifier.
+    pub uid: String,
+    /// The generation that this is about.
+    pub generation: i64,
+    /// The address that the outside sees, when this gateway carries the policy out.
+    pub egress_address: Option<Ipv4Addr>,
+    /// Pods with an address that it selects.
+    pub pods: usize,
+    /// Those of them that Cilium sends to this gateway.
+    pub pods_sent_here: usize,
+    /// Whether it is understood.
+    pub accepted: Finding,
+    /// Whether this gateway can carry it out; the router's answer comes later.
+    pub carried: Finding,
+    /// Whether another policy takes some of its traffic.
+    pub conflicted: Finding,
+}
+
+/// What the router shall do, and what is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its generation is 0: whoever sends it knows the next.
+    pub document: Document,
+    /// In the order of the policies' names.
+    pub reports: Vec<Report>,
+}
+
+/// A policy that this gateway carries out: with which address for which pods.
+struct Carried<'a> {
+    name: &'a str,
+    policy: &'a Policy,
+    destinations: Vec<Ipv4Net>,
+    exclusions: Vec<Ipv4Net>,
+    pods: BTreeMap<Ipv4Addr, Vec<(&'a PodKey, Ipv4Addr)>>,
+}
+
+/// Plans.
+#[must_use]
+pub fn plan(cluster: &Cluster, here: &Here) -> Plan {
+    let ranges = cluster_ranges(cluster, here);
+    let conflicts = conflicts(cluster);
+    let (mut carried, mut reports) = (Vec::new(), Vec::new());
+    for (name, object) in cluster.policies() {
+        let mut report = new_report(cluster, name, object);
+        if let Some(finding) = conflicts.get(name) {
+            report.conflicted = finding.clone();
+        }
+        let Ok(policy) = &object.policy else {
+            report.carried = Finding::no("Refused", "the policy is refused: see Accepted");
+            if reports_for_nobody(cluster, here) {
+                reports.push(report);
+            }
+            continue;
+        };
+        match carry(cluster, here, &ranges, name, policy, &mut report) {
+            Some(policy) => carried.push(policy),
+            None if !concerns(cluster, here, policy) => continue,
+            None => {}
+        }
+        reports.push(report);
+    }
+    Plan { document: document(cluster, here, &carried), reports }
+}
+
+fn new_report(cluster: &Cluster, name: &str, object: &PolicyObject) -> Report {
+    let accepted = match &object.policy {
+        Ok(policy) if policy.warnings.is_empty() => {
+            Finding::yes("Accepted", "the policy is understood")
+        }
+        Ok(policy) => Finding::yes("AcceptedWithWarnings", join(&policy.warnings)),
+        Err(faults) => Finding::no("Invalid", join(faults)),
+    };
+    Report {
+        policy: name.to_owned(),
+        uid: object.uid.clone(),
+        generation: object.generation,
+        egress_address: None,
+        pods: cluster.selected_count(name),
+        pods_sent_here: 0,
+        accepted,
+        carried: Finding::yes("Programmed", "the router forwards as this policy says"),
+        conflicted: Finding::no("NoConflict", "no other policy has its destinations for its pods"),
+    }
+}
+
+fn join(items: &[impl ToString]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether this gateway says something of a policy that it does not carry out: it is one of the
+/// policy's nodes, or the policy has none and somebody must say so.
+fn concerns(cluster: &Cluster, here: &Here, policy: &Policy) -> bool {
+    let own = cluster.node(&here.node).is_some_and(|node| {
+        policy.gateways.iter().any(|gateway| gateway.nodes.matches_labels(&node.labels))
+    });
+    own || (candidates(cluster, policy).is_empty() && reports_for_nobody(cluster, here))
+}
+
+/// Whether this gateway is the one that reports policies without a gateway: the first by name of
+/// those that are ready.
+fn reports_for_nobody(cluster: &Cluster, here: &Here) -> bool {
+    let mut gateways = cluster.nodes().filter(|(_, node)| node.labels.contains_key(GATEWAY_LABEL));
+    let first = gateways.find(|(name, node)| node.ready || *name == here.node);
+    first.is_none_or(|(name, _)| name == here.node)
+}
+
+/// Carries a policy out on this gateway, for all pods that it selects: who sends them here is not
+/// for us to decide, but nothing that is sent here may leave with another address.
+fn carry<'a>(
+    cluster: &'a Cluster,
+    here: &Here,
+    ranges: &[Ipv4Net],
+    name: &'a str,
+    policy: &'a Policy,
+    report: &mut Report,
+) -> Option<Carried<'a>> {
+    let labels = &cluster.node(&here.node)?.labels;
+    let entries = policy.gateways.iter().enumerate();
+    let ours = entries.filter(|(_, gateway)| gateway.nodes.matches_labels(labels));
+    let addresses: Vec<(usize, Result<Ipv4Addr, String>)> =
+        ours.map(|(entry, gateway)| (entry, here.host.egress_address(gateway))).collect();
+    if addresses.is_empty() {
+        let message = "no node matches the nodeSelector of egressGateway: label one";
+        report.carried = Finding::no("NoGateway", message);
+        return None;
+    }
+    let Some(default) = addresses.iter().find_map(|(_, address)| address.clone().ok()) else {
+        let why = addresses.into_iter().find_map(|(_, address)| address.err()).unwrap_or_default();
+        report.carried = Finding::no("EgressAddressMissing", why);
+        return None;
+    };
+    let (mut destinations, mut exclusions) =
+        (policy.destinations.clone(), policy.exclusions.clone());
+    exclude(&mut destinations, &mut exclusions, ranges);
+    if destinations.is_empty() {
+        let message = "all its destinations are in the cluster: pods, nodes, services";
+        report.carried = Finding::no("NothingOutside", message);
+        return None;
+    }
+    report.egress_address = Some(default);
+    let candidates = candidates(cluster, policy);
+    let mut pods: BTreeMap<Ipv4Addr, Vec<(&PodKey, Ipv4Addr)>> = BTreeMap::new();
+    for (key, pod, address) in cluster.selected(name) {
+        let chosen = choose(&candidates, cluster.spread_key(key, pod));
+        let chosen = chosen.filter(|candidate| candidate.node == here.node);
+        report.pods_sent_here += usize::from(chosen.is_some());
+        let of_entry = chosen.and_then(|candidate| {
+            let own = addresses.iter().find(|(entry, _)| *entry == candidate.entry)?;
+            own.1.clone().ok()
+        });
+        pods.entry(of_entry.unwrap_or(default)).or_default().push((key, address));
+    }
+    // Without pods the address is still ours: late replies die by name instead of reaching the host.
+    pods.entry(default).or_default();
+    Some(Carried { name, policy, destinations, exclusions, pods })
+}
+
+/// What lies in the cluster and is never reached through a gateway.
+fn cluster_ranges(cluster: &Cluster, here: &Here) -> Vec<Ipv4Net> {
+    let mut ranges = here.cluster_ranges.clone();
+    ranges.extend(LINK_LOCAL.parse::<Ipv4Net>());
+    for (_, node) in cluster.nodes() {
+        ranges.extend(&node.pod_ranges);
+        ranges.extend(node.address.map(Ipv4Net::from));
+    }
+    Ipv4Net::aggregate(&ranges)
+}
+
+/// Policies of the same priority with the same destination that select the same pod: the first by
+/// name has it, and the others are told.
+fn conflicts(cluster: &Cluster) -> BTreeMap<&str, Finding> {
+    let mut groups: BTreeMap<(i32, Ipv4Net), Vec<&str>> = BTreeMap::new();
+    for (name, object) in cluster.policies() {
+        let Ok(policy) = &object.policy else { continue };
+        for destination in &policy.destinations {
+            groups.entry((policy.priority, *destination)).or_default().push(name);
+        }
+    }
+    let mut conflicts = BTreeMap::new();
+    for ((_, destination), names) in groups.into_iter().filter(|(_, names)| names.len() > 1) {
+        let mut holders: BTreeMap<&PodKey, &str> = BTreeMap::new();
+        for name in names {
+            for pod in cluster.selected_keys(name).into_iter().flatten() {
+                let holder = *holders.entry(pod).or_insert(name);
+                if holder != name {
+                    let message = format!(
+                        "policy {holder} has {destination} for pod {}/{} and others: it comes \
+                         first by name. Give one of them the annotation spillway.io/priority",
+                        pod.0, pod.1
+                    );
+                    let finding = || Finding::yes("SameDestination", message);
+                    conflicts.entry(name).or_insert_with(finding);
+                }
+            }
+        }
+    }
+    conflicts
+}
+
+fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) -> Document {
+    let own = cluster.node(&here.node).and_then(|node| node.address);
+    let others = cluster.nodes().filter(|(name, _)| *name != here.node);
+    let peers = others.filter_map(|(_, node)| node.address).collect::<BTreeSet<_>>();
+    let peer = |address| Peer { address, device: None, mac: None };
+    let tunnels =
+        own.map(|address| Tunnel { address, peers: peers.into_iter().map(peer).collect() });
+
+    let addresses: BTreeSet<Ipv4Addr> =
+        carried.iter().flat_map(|policy| policy.pods.keys().copied()).collect();
+    let kind = |address: &Ipv4Addr| {
+        let shared = Some(*address) == own
+            || (here.host.is_first(*address) && !here.own_addresses.contains(address));
+        if shared { EgressAddressKind::Shared } else { EgressAddressKind::Own }
+    };
+    Document {
+        generation: 0,
+        tunnels: tunnels.into_iter().collect(),
+        reply_vni: ReplyVni::default(),
+        egress_addresses: addresses
+            .iter()
+            .map(|address| EgressAddress { address: *address, kind: kind(address), ports: None })
+            .collect(),
+        policies: carried.iter().flat_map(|policy| flatten(cluster, policy, carried)).collect(),
+    }
+}
+
+/// A policy as the document has it: one for each egress address and each set of policies of higher
+/// priority that its pods are under, without what those cover.
+fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec<DocumentPolicy> {
+    let overlaps = |other: &&Carried<'_>| {
+        other.policy.priority > carried.policy.priority
+            && other
+                .destinations
+                .iter()
+                .any(|a| carried.destinations.iter().any(|b| a.contains(b) || b.contains(a)))
+    };
+    let higher: Vec<&Carried<'_>> = all.iter().filter(overlaps).collect();
+    let mut groups: BTreeMap<(Ipv4Addr, Vec<usize>), BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    for (egress_address, pods) in &carried.pods {
+        groups.entry((*egress_address, Vec::new())).or_default();
+        for (key, address) in pods {
+            let selects = |index: &usize| {
+                cluster.selected_keys(higher[*index].name).is_some_and(|keys| keys.contains(*key))
+            };
+            let above: Vec<usize> = (0..higher.len()).filter(selects).collect();
+            groups.entry((*egress_address, above)).or_default().insert(*address);
+        }
+    }
+    // A policy without pods stays in the document: its address is watched.
+    let empty = groups.values().all(BTreeSet::is_empty);
+    groups.retain(|_, pods| empty || !pods.is_empty());
+    let mut policies = Vec::new();
+    for ((egress_address, above), pods) in groups {
+        let mut destinations = carried.destinations.clone();
+        let mut excluded_destinations = carried.exclusions.clone();
+        for index in above {
+            let holes = covered(&higher[index].destinations, &higher[index].exclusions);
+            exclude(&mut destinations, &mut excluded_destinations, &holes);
+        }
+        if destinations.is_empty() {
+            continue;
+        }
+        let name = match policies.len() {
+            0 => carried.name.to_owned(),
+            parts => format!("{}#{}", carried.name, parts + 1),
+        };
+        policies.push(DocumentPolicy {
+            name,
+            egress_address,
+            destinations,
+            excluded_destinations,
+            pods: pods.into_iter().collect(),
+        });
+    }
+    policies
+}

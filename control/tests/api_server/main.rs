@@ -1,0 +1,245 @@
+//! `spillway-control` against a real etcd and kube-apiserver, as the service account that the
+//! manifests give it. Needs root and `KUBEBUILDER_ASSETS`: `make test` provides both.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod router;
+mod server;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use spillway_testing::{Process, veth_pair, wait_until};
+
+use router::Router;
+use server::ApiServer;
+
+const CONTROL: &str = env!("CARGO_BIN_EXE_spillway-control");
+const SOON: Duration = Duration::from_secs(30);
+const ACCOUNT: &str = "spillway-control";
+
+/// A cluster of two nodes, the second of which is this gateway.
+struct Cluster {
+    api: ApiServer,
+    router: Router,
+}
+
+impl Cluster {
+    fn new(name: &str) -> Self {
+        let api = ApiServer::start(name);
+        let run = |command: &[&str]| api.namespace.run(command);
+        veth_pair(&api.namespace, "uplink", &api.namespace, "far", 1);
+        run(&["ip", "address", "add", "192.168.44.128/24", "dev", "uplink"]);
+        run(&["ip", "address", "add", "192.168.44.129/24", "dev", "uplink"]);
+        let kubeconfig = api.kubeconfig("admin");
+        let install =
+            ["env", &format!("KUBECONFIG={}", kubeconfig.display()), CONTROL, "crds", "install"];
+        let said = run(&install);
+        assert!(said.contains("ciliumegressgatewaypolicies.cilium.io: created"), "{said}");
+        let said = run(&install);
+        assert!(
+            said.contains("ciliumegressgatewaypolicies.cilium.io: is there, left alone"),
+            "{said}"
+        );
+        api.apply(&json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "spillway-system"}}));
+        api.apply_file("k8s/base/rbac.yaml");
+        let path = format!("/api/v1/namespaces/spillway-system/serviceaccounts/{ACCOUNT}/token");
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": ["https://kubernetes.default.svc"]}});
+        let token = api.kubectl(&["create", "--raw", &path, "-f", "-"], &request.to_string());
+        let token: Value = serde_json::from_str(&token).unwrap();
+        api.write_kubeconfig(ACCOUNT, token["status"]["token"].as_str().unwrap());
+        api.add_node("worker1", "192.168.211.128", &json!({}));
+        let labels = json!({"egress-node": "true", "spillway.io/gateway": "true"});
+        api.add_node("worker2", "192.168.44.128", &labels);
+        Self { api, router: Router::start() }
+    }
+
+    /// Starts `spillway-control run` as its service account.
+    fn control(&self) -> Process {
+        self.api.namespace.spawn([
+            "env",
+            &format!("KUBECONFIG={}", self.api.kubeconfig(ACCOUNT).display()),
+            CONTROL,
+            "run",
+            "--node=worker2",
+            &format!("--socket={}", self.router.socket().display()),
+        ])
+    }
+
+    /// Waits until the router has these pods in a policy; none when the policy is not there.
+    fn wait_for_pods(&self, policy: &str, pods: &[&str]) {
+        wait_until(&format!("{policy} has the pods {pods:?}"), SOON, || {
+            let Some(document) = self.router.document() else { return false };
+            let found = document.policies.iter().filter(|one| one.name == policy);
+            let found: Vec<String> =
+                found.flat_map(|one| &one.pods).map(ToString::to_string).collect();
+            found == pods
+        });
+    }
+
+    /// What is said of a policy: its conditions as `Type=Status/Reason`, sorted.
+    fn conditions(&self, policy: &str) -> Vec<String> {
+        let name = format!("{policy}.worker2");
+        let Ok(text) = self.api.try_kubectl("admin", &["get", "sps", &name, "-o", "json"], "")
+        else {
+            return Vec::new();
+        };
+        let object: Value = serde_json::from_str(&text).unwrap();
+        let conditions = object["status"]["conditions"].as_array().unwrap();
+        let mut said: Vec<String> = conditions
+            .iter()
+            .map(|one| format!("{}={}/{}", one["type"], one["status"], one["reason"]))
+            .map(|text| text.replace('"', ""))
+            .collect();
+        said.sort();
+        said
+    }
+
+    fn wait_for_conditions(&self, policy: &str, expected: &[&str]) {
+        let mut last = Vec::new();
+        let deadline = Instant::now() + SOON;
+        while last != expected {
+            assert!(Instant::now() < deadline, "{policy}: {last:?}, not {expected:?}");
+            last = self.conditions(policy);
+        }
+    }
+}
+
+fn policy(name: &str, app: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumEgressGatewayPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "selectors": [{"podSelector": {"matchLabels": {"app": app}}}],
+            "destinationCIDRs": ["203.0.113.0/24"],
+            "egressGateway": {"nodeSelector": {"matchLabels": {"egress-node": "true"}},
+                "egressIP": address},
+        },
+    })
+}
+
+#[test]
+fn policies_become_documents_and_are_answered() {
+    let cluster = Cluster::new("api");
+    let api = &cluster.api;
+    api.apply_file("control/tests/policies/tutorials.yaml");
+    api.kubectl(&["delete", "cegp", "--all"], "");
+    api.run_pod("app1-a", "app1", "worker1", "10.0.1.40");
+    let mut control = cluster.control();
+    api.apply(&policy("app1", "app1", "192.168.44.129"));
+    cluster.wait_for_pods("app1", &["10.0.1.40"]);
+    let good =
+        ["Accepted=True/Accepted", "Conflicted=False/NoConflict", "Programmed=True/Programmed"];
+    cluster.wait_for_conditions("app1", &good);
+    let table = api.kubectl(&["get", "spillwaypolicystatuses"], "");
+    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    let expected = [
+        "app1.worker2",
+        "app1",
+        "worker2",
+        "192.168.44.129",
+        "1",
+        "True",
+        "True",
+        "False",
+        "Programmed",
+    ];
+    assert_eq!(row[..9], expected, "{table}");
+
+    // A pod that is labelled later joins within a second.
+    api.run_pod("late", "none", "worker1", "10.0.1.41");
+    let before = Instant::now();
+    api.kubectl(&["label", "pod", "late", "app=app1", "--overwrite"], "");
+    let labelled = Instant::now();
+    cluster.wait_for_pods("app1", &["10.0.1.40", "10.0.1.41"]);
+    let (whole, alone) = (before.elapsed(), labelled.elapsed());
+    assert!(alone < Duration::from_secs(1), "{alone:?}, with kubectl {whole:?}");
+    api.kubectl(&["label", "pod", "late", "app-"], "");
+    cluster.wait_for_pods("app1", &["10.0.1.40"]);
+
+    // An address that is nowhere, then there: nobody has to touch the policy.
+    api.apply(&policy("missing", "app1", "192.168.44.200"));
+    let missing =
+        [good[0], "Conflicted=True/SameDestination", "Programmed=False/EgressAddressMissing"];
+    cluster.wait_for_conditions("missing", &missing);
+    api.namespace.run(["ip", "address", "add", "192.168.44.200/24", "dev", "uplink"]);
+    cluster.wait_for_conditions("missing", &[good[0], missing[1], good[2]]);
+    let events = api.kubectl(&["get", "events", "-A", "-o", "json"], "");
+    let events: Value = serde_json::from_str(&events).unwrap();
+    let told =
+        |reason: &str| {
+            events["items"].as_array().unwrap().iter().any(|event| {
+                event["reason"] == reason && event["involvedObject"]["name"] == "missing"
+            })
+        };
+    for reason in ["EgressAddressMissing", "SameDestination", "Programmed"] {
+        assert!(told(reason), "no event {reason} in {events:#}");
+    }
+    api.kubectl(&["delete", "cegp", "missing"], "");
+    wait_until("its status is gone", SOON, || cluster.conditions("missing").is_empty());
+    assert!(control.is_running());
+}
+
+#[test]
+fn outages_change_nothing_and_are_made_up_for() {
+    let cluster = Cluster::new("outage");
+    let api = &cluster.api;
+    api.run_pod("app1-a", "app1", "worker1", "10.0.1.40");
+    api.apply(&policy("app1", "app1", "192.168.44.129"));
+    let mut control = cluster.control();
+    cluster.wait_for_pods("app1", &["10.0.1.40"]);
+
+    // The API server is away for a while.
+    let before = cluster.router.count();
+    api.stop();
+    api.resume();
+    api.run_pod("app1-b", "app1", "worker1", "10.0.1.41");
+    cluster.wait_for_pods("app1", &["10.0.1.40", "10.0.1.41"]);
+    assert_eq!(cluster.router.count(), before + 1, "an outage is no change");
+
+    // The router has been started anew.
+    cluster.router.forget();
+    cluster.wait_for_pods("app1", &["10.0.1.40", "10.0.1.41"]);
+
+    // So has control; what runs is not touched while it does not know the cluster.
+    let running = cluster.router.document().unwrap();
+    assert!(control.is_running());
+    drop(control);
+    api.stop();
+    let _control = cluster.control();
+    api.resume();
+    api.kubectl(&["delete", "pod", "app1-b", "--grace-period=0", "--force"], "");
+    cluster.wait_for_pods("app1", &["10.0.1.40"]);
+    let now = cluster.router.document().unwrap();
+    assert!(now.generation > running.generation);
+}
+
+#[test]
+fn the_service_account_may_do_nothing_more() {
+    let cluster = Cluster::new("rbac");
+    let may = |verb: &str, what: &str| {
+        let asked = cluster.api.try_kubectl(ACCOUNT, &["auth", "can-i", verb, what, "-A"], "");
+        asked.is_ok_and(|answer| answer.trim() == "yes")
+    };
+    for (verb, what) in [
+        ("watch", "pods"),
+        ("list", "nodes"),
+        ("patch", "spillwaypolicystatuses.spillway.io"),
+        ("list", "ciliumegressgatewaypolicies.cilium.io"),
+    ] {
+        assert!(may(verb, what), "{verb} {what}");
+    }
+    for (verb, what) in [
+        ("get", "secrets"),
+        ("create", "pods"),
+        ("delete", "pods"),
+        ("patch", "nodes"),
+        ("patch", "ciliumegressgatewaypolicies.cilium.io"),
+        ("create", "customresourcedefinitions.apiextensions.k8s.io"),
+        ("get", "configmaps"),
+        ("create", "serviceaccounts/token"),
+    ] {
+        assert!(!may(verb, what), "{verb} {what}");
+    }
+}
