@@ -23,12 +23,16 @@ packages: # Install missing Debian packages; say which.
 	@vagrant/packages.sh
 
 .PHONY: build
-build: packages ## Build the release binary, target/release/spillway.
-	cargo build --release --locked
+build: packages ## Build the release binaries, target/release/spillway and spillway-control.
+	cargo build --release --locked -p spillway -p spillway-control
 
 .PHONY: demo
 demo: build ## Build, start the lab, tell the story in it, clean up.
 	$(AS_ROOT) env QUEUES=2 WORKERS=2 vagrant/scenario.sh
+
+.PHONY: demo-kubernetes
+demo-kubernetes: build kubernetes ## Tell the control plane's story, with a real API server.
+	$(AS_ROOT) vagrant/kubernetes.sh
 
 .PHONY: test
 test: packages kubernetes ## Run every test, those that need root too.

@@ -19,11 +19,15 @@ usage: netns.sh up [--mode spillway|none] [--queues N] [--workers N]
        netns.sh status
        netns.sh exec HOST COMMAND...
        netns.sh spillway start|stop|kill|detach
+       netns.sh start NAME HOST COMMAND...
+       netns.sh stop NAME
 
 HOST is router, worker1, worker2 (the gateway), outside, app1-a, app1-b, app2-a or app1-c.
 `up` starts Spillway on the gateway with vagrant/state.yaml; with --mode none, nothing.
+STATE names another document.
 `exec` runs a command in HOST's network; its files and processes are those of this machine.
-SPILLWAY names another binary than target/release/spillway.
+`start` leaves a process running there, until `stop` or `down`; its log is in the directory that
+`status` names. SPILLWAY names another binary than target/release/spillway.
 TEXT
 }
 
@@ -116,7 +120,7 @@ devices:
 workers: $workers
 runtime_dir: $RUN/spillway
 YAML
-  cp "$here/state.yaml" "$RUN/state.yaml"
+  cp "${STATE:-$here/state.yaml}" "$RUN/state.yaml"
 }
 
 spillway_programmed() {
@@ -282,7 +286,7 @@ main() {
   local command=${1:-}
   (($# == 0)) || shift
   case $command in
-    up | down | exec | spillway) require ;;
+    up | down | exec | spillway | start | stop) require ;;
   esac
   case $command in
     up) up "$@" ;;
@@ -293,6 +297,15 @@ main() {
     status) status ;;
     exec) run_on "$@" ;;
     spillway) spillway_command "$@" ;;
+    start)
+      (($# >= 3)) || wrong_usage
+      [[ -e $RUN/options ]] || fail "the lab is down: run \`$0 up\`"
+      start "$@"
+      ;;
+    stop)
+      (($# == 1)) || wrong_usage
+      stop "$1" TERM || stop "$1" KILL || fail "$1 does not end"
+      ;;
     -h | --help | help) usage ;;
     *) wrong_usage ;;
   esac

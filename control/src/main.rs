@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use ipnet::Ipv4Net;
 use kube::Client;
+use spillway_api::Tunnel;
 use spillway_control::lint::{Linted, lint};
 use spillway_control::plan::Here;
 use spillway_control::{crds, explain, read, run};
@@ -40,6 +41,10 @@ enum Command {
         /// Egress addresses that Spillway has alone although they are the first of their interface.
         #[arg(long, env = "SPILLWAY_OWN_ADDRESSES", value_delimiter = ',')]
         own_addresses: Vec<Ipv4Addr>,
+        /// The tunnel of this node's own pods, as the state document has one, in YAML or JSON: the
+        /// gateway's address in it, the node's, and the device between them.
+        #[arg(long, env = "SPILLWAY_OWN_PODS", value_parser = parse_tunnel)]
+        own_pods: Option<Tunnel>,
     },
     /// Check policies in files, without a cluster. `-` is the standard input.
     Lint {
@@ -73,6 +78,10 @@ enum CrdsCommand {
     Install,
 }
 
+fn parse_tunnel(text: &str) -> Result<Tunnel, String> {
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match start(Arguments::parse()).await {
@@ -86,7 +95,7 @@ async fn main() -> ExitCode {
 
 async fn start(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
-        Command::Run { node, socket, cluster_ranges, own_addresses } => {
+        Command::Run { node, socket, cluster_ranges, own_addresses, own_pods } => {
             let filter = tracing_subscriber::EnvFilter::try_from_env("SPILLWAY_LOG");
             // The client's own lines say less than ours, and say it for every attempt.
             let filter = filter.unwrap_or_else(|_| "info,kube_client=off,kube_runtime=off".into());
@@ -94,7 +103,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
             let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
             log.with_writer(std::io::stderr).init();
             let own_addresses = own_addresses.into_iter().collect();
-            let here = Here { node, cluster_ranges, own_addresses, ..Here::default() };
+            let here = Here { node, cluster_ranges, own_addresses, own_pods, ..Here::default() };
             run::run(connect().await?, socket, here).await?;
         }
         Command::Lint { files, json } => return lint_files(&files, json),

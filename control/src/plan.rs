@@ -33,6 +33,8 @@ pub struct Here {
     pub host: Host,
     /// Addresses that are Spillway's alone although they are the first of their interface.
     pub own_addresses: BTreeSet<Ipv4Addr>,
+    /// The tunnel through which this node's own pods come, if they do.
+    pub own_pods: Option<Tunnel>,
     /// Ranges of the cluster that no object tells: services, pods of some address managers.
     pub cluster_ranges: Vec<Ipv4Net>,
 }
@@ -281,7 +283,7 @@ fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) -> Document
     };
     Document {
         generation: 0,
-        tunnels: tunnels.into_iter().collect(),
+        tunnels: tunnels.into_iter().chain(here.own_pods.clone()).collect(),
         reply_vni: ReplyVni::default(),
         egress_addresses: addresses
             .iter()

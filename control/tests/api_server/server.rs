@@ -12,19 +12,10 @@ use tempfile::TempDir;
 
 const STARTS_WITHIN: Duration = Duration::from_secs(120);
 
-/// Makes an authority, the server's certificate and the key of service account tokens; the admin's
-/// token is `admin`.
-const CERTIFICATES: &str = r#"
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.crt
-openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=kube-apiserver -keyout server.key -out server.csr
-printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n' > server.ext
-openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.crt
-openssl ecparam -name prime256v1 -genkey -noout -out sa.key
-echo 'admin,admin,admin-uid,"system:masters"' > tokens.csv
-"#;
-
 /// Runs `$0` with its output in the file `$1`.
 const QUIETLY: &str = r#"log=$1; shift; exec "$0" "$@" >>"$log" 2>&1"#;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/testing/api-server.sh");
 
 /// A running API server; its processes end with it.
 pub(crate) struct ApiServer {
@@ -43,62 +34,22 @@ impl ApiServer {
              test`, or set it to what control/testing/kubernetes.sh DIRECTORY prints",
         );
         let directory = tempfile::tempdir().unwrap();
-        let made = Command::new("sh")
-            .args(["-ec", CERTIFICATES])
-            .current_dir(directory.path())
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let made = Command::new(SCRIPT).arg("files").arg(directory.path()).status().unwrap();
+        assert!(made.success(), "{SCRIPT} files has failed");
         let namespace = Namespace::new(name);
-        let etcd = namespace.spawn([
-            "sh",
-            "-c",
-            QUIETLY,
-            assets.join("etcd").to_str().unwrap(),
-            &format!("{}/etcd.log", directory.path().display()),
-            &format!("--data-dir={}/etcd", directory.path().display()),
-            "--unsafe-no-fsync",
-            "--listen-client-urls=http://127.0.0.1:2379",
-            "--advertise-client-urls=http://127.0.0.1:2379",
-            "--listen-peer-urls=http://127.0.0.1:2380",
-            "--log-level=error",
-        ]);
+        let etcd = spawn(&namespace, "etcd", directory.path());
         let this = Self { namespace, server: RefCell::default(), _etcd: etcd, directory, assets };
-        this.write_kubeconfig("admin", "admin");
         this.resume();
         this
     }
 
     /// Starts the API server, again after [`Self::stop`], and waits until it serves.
     pub(crate) fn resume(&self) {
-        let file = |name: &str| self.directory.path().join(name).display().to_string();
-        let mut server = self.namespace.spawn([
-            "sh".into(),
-            "-c".into(),
-            QUIETLY.into(),
-            self.assets.join("kube-apiserver").display().to_string(),
-            file("kube-apiserver.log"),
-            "--etcd-servers=http://127.0.0.1:2379".into(),
-            "--bind-address=127.0.0.1".into(),
-            "--advertise-address=127.0.0.1".into(),
-            "--secure-port=6443".into(),
-            format!("--cert-dir={}", file("certificates")),
-            format!("--tls-cert-file={}", file("server.crt")),
-            format!("--tls-private-key-file={}", file("server.key")),
-            format!("--client-ca-file={}", file("ca.crt")),
-            format!("--token-auth-file={}", file("tokens.csv")),
-            format!("--service-account-key-file={}", file("sa.key")),
-            format!("--service-account-signing-key-file={}", file("sa.key")),
-            "--service-account-issuer=https://kubernetes.default.svc".into(),
-            "--authorization-mode=RBAC".into(),
-            "--disable-admission-plugins=ServiceAccount".into(),
-            "--service-cluster-ip-range=10.96.0.0/16".into(),
-            "--allow-privileged=true".into(),
-            "--v=0".into(),
-        ]);
+        let mut server = spawn(&self.namespace, "server", self.directory.path());
         wait_until("the API server is ready", STARTS_WITHIN, || {
             if !server.is_running() {
-                let log = std::fs::read_to_string(file("kube-apiserver.log")).unwrap();
+                let log =
+                    std::fs::read_to_string(self.directory.path().join("server.log")).unwrap();
                 panic!("kube-apiserver has ended: {log}");
             }
             self.try_kubectl("admin", &["get", "--raw", "/readyz"], "").is_ok()
@@ -121,18 +72,13 @@ impl ApiServer {
 
     /// Writes a kubeconfig for a user with a token.
     pub(crate) fn write_kubeconfig(&self, user: &str, token: &str) {
-        let authority = self.directory.path().join("ca.crt");
-        let text = format!(
-            "apiVersion: v1
-kind: Config
-current-context: test
-contexts: [{{name: test, context: {{cluster: test, user: test}}}}]
-clusters: [{{name: test, cluster: {{server: 'https://127.0.0.1:6443', certificate-authority: {}}}}}]
-users: [{{name: test, user: {{token: '{token}'}}}}]
-",
-            authority.display()
-        );
-        std::fs::write(self.kubeconfig(user), text).unwrap();
+        let made = Command::new(SCRIPT)
+            .arg("kubeconfig")
+            .arg(self.directory.path())
+            .args([user, token])
+            .status()
+            .unwrap();
+        assert!(made.success(), "{SCRIPT} kubeconfig has failed");
     }
 
     /// Runs kubectl as a user, with `input` to its standard input.
@@ -207,4 +153,11 @@ users: [{{name: test, user: {{token: '{token}'}}}}]
             serde_json::json!([{"type": "InternalIP", "address": address}]);
         self.kubectl(&["replace", "--raw", &path, "-f", "-"], &node.to_string());
     }
+}
+
+/// Starts one of the two programs, with its output in a file.
+fn spawn(namespace: &Namespace, program: &str, directory: &Path) -> Process {
+    let directory = directory.display().to_string();
+    let log = format!("{directory}/{program}.log");
+    namespace.spawn(["sh", "-c", QUIETLY, SCRIPT, &log, program, &directory])
 }

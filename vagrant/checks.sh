@@ -1,0 +1,172 @@
+# shellcheck shell=bash
+# What the stories check with, and what their hosts do. Sourced by scenario.sh and kubernetes.sh,
+# which say where captures go ($captures), what `on HOST COMMAND` is, what someone needs who looks
+# for the reason of a failure (`explain`), and what is to be ended beside the lab (`clean_up`).
+# shellcheck disable=SC2034,SC2154
+
+readonly SERVER=203.0.113.10 EXCLUDED=203.0.113.20
+readonly EGRESS=192.168.44.129 GATEWAY=192.168.44.128 WORKER1=192.168.211.128
+WITHIN_S=10
+# What leaves towards the server outside the tunnel. Replies and the tunnel go elsewhere.
+readonly TO_SERVER="dst host $SERVER and not udp port 8472"
+
+passed=0
+failed=0
+capture=     # the file
+capture_pid= # tcpdump, on the router
+
+lab() { "$here/netns.sh" "$@"; }
+
+chapter() { printf '\n# %s\n' "$*"; }
+
+# --- checks ----------------------------------------------------------------------------------
+
+# check WHAT COMMAND...: the command must succeed; what it says is shown when it does not.
+check() {
+  local what=$1 output
+  shift
+  if output=$("$@" 2>&1); then
+    passed=$((passed + 1))
+    echo "ok $((passed + failed)) - $what"
+  else
+    failed=$((failed + 1))
+    echo "not ok $((passed + failed)) - $what"
+    printf '    command: %s\n    output:  %s\n' "$*" "${output:-(none)}"
+  fi
+}
+
+# equal EXPECTED COMMAND...: the command must print exactly that.
+equal() {
+  local expected=$1 actual
+  shift
+  actual=$("$@") || true
+  [[ $actual == "$expected" ]] || { echo "expected '$expected', saw '$actual'" && return 1; }
+}
+
+# matches PATTERN COMMAND...: a line that the command prints must match the regular expression.
+matches() {
+  local pattern=$1 actual
+  shift
+  actual=$("$@") || true
+  grep -qE -- "$pattern" <<<"$actual" || { echo "no /$pattern/ in: $actual" && return 1; }
+}
+
+# lacks PATTERN COMMAND...: the command must succeed, and no line that it prints must match.
+lacks() {
+  local pattern=$1 actual
+  shift
+  actual=$("$@") || { echo "it failed: $actual" && return 1; }
+  if grep -E -- "$pattern" <<<"$actual"; then return 1; fi
+}
+
+# refused PATTERN COMMAND...: the command must fail, and say why.
+refused() {
+  local pattern=$1 actual
+  shift
+  if actual=$("$@" 2>&1); then echo "it succeeded: $actual" && return 1; fi
+  grep -qiE -- "$pattern" <<<"$actual" || { echo "no /$pattern/ in: $actual" && return 1; }
+}
+
+fails() {
+  local actual
+  if actual=$("$@" 2>/dev/null); then echo "it succeeded: $actual" && return 1; fi
+}
+
+# await WHAT COMMAND...: waits until a command succeeds; the story cannot go on without.
+await() {
+  local what=$1 deadline=$((SECONDS + WITHIN_S))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    ((SECONDS < deadline)) || { echo "scenario.sh: $what: not within $WITHIN_S s" >&2 && exit 1; }
+    sleep 0.05
+  done
+}
+
+# --- what hosts do ---------------------------------------------------------------------------
+
+# http HOST SERVER [TIMEOUT_S]: prints the address that the server saw.
+http() { on "$1" curl --silent --show-error --max-time "${3:-5}" "http://$2:8000/"; }
+# allowed HOST: prints the status that the server with the allow-list gives.
+allowed() {
+  on "$1" curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' \
+    "http://$SERVER:8080/"
+}
+# udp HOST SERVER [TRIES]: prints the address and port that the server saw.
+udp() { on "$1" python3 "$here/services/udp_echo.py" ask "$2" 8001 "${3:-3}"; }
+# pings HOST DESTINATION [OPTION...]: one echo request, one reply.
+pings() { on "$1" ping -n -c 1 -W 2 "${@:3}" "$2"; }
+trace() { on app1-a traceroute -n -U -w 1 -q 1 -m 6 "$SERVER"; }
+
+# download HOST BYTES: what arrives must have the checksum that the server tells.
+download() {
+  local expected actual
+  expected=$(on "$1" curl --silent --max-time 20 "http://$SERVER:8000/sha256?bytes=$2")
+  actual=$(on "$1" curl --silent --connect-timeout 5 --max-time 120 \
+    "http://$SERVER:8000/download?bytes=$2" | sha256sum | cut -d' ' -f1)
+  [[ -n $expected && $expected == "$actual" ]] || { echo "$actual is not '$expected'" && return 1; }
+}
+
+# shared_port HOST: the server must see the node's address and a port that is Spillway's.
+shared_port() {
+  local seen port
+  seen=$(udp "$1" "$SERVER") || true
+  port=${seen##*:}
+  if ! [[ $seen =~ ^$GATEWAY:[0-9]+$ ]] || ((port < 16384 || port > 29999)); then
+    echo "saw '$seen'"
+    return 1
+  fi
+}
+
+# --- captures on the router ------------------------------------------------------------------
+
+capture_start() {
+  local said=$captures/tcpdump.log
+  capture=$captures/$1.pcap
+  rm -f "$said" "$capture"
+  # Files are written by `cat`: a confined tcpdump may not write where this script may.
+  on router bash -c 'echo "pid $$" >&2; exec tcpdump -i any -n -U -w -' \
+    > >(exec cat >"$capture") 2> >(exec cat >"$said") &
+  await "tcpdump on the router listens" grep -q 'listening on' "$said"
+  capture_pid=$(sed -n 's/^pid //p' "$said")
+}
+
+capture_stop() {
+  [[ -n $capture_pid ]] || return 0
+  # Packets of the last step are on their way to the file; when this one is in it, they are too.
+  pings router "$SERVER" -p 5b5b >/dev/null
+  await "the capture is complete" marked
+  on router kill "$capture_pid"
+  capture_pid=
+}
+
+marked() { tcpdump -n -x -r "$capture" icmp 2>/dev/null | grep -q '5b5b 5b5b'; }
+
+# seen FILTER: how many packets of the last capture match. The marking ping is from 203.0.113.1.
+seen() { tcpdump -n -r "$capture" "($1) and not host 203.0.113.1" 2>/dev/null | wc -l; }
+some() { (($(seen "$1") > 0)) || { echo "no packet matches: $1" && return 1; }; }
+none() {
+  (($(seen "$1") == 0)) && return
+  tcpdump -n -r "$capture" "($1) and not host 203.0.113.1" 2>/dev/null | head -5
+  return 1
+}
+
+# --- the end ---------------------------------------------------------------------------------
+
+finish() {
+  local code=$?
+  trap - EXIT
+  set +e
+  if ((code != 0)); then
+    failed=$((failed + 1))
+    echo "not ok $((passed + failed)) - the story is told to its end (exit code $code)"
+  fi
+  [[ -z $capture_pid ]] || on router kill "$capture_pid"
+  clean_up
+  ((failed == 0)) || explain 2>&1
+  lab down >/dev/null || failed=$((failed + 1))
+  # Made by sudo, they would be in the way of their owner's `cargo clean`.
+  [[ -z ${SUDO_UID:-} ]] || chown -R "$SUDO_UID:${SUDO_GID:-0}" "$captures"
+  printf '\ncaptures: %s\n' "$(cd "$captures" && pwd)/*.pcap"
+  echo "$passed passed, $failed failed"
+  exit $((failed > 0))
+}

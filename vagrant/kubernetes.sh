@@ -1,0 +1,240 @@
+#!/usr/bin/env bash
+# The story of the control plane: the lab of netns.sh, with a real Kubernetes API server and
+# spillway-control on the gateway.
+#
+#   kubernetes.sh [DIRECTORY]     captures go to DIRECTORY, target/lab when it is not named
+#
+# There are no kubelets: this script makes the objects that they would make, and plays Cilium's
+# agent, which sends a selected pod's traffic to the gateway. A lab that is up is replaced, and
+# removed in the end.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+captures=${1:-$here/../target/lab}
+binaries=${BINARIES:-$here/../target/release}
+export SPILLWAY=$binaries/spillway STATE=$here/state-empty.yaml
+: "${KUBEBUILDER_ASSETS:?run \`make demo-kubernetes\`, which provides the API server}"
+
+readonly RUN=/run/spillway-lab
+readonly FILES=$RUN/kubernetes
+readonly API_SERVER=$here/../control/testing/api-server.sh
+
+download_pid= # a curl, on app2-a
+
+# shellcheck source=vagrant/checks.sh
+source "$here/checks.sh"
+
+on() { lab exec "$@"; }
+ask() { on worker2 "$SPILLWAY" "$@" --socket "$RUN/spillway/spillway.sock"; }
+# The API server is on the gateway's loopback.
+kubectl() {
+  on worker2 "$KUBEBUILDER_ASSETS/kubectl" --kubeconfig "$FILES/admin.kubeconfig" \
+    --cache-dir "$FILES/cache" "$@"
+}
+control() { on worker2 env KUBECONFIG="$FILES/admin.kubeconfig" "$binaries/spillway-control" "$@"; }
+
+# --- the cluster -----------------------------------------------------------------------------
+
+start_server() {
+  lab start api-server worker2 "$API_SERVER" server "$FILES"
+  local WITHIN_S=120
+  await "the API server is ready" kubectl get --raw /readyz
+}
+
+start_cluster() {
+  mkdir -p "$FILES"
+  "$API_SERVER" files "$FILES"
+  lab start etcd worker2 "$API_SERVER" etcd "$FILES"
+  start_server
+  await "the default namespace" kubectl get namespace default
+}
+
+# add_node NAME ADDRESS
+add_node() {
+  kubectl create -f - >/dev/null <<JSON
+{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "$1"}}
+JSON
+  set_status "/api/v1/nodes/$1" "{\"addresses\": [{\"type\": \"InternalIP\", \"address\": \"$2\"}]}"
+}
+
+# add_pod NAME APP NODE ADDRESS
+add_pod() {
+  kubectl create -f - >/dev/null <<JSON
+{"apiVersion": "v1", "kind": "Pod",
+ "metadata": {"name": "$1", "namespace": "default", "labels": {"app": "$2"}},
+ "spec": {"nodeName": "$3", "containers": [{"name": "main", "image": "none"}]}}
+JSON
+  set_status "/api/v1/namespaces/default/pods/$1" "{\"phase\": \"Running\", \"podIP\": \"$4\"}"
+}
+
+# set_status PATH JSON: as a kubelet does.
+set_status() {
+  kubectl get --raw "$1" | python3 -c '
+import json, sys
+thing = json.load(sys.stdin)
+thing["status"].update(json.loads(sys.argv[1]))
+json.dump(thing, sys.stdout)' "$2" |
+    kubectl replace --raw "$1/status" -f - >/dev/null
+}
+
+start_control() {
+  local token
+  token=$(kubectl create --raw \
+    /api/v1/namespaces/spillway-system/serviceaccounts/spillway-control/token -f - <<<'{
+      "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+      "spec": {"audiences": ["https://kubernetes.default.svc"]}}' |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["status"]["token"])')
+  "$API_SERVER" kubeconfig "$FILES" control "$token"
+  lab start control worker2 env KUBECONFIG="$FILES/control.kubeconfig" \
+    "$binaries/spillway-control" run --node worker2 --socket "$RUN/spillway/spillway.sock" \
+    --own-pods '{address: 169.254.44.2, peers: [{address: 169.254.44.1, device: spw-pods,
+      mac: "02:00:a9:fe:2c:01"}]}'
+}
+
+# said POLICY: its line in the table.
+said() { kubectl get spillwaypolicystatuses --no-headers "$1.worker2"; }
+reads() { matches "$1" said "$2"; }
+
+# Cilium's agent on worker1: sends a pod's traffic to the gateway, or no longer.
+steer() { on worker1 ip rule "$1" from "$2" lookup 100 priority 100; }
+
+# --- the chapters ----------------------------------------------------------------------------
+
+before() {
+  chapter "A cluster: two nodes, four pods, an API server; Spillway runs and has nothing to do"
+  lab up --queues 2 --workers 2
+  start_cluster
+  check "spillway-control crds install brings the definitions" \
+    matches "ciliumegressgatewaypolicies.cilium.io: created" control crds install
+  check "again: Cilium's is left alone" \
+    matches "ciliumegressgatewaypolicies.cilium.io: is there" control crds install
+  kubectl create namespace spillway-system >/dev/null
+  kubectl apply -f "$here/../k8s/base/rbac.yaml" >/dev/null
+  add_node worker1 "$WORKER1"
+  add_node worker2 "$GATEWAY"
+  add_pod app1-a app1 worker1 10.0.1.40
+  add_pod app1-b app1 worker1 10.0.1.41
+  add_pod app2-a app2 worker1 10.0.1.50
+  add_pod app1-c app1 worker2 10.0.2.182
+  start_control
+  check "app1-a is seen as its nodes are" equal "$GATEWAY" http app1-a "$SERVER"
+}
+
+with_policy() {
+  chapter "A node is labelled, a policy applied: pods leave with the egress address"
+  kubectl label node worker2 egress-node=true spillway.io/gateway=true >/dev/null
+  check "spillway-control lint: the policy is good" \
+    matches "1 policies, 0 refused" control lint "$here/policy.yaml"
+  check "kubectl apply" kubectl apply -f "$here/policy.yaml"
+  await "the policy is programmed" reads "True +True +False" app1
+  check "kubectl get spillwaypolicystatuses: the gateway, the address, three pods" \
+    reads "^app1.worker2 +app1 +worker2 +$EGRESS +3 +True +True +False +Programmed" app1
+  local pod
+  for pod in app1-a app1-b app1-c; do
+    check "$pod is seen as $EGRESS" equal "$EGRESS" http "$pod" "$SERVER"
+  done
+  check "app2-a is seen as worker1" equal "$WORKER1" http app2-a "$SERVER"
+  check "app1-a at the excluded destination is seen as worker1" \
+    equal "$WORKER1" http app1-a "$EXCLUDED"
+  check "explain: the policy, the gateway, the address" \
+    matches "egress address: $EGRESS" control explain default/app1-a "$SERVER"
+  check "explain: the exclusion" \
+    matches "excludes $EXCLUDED" control explain default/app1-a "$EXCLUDED"
+}
+
+labels() {
+  chapter "A pod is labelled: it joins within a second. The label is removed: nothing leaks"
+  steer add 10.0.1.50
+  local since=$EPOCHREALTIME took
+  kubectl label pod app2-a app=app1 --overwrite >/dev/null
+  await "the pod is programmed" matches "^10\.0\.1\.50 " ask policies
+  took=$(((${EPOCHREALTIME/[.,]/} - ${since/[.,]/}) / 1000))
+  check "programmed after ${took} ms, kubectl included" test "$took" -lt 1500
+  check "app2-a is seen as $EGRESS" equal "$EGRESS" http app2-a "$SERVER"
+  check "its flow is there" matches "10\.0\.1\.50" ask flows
+  on app2-a curl --silent --limit-rate 100K --max-time 60 --output /dev/null \
+    "http://$SERVER:8000/download?bytes=104857600" &
+  download_pid=$!
+  await "the download begins" matches "10\.0\.1\.50.* established" ask flows
+  kubectl label pod app2-a app=app2 --overwrite >/dev/null
+  await "the pod is gone" lacks "^10\.0\.1\.50 " ask policies
+  check "its download ends here: late packets die by name" \
+    await "a late packet" matches "deselected.* [1-9]" ask drops
+  download_end
+  steer del 10.0.1.50
+  capture_start unlabelled
+  check "app2-a is seen as worker1 again" equal "$WORKER1" http app2-a "$SERVER"
+  capture_stop
+  check "nothing leaves with the egress address anymore" none "src $EGRESS"
+}
+
+faults() {
+  chapter "A policy with an address that is nowhere says so"
+  sed "s/name: app1$/name: nowhere/; s/$EGRESS/192.168.44.77/" "$here/policy.yaml" |
+    kubectl apply -f - >/dev/null
+  await "it is reported" reads "False" nowhere
+  check "its status: EgressAddressMissing" reads "EgressAddressMissing" nowhere
+  check "its events: the address and the gateway" \
+    matches "192.168.44.77.*worker2" kubectl get events -o wide
+  check "app1-a goes on" equal "$EGRESS" http app1-a "$SERVER"
+  kubectl delete cegp nowhere >/dev/null
+}
+
+outage() {
+  chapter "The API server is stopped for 30 seconds: forwarding is unharmed"
+  lab stop api-server
+  local end=$((SECONDS + 30)) asked=0 answered=0
+  while ((SECONDS < end)); do
+    asked=$((asked + 1))
+    [[ $(http app1-a "$SERVER") != "$EGRESS" ]] || answered=$((answered + 1))
+  done
+  check "$asked requests in the meantime are all seen as $EGRESS" test "$asked" = "$answered"
+  start_server
+  steer add 10.0.1.50
+  kubectl label pod app2-a app=app1 --overwrite >/dev/null
+  # shellcheck disable=SC2034 # await reads it
+  local WITHIN_S=60
+  await "the change has arrived" matches "^10\.0\.1\.50 " ask policies
+  check "a change after it arrives: app2-a is seen as $EGRESS" equal "$EGRESS" http app2-a "$SERVER"
+}
+
+gone() {
+  chapter "The control plane ends, then the policy is deleted"
+  lab stop control
+  check "without spillway-control: app1-a is seen as $EGRESS" equal "$EGRESS" http app1-a "$SERVER"
+  kubectl delete -f "$here/policy.yaml" >/dev/null
+  check "nobody has told the router: app1-a is seen as $EGRESS" equal "$EGRESS" http app1-a "$SERVER"
+  start_control
+  await "the policy is gone" lacks "app1" ask policies
+  check "spillway-control is back: no policy" lacks "app1" ask policies
+  await "its status is gone" lacks "app1" kubectl get spillwaypolicystatuses
+}
+
+explain() {
+  local log
+  for log in spillway control api-server; do
+    printf '\n# The end of %s\n' "$RUN/log/$log"
+    tail -n 40 "$RUN/log/$log" || true
+  done
+  printf '\n# kubectl get spillwaypolicystatuses\n'
+  kubectl get spillwaypolicystatuses -o wide || true
+}
+
+download_end() {
+  [[ -n $download_pid ]] || return 0
+  kill "$download_pid" 2>/dev/null || true
+  wait "$download_pid" || true
+  download_pid=
+}
+
+clean_up() { download_end; }
+
+mkdir -p "$captures"
+trap finish EXIT
+trap 'exit 130' INT TERM
+before
+with_policy
+labels
+faults
+outage
+gone
