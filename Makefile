@@ -35,12 +35,21 @@ demo-kubernetes: build kubernetes ## Tell the control plane's story, with a real
 	$(AS_ROOT) vagrant/kubernetes.sh
 
 .PHONY: test
-test: packages kubernetes ## Run every test, those that need root too.
+test: packages kubernetes manifests ## Run every test, those that need root too.
 	cargo $(TEST_RUNNER) test --workspace --locked
 
 .PHONY: kubernetes
 kubernetes: packages # Fetch or build a Kubernetes API server for tests, once.
 	control/testing/kubernetes.sh "$(KUBEBUILDER_ASSETS)"
+
+.PHONY: manifests
+manifests: packages kubernetes # Check the Kubernetes manifests, without a cluster.
+	k8s/check.sh
+
+.PHONY: rootfs
+rootfs: build ## Lay out the image's root file system in target/rootfs, and try it.
+	$(AS_ROOT) rm -rf target/rootfs
+	$(AS_ROOT) k8s/image/rootfs.sh target/rootfs target/release
 
 .PHONY: lab-up
 lab-up: build ## Start the lab with Spillway on its gateway.
@@ -54,7 +63,7 @@ lab-down: ## Remove the lab.
 lint: packages $(CARGO_DENY) ## Check format, Clippy, shell scripts, licences, advisories.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck vagrant/*.sh control/testing/*.sh .ci/run
+	shellcheck vagrant/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh .ci/run
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(MAKE) --no-print-directory advisories
 
