@@ -21,10 +21,12 @@ rendered=$(mktemp --suffix .yaml)
 trap 'rm -f "$rendered"' EXIT
 "$KUBEBUILDER_ASSETS/kubectl" kustomize "$here" >"$rendered"
 for version in "${VERSIONS[@]}"; do
-  "$tools/bin/kubernetes-validate" --quiet --strict -k "$version" "$rendered" ||
+  # Cilium's definition is not rendered: it is brought by a Job.
+  "$tools/bin/kubernetes-validate" --quiet --strict -k "$version" "$rendered" \
+    "$here/crds/ciliumegressgatewaypolicies.yaml" ||
     { echo "k8s/check.sh: not valid for Kubernetes $version" >&2 && exit 1; }
 done
 "$tools/bin/python" "$here/check.py" "$rendered" "$here/crds/ciliumegressgatewaypolicies.yaml" \
-  "$here/example-policy.yaml" "$here/../control/tests/policies/tutorials.yaml" \
+  "$here/example-policy.yaml" "$here"/../control/tests/policies/*.yaml \
   "$here/../vagrant/policy.yaml"
 echo "manifests: valid for Kubernetes ${VERSIONS[*]}"

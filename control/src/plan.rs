@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use spillway_api::limits::PREFIXES_PER_POLICY_MAX;
 use spillway_api::{
     Document, EgressAddress, EgressAddressKind, Peer, Policy as DocumentPolicy, ReplyVni, Tunnel,
 };
 
-use crate::cluster::{Cluster, PodKey, PolicyObject};
+use crate::cluster::{Cluster, Node, PodKey, PolicyObject};
 use crate::gateway::{Host, candidates, choose};
 use crate::policy::Policy;
 use crate::prefixes::{covered, exclude};
@@ -183,7 +184,11 @@ fn carry<'a>(
     policy: &'a Policy,
     report: &mut Report,
 ) -> Option<Carried<'a>> {
-    let labels = &cluster.node(&here.node)?.labels;
+    let Some(Node { labels, .. }) = cluster.node(&here.node) else {
+        let message = format!("the cluster has no node {}: is --node right?", here.node);
+        report.carried = Finding::no("NodeUnknown", message);
+        return None;
+    };
     let entries = policy.gateways.iter().enumerate();
     let ours = entries.filter(|(_, gateway)| gateway.nodes.matches_labels(labels));
     let addresses: Vec<(usize, Result<Ipv4Addr, String>)> =
@@ -204,6 +209,16 @@ fn carry<'a>(
     if destinations.is_empty() {
         let message = "all its destinations are in the cluster: pods, nodes, services";
         report.carried = Finding::no("NothingOutside", message);
+        return None;
+    }
+    // One policy too large must not make the router refuse the document of all.
+    let prefixes = destinations.len() + exclusions.len();
+    if prefixes > PREFIXES_PER_POLICY_MAX {
+        let message = format!(
+            "{prefixes} prefixes, those of the cluster included; at most {PREFIXES_PER_POLICY_MAX}: \
+             make two policies of it"
+        );
+        report.carried = Finding::no("TooManyPrefixes", message);
         return None;
     }
     report.egress_address = Some(default);

@@ -128,6 +128,12 @@ fn plan_anew(
     last: Option<Planned>,
     documents: &watch::Sender<Option<Arc<Document>>>,
 ) -> Planned {
+    if cluster.node(&here.node).is_none() {
+        tracing::warn!(
+            "the cluster has no node {}: is --node right? Nothing is carried",
+            here.node
+        );
+    }
     let plan = plan(cluster, here);
     let same = last.map(|last| last.document).filter(|document| **document == plan.document);
     let document = same.unwrap_or_else(|| {

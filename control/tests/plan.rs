@@ -223,10 +223,13 @@ fn every_way_not_to_be_programmed_has_a_name() {
     nowhere["spec"]["egressGateway"]["nodeSelector"] = json!({"matchLabels": {"no": "node"}});
     let mut refused = policy("refused", 0, "app1", &to);
     refused["spec"]["destinationCIDRs"] = json!(["everywhere"]);
-    let plan = planned(&with([missing, nowhere, refused]));
+    let many: Vec<String> =
+        (0..1025).map(|n| format!("198.{}.{}.0/32", n / 256, n % 256)).collect();
+    let vast = policy("vast", 0, "app1", &json!(many));
+    let plan = planned(&with([missing, nowhere, refused, vast]));
     assert_eq!(plan.document.policies, []);
     let reasons: Vec<_> = plan.reports.iter().map(|report| report.carried.reason).collect();
-    assert_eq!(reasons, ["EgressAddressMissing", "NoGateway", "Refused"]);
+    assert_eq!(reasons, ["EgressAddressMissing", "NoGateway", "Refused", "TooManyPrefixes"]);
     assert!(plan.reports[0].carried.message.contains("192.168.44.200"));
     assert!(plan.reports[2].accepted.message.contains("spec.destinationCIDRs[0]"));
 }

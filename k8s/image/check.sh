@@ -4,9 +4,8 @@
 #   check.sh [--no-router] DIRECTORY
 #
 # What is in it, that both programs start in it and, unless --no-router is given, that the router
-# runs in it as the DaemonSet runs it: with a read-only root, with the capabilities of
-# ../base/daemonset.yaml and no others, and without any privilege to mount; and that steering
-# outlives it.
+# runs in it as the DaemonSet runs it: with a read-only root, ../base/config.yaml, the capabilities of
+# ../base/daemonset.yaml and no others; and that steering outlives it.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,8 +18,8 @@ fail() {
 
 contents() {
   local file found
-  for file in usr/bin/spillway{,-control} etc/{passwd,group,nsswitch.conf} \
-    etc/ssl/certs/ca-certificates.crt usr/share/doc/spillway/{LICENSE,steer.bpf.c/GPL-2.0-only.txt}; do
+  for file in usr/bin/spillway{,-control} etc/{passwd,group} \
+    usr/share/doc/spillway/{LICENSE,LICENSES/GPL-2.0-only.txt,LICENSES/BSD-2-Clause.txt}; do
     [[ -s $root/$file ]] || fail "/$file is missing or empty"
   done
   # Nothing but the two programs and libraries may be executed: no shell above all.
@@ -81,14 +80,15 @@ await() {
   fail "$what: not within 10 s"
 }
 
-attached() { ip link show dev spw | grep -q xdp; }
+attached() { ip link show dev "$device" | grep -q xdp; }
 
-# lay_out VIEW MODE: the image read-only, then the volumes, as a runtime does. MODE is that of
-# /run/spillway: rw or ro.
+# lay_out VIEW MODE: the image with its mount points, read-only, then the volumes, as a runtime does.
+# MODE is that of /run/spillway: rw or ro.
 lay_out() {
   view=$1
-  mkdir -p "$view"
-  mount --bind "$root" "$view"
+  cp -r "$root" "$view"
+  mkdir -p "$view"/{proc,etc/spillway,run/spillway}
+  mount --bind "$view" "$view"
   mount -o remount,bind,ro "$view"
   mount -t proc none "$view/proc"
   mount --bind "$scratch/etc" "$view/etc/spillway"
@@ -117,10 +117,11 @@ router() {
   scratch=/mnt
   mount -t tmpfs none "$scratch"
   mkdir -p "$scratch"/{etc,run/bpf}
-  printf 'devices:\n  - name: spw\n' >"$scratch/etc/config.yaml"
+  cp "$here/../base/config.yaml" "$scratch/etc/"
+  device=$(sed -n 's/^ *- name: //p' "$scratch/etc/config.yaml")
   ip link set lo up
-  ip link add spw type veth peer name far
-  ip link set spw up
+  ip link add "$device" type veth peer name far
+  ip link set "$device" up
   ip link set far up
   # Packet memory is more than this: without IPC_LOCK it is refused.
   ulimit -l 64
