@@ -50,6 +50,7 @@ manifests: packages kubernetes # Check the Kubernetes manifests, without a clust
 rootfs: build ## Lay out the image's root file system in target/rootfs, and try it.
 	$(AS_ROOT) rm -rf target/rootfs
 	$(AS_ROOT) k8s/image/rootfs.sh target/rootfs target/release
+	$(AS_ROOT) k8s/image/check.sh target/rootfs
 
 .PHONY: lab-up
 lab-up: build ## Start the lab with Spillway on its gateway.

@@ -193,7 +193,7 @@ outage() {
   steer add 10.0.1.50
   kubectl label pod app2-a app=app1 --overwrite >/dev/null
   # shellcheck disable=SC2034 # await reads it
-  local WITHIN_S=60
+  local WITHIN_S=30
   await "the change has arrived" matches "^10\.0\.1\.50 " ask policies
   check "a change after it arrives: app2-a is seen as $EGRESS" equal "$EGRESS" http app2-a "$SERVER"
 }

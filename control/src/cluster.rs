@@ -72,6 +72,10 @@ pub struct Cluster {
     pods: BTreeMap<PodKey, Pod>,
     namespaces: BTreeMap<String, Labels>,
     nodes: BTreeMap<String, Node>,
+    /// The addresses of services.
+    services: BTreeMap<PodKey, Vec<Ipv4Addr>>,
+    /// Where the API server is.
+    api_servers: BTreeMap<PodKey, Vec<Ipv4Addr>>,
     /// Unique identifiers of Cilium's endpoints, by which Cilium chooses among gateways.
     endpoints: BTreeMap<PodKey, String>,
     /// The pods with an address that each policy selects; none of a refused policy.
@@ -128,6 +132,26 @@ impl Cluster {
     /// Takes a change of Cilium's endpoints: their unique identifiers, by the pod's name.
     pub fn change_endpoints(&mut self, change: Change<PodKey, String>) {
         apply(&mut self.endpoints, change);
+    }
+
+    /// Takes a change of services: their cluster addresses, by namespace and name.
+    pub fn change_services(&mut self, change: Change<PodKey, Vec<Ipv4Addr>>) {
+        apply(&mut self.services, change);
+    }
+
+    /// Takes a change of the API server's endpoints: their addresses, by namespace and name.
+    pub fn change_api_servers(&mut self, change: Change<PodKey, Vec<Ipv4Addr>>) {
+        apply(&mut self.api_servers, change);
+    }
+
+    /// The addresses of all services.
+    pub fn services(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.services.values().flatten().copied()
+    }
+
+    /// The addresses of the API server.
+    pub fn api_servers(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.api_servers.values().flatten().copied()
     }
 
     /// All policies in the order of their names.

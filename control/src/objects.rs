@@ -71,6 +71,26 @@ fn pod_key(metadata: ObjectMeta) -> PodKey {
     (metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default())
 }
 
+/// A service's addresses in the cluster.
+#[must_use]
+pub fn service(object: core::Service) -> (PodKey, Vec<Ipv4Addr>) {
+    let spec = object.spec.unwrap_or_default();
+    let texts = spec.cluster_ips.into_iter().flatten().chain(spec.cluster_ip);
+    // A headless service has "None".
+    let mut addresses: Vec<Ipv4Addr> = texts.filter_map(|text| text.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    (pod_key(object.metadata), addresses)
+}
+
+/// The API server's own addresses: the endpoints of the service `kubernetes`.
+#[must_use]
+pub fn api_server(object: core::Endpoints) -> (PodKey, Vec<Ipv4Addr>) {
+    let addresses = object.subsets.into_iter().flatten().flat_map(|subset| subset.addresses);
+    let addresses = addresses.flatten().filter_map(|address| address.ip.parse().ok()).collect();
+    (pod_key(object.metadata), addresses)
+}
+
 /// A namespace's labels.
 #[must_use]
 pub fn namespace(object: core::Namespace) -> (String, Labels) {

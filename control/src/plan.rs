@@ -247,7 +247,24 @@ fn cluster_ranges(cluster: &Cluster, here: &Here) -> Vec<Ipv4Net> {
         ranges.extend(&node.pod_ranges);
         ranges.extend(node.address.map(Ipv4Net::from));
     }
+    ranges.extend(cluster.api_servers().map(Ipv4Net::from));
+    ranges.extend(around_all(cluster.services()));
     Ipv4Net::aggregate(&ranges)
+}
+
+/// The range of services: the smallest prefix around their addresses, which is within the one that
+/// the API server gives them from. If that is wider than ranges of services are, there are several,
+/// and each address stands for itself.
+fn around_all(addresses: impl Iterator<Item = Ipv4Addr>) -> Vec<Ipv4Net> {
+    const LENGTH_MIN: u8 = 12;
+    let single: Vec<Ipv4Net> = addresses.map(Ipv4Net::from).collect();
+    let Some(first) = single.first() else { return single };
+    let mut around = *first;
+    while around.prefix_len() >= LENGTH_MIN && !single.iter().all(|one| around.contains(one)) {
+        let Some(wider) = around.supernet() else { break };
+        around = wider;
+    }
+    if around.prefix_len() >= LENGTH_MIN { vec![around] } else { single }
 }
 
 /// Policies of the same priority with the same destination that select the same pod: the first by

@@ -23,7 +23,7 @@ use crate::plan::{Finding, Report};
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause while the API server does not take our objects.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// Writer of our objects' fields.
 const FIELD_MANAGER: &str = "spillway-control";

@@ -4,11 +4,14 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api, DynamicObject, PartialObjectMeta};
+use kube::runtime::utils::{Backoff, ResetTimerBackoff};
+use kube::runtime::watcher::ExponentialBackoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_objects};
 use kube::{Client, Resource};
@@ -21,6 +24,29 @@ use crate::objects;
 /// How long to wait until Cilium's kinds are looked for again, when the API server is away.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// The first pause after a watch has broken; each next one is twice as long …
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+
+/// … up to this, plus as much again by chance, so that gateways do not come back all at once.
+///
+/// kube's own choice is 30 s, as long as a pod waits for its egress address after the API server
+/// has come back. Gateways are few: a cluster's API server does not feel them.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// How long a watch must have been well until its pauses start anew.
+const WELL: Duration = Duration::from_secs(15);
+
+/// The kinds that are watched.
+const KINDS: [&str; 7] = [
+    "ciliumegressgatewaypolicies",
+    "pods",
+    "namespaces",
+    "nodes",
+    "services",
+    "endpoints",
+    "ciliumendpoints",
+];
+
 /// A change of one kind's objects.
 #[derive(Debug)]
 pub enum Update {
@@ -32,6 +58,10 @@ pub enum Update {
     Namespaces(Change<String, Labels>),
     /// Of nodes.
     Nodes(Change<String, Node>),
+    /// Of services.
+    Services(Change<PodKey, Vec<Ipv4Addr>>),
+    /// Of the API server's endpoints.
+    ApiServers(Change<PodKey, Vec<Ipv4Addr>>),
     /// Of Cilium's endpoints.
     Endpoints(Change<PodKey, String>),
 }
@@ -39,7 +69,7 @@ pub enum Update {
 /// Which kinds have been listed whole.
 #[derive(Debug, Default)]
 pub struct Synced {
-    kinds: [bool; 5],
+    kinds: [bool; KINDS.len()],
 }
 
 impl Synced {
@@ -51,9 +81,7 @@ impl Synced {
 
     /// Those that have not been.
     pub fn missing(&self) -> impl Iterator<Item = &'static str> {
-        const NAMES: [&str; 5] =
-            ["ciliumegressgatewaypolicies", "pods", "namespaces", "nodes", "ciliumendpoints"];
-        NAMES.into_iter().zip(self.kinds).filter(|(_, synced)| !synced).map(|(name, _)| name)
+        KINDS.into_iter().zip(self.kinds).filter(|(_, synced)| !synced).map(|(name, _)| name)
     }
 }
 
@@ -68,7 +96,9 @@ impl Update {
             Self::Pods(change) => (1, whole(change)),
             Self::Namespaces(change) => (2, whole(change)),
             Self::Nodes(change) => (3, whole(change)),
-            Self::Endpoints(change) => (4, whole(change)),
+            Self::Services(change) => (4, whole(change)),
+            Self::ApiServers(change) => (5, whole(change)),
+            Self::Endpoints(change) => (6, whole(change)),
         };
         synced.kinds[kind] |= is_whole;
         match self {
@@ -76,6 +106,8 @@ impl Update {
             Self::Pods(change) => cluster.change_pods(change),
             Self::Namespaces(change) => cluster.change_namespaces(change),
             Self::Nodes(change) => cluster.change_nodes(change),
+            Self::Services(change) => cluster.change_services(change),
+            Self::ApiServers(change) => cluster.change_api_servers(change),
             Self::Endpoints(change) => cluster.change_endpoints(change),
         }
     }
@@ -108,6 +140,21 @@ pub async fn watch(client: Client, updates: Sender<Update>) {
             watch_objects(Api::<core::Node>::all(client.clone()), watcher::Config::default()),
             objects::node,
             |change| updates.send(Update::Nodes(change)),
+        ),
+        follow(
+            "services",
+            watch_objects(Api::<core::Service>::all(client.clone()), watcher::Config::default()),
+            objects::service,
+            |change| updates.send(Update::Services(change)),
+        ),
+        follow(
+            "endpoints",
+            watch_objects(
+                Api::<core::Endpoints>::namespaced(client.clone(), "default"),
+                watcher::Config::default().fields("metadata.name=kubernetes"),
+            ),
+            objects::api_server,
+            |change| updates.send(Update::ApiServers(change)),
         ),
         watch_endpoints(client, &updates),
     );
@@ -156,6 +203,15 @@ pub async fn has_endpoints(client: &Client) -> Result<bool, kube::Error> {
     }
 }
 
+fn pauses() -> impl Backoff {
+    let pauses = backon::ExponentialBuilder::default()
+        .with_min_delay(PAUSE_MIN)
+        .with_max_delay(PAUSE_MAX)
+        .without_max_times()
+        .with_jitter();
+    ResetTimerBackoff::new(ExponentialBackoff::from(pauses), WELL)
+}
+
 /// Turns the events of one watch into changes. A list is taken as a whole when it is complete.
 async fn follow<O, K, V, F, E>(
     kind: &'static str,
@@ -166,7 +222,7 @@ async fn follow<O, K, V, F, E>(
     O: Resource + Clone + Debug,
     F: Future<Output = Result<(), E>>,
 {
-    let events = events.default_backoff();
+    let events = events.backoff(pauses());
     pin_mut!(events);
     let mut list = Vec::new();
     let mut said = String::new();

@@ -36,6 +36,14 @@ fn feed(cluster: &mut Cluster, events: &[Event]) {
                 .change_pods(change(gone, objects::pod(serde_json::from_value(object).unwrap()))),
             "Node" => cluster
                 .change_nodes(change(gone, objects::node(serde_json::from_value(object).unwrap()))),
+            "Service" => cluster.change_services(change(
+                gone,
+                objects::service(serde_json::from_value(object).unwrap()),
+            )),
+            "Endpoints" => cluster.change_api_servers(change(
+                gone,
+                objects::api_server(serde_json::from_value(object).unwrap()),
+            )),
             "Namespace" => cluster.change_namespaces(change(
                 gone,
                 objects::namespace(serde_json::from_value(object).unwrap()),
@@ -169,15 +177,32 @@ fn every_tutorials_policy_is_accepted() {
 
 #[test]
 fn what_is_in_the_cluster_is_never_translated() {
+    let service = |name: &str, address: &str| {
+        json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "default", "name": name}, "spec": {"clusterIP": address}})
+    };
     let plan = planned(&with([
         policy("all", 0, "app1", &json!(["0.0.0.0/0"])),
         policy("inside", 0, "app1", &json!(["10.0.1.0/24"])),
+        service("kubernetes", "10.96.0.1"),
+        service("shop", "10.96.3.200"),
+        service("headless", "None"),
+        json!({"apiVersion": "v1", "kind": "Endpoints",
+            "metadata": {"namespace": "default", "name": "kubernetes"},
+            "subsets": [{"addresses": [{"ip": "192.168.44.5"}]}]}),
     ]));
     let [all] = &plan.document.policies[..] else { panic!("{plan:?}") };
     let excluded: Vec<String> = all.excluded_destinations.iter().map(ToString::to_string).collect();
     assert_eq!(
         excluded,
-        ["10.0.0.0/16", "169.254.0.0/16", "192.168.44.128/32", "192.168.211.128/32"]
+        [
+            "10.0.0.0/16",
+            "10.96.0.0/22",
+            "169.254.0.0/16",
+            "192.168.44.5/32",
+            "192.168.44.128/32",
+            "192.168.211.128/32"
+        ]
     );
     assert_eq!(plan.reports[1].carried.reason, "NothingOutside");
 }
