@@ -23,6 +23,16 @@ libraries() {
   grep -oE '/[^ ]+' <<<"$said"
 }
 
+# copyright LIBRARY: ships the terms of the Debian package that a library is from.
+copyright() {
+  local package
+  # Where /lib is a link to /usr/lib, packages may still name the old place.
+  package=$(dpkg-query -S "*/${1##*/}" | grep -oE '^[^:, ]+' | sort -u)
+  [[ -n $package && $package != *$'\n'* ]] || fail "whose is $1? Packages: ${package:-none}"
+  install -D -m 644 "/usr/share/doc/$package/copyright" \
+    "$root/usr/share/doc/$package/copyright"
+}
+
 [[ ! -e $root ]] || fail "$root is there: remove it first"
 mkdir -p "$root"/{usr/bin,etc/spillway,run/spillway,tmp,usr/share/doc/spillway}
 for program in "${PROGRAMS[@]}"; do
@@ -32,6 +42,7 @@ for program in "${PROGRAMS[@]}"; do
   while read -r library; do
     # Where the program looks for it, whatever links lead there.
     install -D "$library" "$root$library"
+    copyright "$library"
   done < <(libraries "$binaries/$program")
 done
 # The API server's certificate is checked against the service account's own authority; these two
