@@ -27,7 +27,8 @@ libraries() {
 copyright() {
   local package
   # Where /lib is a link to /usr/lib, packages may still name the old place.
-  package=$(dpkg-query -S "*/${1##*/}" | grep -oE '^[^:, ]+' | sort -u)
+  package=$(dpkg-query -S "$1" "/usr$1" "${1#/usr}" 2>/dev/null | grep -oE '^[^:, ]+' | sort -u) \
+    || true
   [[ -n $package && $package != *$'\n'* ]] || fail "whose is $1? Packages: ${package:-none}"
   install -D -m 644 "/usr/share/doc/$package/copyright" \
     "$root/usr/share/doc/$package/copyright"
