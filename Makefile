@@ -34,9 +34,18 @@ demo: build ## Build, start the lab, tell the story in it, clean up.
 demo-kubernetes: build kubernetes ## Tell the control plane's story, with a real API server.
 	$(AS_ROOT) vagrant/kubernetes.sh
 
+.PHONY: demo-machines
+demo-machines: build kubernetes ## Rehearse the story of the virtual machines, without machines.
+	$(AS_ROOT) vagrant/machines/rehearse.sh
+
 .PHONY: test
 test: packages kubernetes manifests ## Run every test, those that need root too.
+	$(AS_ROOT) vagrant/machines/test.sh
 	cargo $(TEST_RUNNER) test --workspace --locked
+
+.PHONY: bench-control
+bench-control: build kubernetes ## Measure the control plane with 10,000 pods; some minutes.
+	cargo $(TEST_RUNNER) bench --locked -p spillway-control --bench scale
 
 .PHONY: kubernetes
 kubernetes: packages # Fetch or build a Kubernetes API server for tests, once.
@@ -64,7 +73,7 @@ lab-down: ## Remove the lab.
 lint: packages $(CARGO_DENY) ## Check format, Clippy, shell scripts, licences, advisories.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck vagrant/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh .ci/run
+	shellcheck vagrant/*.sh vagrant/machines/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh .ci/run
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(MAKE) --no-print-directory advisories
 

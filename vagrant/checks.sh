@@ -15,7 +15,7 @@ failed=0
 capture=     # the file
 capture_pid= # tcpdump, on the router
 
-lab() { "$here/netns.sh" "$@"; }
+lab() { "${LAB:-$here/netns.sh}" "$@"; }
 
 chapter() { printf '\n# %s\n' "$*"; }
 
@@ -124,7 +124,8 @@ capture_start() {
   capture=$captures/$1.pcap
   rm -f "$said" "$capture"
   # Files are written by `cat`: a confined tcpdump may not write where this script may.
-  on router bash -c 'echo "pid $$" >&2; exec tcpdump -i any -n -U -w -' \
+  # Without ssh, which may be what carries this very capture.
+  on router bash -c 'echo "pid $$" >&2; exec tcpdump -i any -n -U -w - not tcp port 22' \
     > >(exec cat >"$capture") 2> >(exec cat >"$said") &
   await "tcpdump on the router listens" grep -q 'listening on' "$said"
   capture_pid=$(sed -n 's/^pid //p' "$said")

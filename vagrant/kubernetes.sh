@@ -17,15 +17,16 @@ export SPILLWAY=$binaries/spillway STATE=$here/state-empty.yaml
 
 readonly RUN=/run/spillway-lab
 readonly FILES=$RUN/kubernetes
-readonly API_SERVER=$here/../control/testing/api-server.sh
 
 download_pid= # a curl, on app2-a
 
 # shellcheck source=vagrant/checks.sh
 source "$here/checks.sh"
+# shellcheck source=vagrant/cluster.sh
+source "$here/cluster.sh"
 
 on() { lab exec "$@"; }
-ask() { on worker2 "$SPILLWAY" "$@" --socket "$RUN/spillway/spillway.sock"; }
+ask() { lab ask "$@"; }
 # The API server is on the gateway's loopback.
 kubectl() {
   on worker2 "$KUBEBUILDER_ASSETS/kubectl" --kubeconfig "$FILES/admin.kubeconfig" \
@@ -49,42 +50,8 @@ start_cluster() {
   await "the default namespace" kubectl get namespace default
 }
 
-# add_node NAME ADDRESS
-add_node() {
-  kubectl create -f - >/dev/null <<JSON
-{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "$1"}}
-JSON
-  set_status "/api/v1/nodes/$1" "{\"addresses\": [{\"type\": \"InternalIP\", \"address\": \"$2\"}]}"
-}
-
-# add_pod NAME APP NODE ADDRESS
-add_pod() {
-  kubectl create -f - >/dev/null <<JSON
-{"apiVersion": "v1", "kind": "Pod",
- "metadata": {"name": "$1", "namespace": "default", "labels": {"app": "$2"}},
- "spec": {"nodeName": "$3", "containers": [{"name": "main", "image": "none"}]}}
-JSON
-  set_status "/api/v1/namespaces/default/pods/$1" "{\"phase\": \"Running\", \"podIP\": \"$4\"}"
-}
-
-# set_status PATH JSON: as a kubelet does.
-set_status() {
-  kubectl get --raw "$1" | python3 -c '
-import json, sys
-thing = json.load(sys.stdin)
-thing["status"].update(json.loads(sys.argv[1]))
-json.dump(thing, sys.stdout)' "$2" |
-    kubectl replace --raw "$1/status" -f - >/dev/null
-}
-
 start_control() {
-  local token
-  token=$(kubectl create --raw \
-    /api/v1/namespaces/spillway-system/serviceaccounts/spillway-control/token -f - <<<'{
-      "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-      "spec": {"audiences": ["https://kubernetes.default.svc"]}}' |
-    python3 -c 'import json, sys; print(json.load(sys.stdin)["status"]["token"])')
-  "$API_SERVER" kubeconfig "$FILES" control "$token"
+  control_kubeconfig "$FILES"
   lab start control worker2 env KUBECONFIG="$FILES/control.kubeconfig" \
     "$binaries/spillway-control" run --node worker2 --socket "$RUN/spillway/spillway.sock" \
     --own-pods '{address: 169.254.44.2, peers: [{address: 169.254.44.1, device: spw-pods,
@@ -108,14 +75,7 @@ before() {
     matches "ciliumegressgatewaypolicies.cilium.io: created" control crds install
   check "again: Cilium's is left alone" \
     matches "ciliumegressgatewaypolicies.cilium.io: is there" control crds install
-  kubectl create namespace spillway-system >/dev/null
-  kubectl apply -f "$here/../k8s/base/rbac.yaml" >/dev/null
-  add_node worker1 "$WORKER1"
-  add_node worker2 "$GATEWAY"
-  add_pod app1-a app1 worker1 10.0.1.40
-  add_pod app1-b app1 worker1 10.0.1.41
-  add_pod app2-a app2 worker1 10.0.1.50
-  add_pod app1-c app1 worker2 10.0.2.182
+  add_objects
   start_control
   check "app1-a is seen as its nodes are" equal "$GATEWAY" http app1-a "$SERVER"
 }

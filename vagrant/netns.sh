@@ -19,6 +19,9 @@ usage: netns.sh up [--mode spillway|none] [--queues N] [--workers N]
        netns.sh status
        netns.sh exec HOST COMMAND...
        netns.sh spillway start|stop|kill|detach
+       netns.sh policy own|shared
+       netns.sh ask COMMAND...
+       netns.sh log
        netns.sh start NAME HOST COMMAND...
        netns.sh stop NAME
 
@@ -26,6 +29,8 @@ HOST is router, worker1, worker2 (the gateway), outside, app1-a, app1-b, app2-a 
 `up` starts Spillway on the gateway with vagrant/state.yaml; with --mode none, nothing.
 STATE names another document.
 `exec` runs a command in HOST's network; its files and processes are those of this machine.
+`policy` gives app1 the gateway's second address for egress, or the one that the node uses too.
+`ask` is `spillway COMMAND...` to the running Spillway; `log` prints the end of its log.
 `start` leaves a process running there, until `stop` or `down`; its log is in the directory that
 `status` names. SPILLWAY names another binary than target/release/spillway.
 TEXT
@@ -113,7 +118,7 @@ write_config() {
   cat >"$RUN/spillway.yaml" <<YAML
 # Made by netns.sh up. router/config.example.yaml explains every option.
 devices:
-  - name: eth0
+  - name: $UPLINK
     queues: $queues
   - name: spw-pods
     queues: $queues
@@ -123,9 +128,12 @@ YAML
   cp "${STATE:-$here/state.yaml}" "$RUN/state.yaml"
 }
 
-spillway_programmed() {
-  "$SPILLWAY" status --socket "$SOCKET" -o json 2>/dev/null | grep -q '"generation": *[0-9]'
-}
+ask() { on worker2 "$SPILLWAY" "$@" --socket "$SOCKET"; }
+
+# Prints the number of the document that is programmed, or nothing.
+generation() { ask status -o json 2>/dev/null | sed -n 's/.*"generation": *\([0-9]\+\).*/\1/p'; }
+
+spillway_programmed() { [[ -n $(generation) ]]; }
 
 # For `await`: nothing is left to wait for when it is programmed, or has ended.
 spillway_decided() {
@@ -164,6 +172,19 @@ spillway_command() {
     detach) on worker2 "$SPILLWAY" detach --runtime-dir "$RUN/spillway" ;;
     *) wrong_usage ;;
   esac
+}
+
+# policy own|shared: puts a document of this directory, as newer than the one that is running.
+policy() {
+  local document running
+  case ${1:-} in
+    own) document=$here/state.yaml ;;
+    shared) document=$here/state-shared.yaml ;;
+    *) wrong_usage ;;
+  esac
+  running=$(generation)
+  [[ -n $running ]] || fail "Spillway does not run: run \`$0 spillway start\`"
+  sed "s/^generation: .*/generation: $((running + 1))/" "$document" | ask apply -
 }
 
 # --- commands --------------------------------------------------------------------------------
@@ -286,7 +307,7 @@ main() {
   local command=${1:-}
   (($# == 0)) || shift
   case $command in
-    up | down | exec | spillway | start | stop) require ;;
+    up | down | exec | spillway | policy | ask | start | stop) require ;;
   esac
   case $command in
     up) up "$@" ;;
@@ -297,6 +318,12 @@ main() {
     status) status ;;
     exec) run_on "$@" ;;
     spillway) spillway_command "$@" ;;
+    policy) policy "$@" ;;
+    ask)
+      [[ -e $RUN/options ]] || fail "the lab is down: run \`$0 up\`"
+      ask "$@"
+      ;;
+    log) tail -n 40 "$SPILLWAY_LOG" ;;
     start)
       (($# >= 3)) || wrong_usage
       [[ -e $RUN/options ]] || fail "the lab is down: run \`$0 up\`"

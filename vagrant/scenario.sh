@@ -3,26 +3,25 @@
 #
 #   scenario.sh [DIRECTORY]     captures go to DIRECTORY, target/lab when it is not named
 #
-# A lab that is up is replaced, and removed in the end. QUEUES and WORKERS say how many Spillway
-# has, SPILLWAY names another binary than target/release/spillway. The last line says how many
-# checks passed; the exit code is 1 when one did not.
+# LAB is what has the lab: netns.sh when it is not named, or machines.sh. A lab that is up is
+# replaced, and removed in the end. QUEUES and WORKERS say how many Spillway has, SPILLWAY names
+# another binary than target/release/spillway; with machines.sh these are fixed. The last line says
+# how many checks passed; the exit code is 1 when one did not.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 captures=${1:-$here/../target/lab}
-spillway=${SPILLWAY:-$here/../target/release/spillway}
-lab_options=(--queues "${QUEUES:-1}" --workers "${WORKERS:-1}")
+lab_options=(${QUEUES:+--queues "$QUEUES"} ${WORKERS:+--workers "$WORKERS"})
 
-readonly RUN=/run/spillway-lab
 readonly APP1=(app1-a app1-b app1-c)
 download_pid= # a curl, on app1-a
 
 # shellcheck source=vagrant/checks.sh
 source "$here/checks.sh"
 
-# Where a command runs is known here only: the same story can be told on virtual machines.
+# Where a command runs is the lab's matter: the same story is told on virtual machines.
 on() { lab exec "$@"; }
-ask() { on worker2 "$spillway" "$@" --socket "$RUN/spillway/spillway.sock"; }
+ask() { lab ask "$@"; }
 
 # --- the chapters ----------------------------------------------------------------------------
 
@@ -83,7 +82,8 @@ not_selected() {
 
 operator() {
   chapter "The operator sees it"
-  check "spillway status: generation 1 is programmed" matches '"generation": ?1,' ask status -o json
+  check "spillway status: a state document is programmed" \
+    matches '"generation": ?[1-9]' ask status -o json
   check "spillway policies: app1-a, its destination, the egress address, the gateway, the policy" \
     matches "^10\.0\.1\.40 +203\.0\.113\.0/24 +$EGRESS +$GATEWAY +app1$" ask policies
   check "spillway policies: the excluded destination" \
@@ -122,7 +122,7 @@ real_traffic() {
 
 shared_address() {
   chapter "The node's own address as egress address, while the node goes on using it"
-  check "spillway apply: a document with it is taken" ask apply "$here/state-shared.yaml"
+  check "the policy gives the node's own address" lab policy shared
   capture_start shared
   local pod
   for pod in "${APP1[@]}"; do
@@ -137,11 +137,10 @@ shared_address() {
     none "$TO_SERVER and not icmp and not (src $GATEWAY and src portrange 16384-29999)"
   node_talks
   check "app2-a still leaves with its node's address" equal "$WORKER1" http app2-a "$SERVER"
-  sed 's/^generation: 1$/generation: 3/' "$here/state.yaml" >"$captures/state-3.yaml"
-  check "spillway apply: back to the own egress address" ask apply "$captures/state-3.yaml"
+  check "the policy gives the own egress address again" lab policy own
   check "app1-a is seen as $EGRESS again" equal "$EGRESS" http app1-a "$SERVER"
   check "spillway apply: an older document is refused" \
-    refused "generation" ask apply "$here/state.yaml"
+    refused "generation" ask apply - <"$here/state.yaml"
 }
 
 node_talks() {
@@ -156,8 +155,8 @@ node_talks() {
 download_start() {
   local into=$captures/under-way
   rm -f "$into"
-  on app1-a curl --silent --limit-rate 100K --max-time 60 --output "$into" \
-    "http://$SERVER:8000/download?bytes=104857600" &
+  on app1-a curl --silent --limit-rate 100K --max-time 60 \
+    "http://$SERVER:8000/download?bytes=104857600" >"$into" &
   download_pid=$!
   await "the download begins" test -s "$into"
 }
@@ -211,15 +210,15 @@ stopped() {
 
 detached() {
   chapter "Detached: selected traffic is the kernel's, so the silence above could have failed"
-  check "spillway detach says what was detached" matches eth0 lab spillway detach
+  check "spillway detach says what was detached" matches uplink lab spillway detach
   check "app1-a leaks, with the gateway's own address" equal "$GATEWAY" http app1-a "$SERVER"
   check "app1-c gets no answer: its tunnel ends at Spillway" fails http app1-c "$SERVER" 1
 }
 
 # What someone needs who looks for the reason of a failure.
 explain() {
-  printf '\n# The end of %s\n' "$RUN/log/spillway"
-  tail -n 40 "$RUN/log/spillway" || true
+  printf '\n# The end of its log\n'
+  lab log || true
   printf '\n# spillway drops\n'
   ask drops || true
   printf '\n# spillway status\n'

@@ -1,10 +1,14 @@
 # shellcheck shell=bash
-# The lab's topology: namespaces, links, addresses, routes. Sourced by netns.sh; README.md draws it.
+# The lab's topology: hosts, links, addresses, routes. README.md draws it. Sourced by netns.sh, for
+# which every host is a network namespace, and by machines/, where $MACHINE names the host that the
+# machine is.
 
 readonly PREFIX=spw-
 readonly EGRESS=192.168.44.129
 readonly GATEWAY=192.168.44.128
 readonly WORKER1=192.168.211.128
+# shellcheck disable=SC2034 # for machines/, where it is one
+readonly CONTROL_PLANE=192.168.211.10
 readonly POD_TUNNEL_KERNEL=169.254.44.1 # the gateway's kernel, towards Spillway
 readonly POD_TUNNEL=169.254.44.2        # Spillway, towards the gateway's own pods
 readonly VXLAN_PEER=169.254.10.1        # the other node's VXLAN device, for static neighbours only
@@ -12,6 +16,8 @@ readonly SERVERS=(203.0.113.10 203.0.113.20)
 readonly SHARED_PORTS=16384-29999       # of an egress address that the node uses too
 readonly VNI=40000
 readonly POD_MTU=1450
+readonly UPLINK=uplink                  # the nodes' device towards the router
+readonly SUBNETS=(192.168.211.0/24 192.168.44.0/24 203.0.113.0/24)
 
 readonly NODES=(router worker1 worker2 outside)
 # name, node, address
@@ -28,63 +34,87 @@ readonly MAC_VX_WORKER2=02:00:c0:a8:2c:80
 readonly MAC_PODS_KERNEL=02:00:a9:fe:2c:01
 readonly MAC_PODS=02:00:a9:fe:2c:02
 
-# Runs a command in a host's namespace. nsenter, not `ip netns exec`: that mounts another /sys, in
-# which a bpffs that was mounted outside cannot be seen.
+# Runs a command in a host's network: that of this machine, or a namespace. nsenter, not `ip netns
+# exec`: that mounts another /sys, in which a bpffs that was mounted outside cannot be seen.
 on() {
   local host=$1
   shift
-  nsenter --net="/run/netns/$PREFIX$host" -- "$@"
+  if [[ $host == "${MACHINE-}" ]]; then
+    "$@"
+  else
+    nsenter --net="/run/netns/$PREFIX$host" -- "$@"
+  fi
 }
 
-# A veth pair between two namespaces, with as many queues as asked for. Checksums are finished by
-# the sending kernel: AF_XDP sees frames as they are.
+# What `ip link ... netns` calls a host's network: a namespace's name, or a process that is in it.
+netns_of() { if [[ $1 == "${MACHINE-}" ]]; then echo "$$"; else echo "$PREFIX$1"; fi; }
+
+# A veth pair between two hosts, with as many queues as asked for.
 link() {
   local a=$1 a_device=$2 b=$3 b_device=$4 queues=${5:-1}
-  ip link add name "$a_device" netns "$PREFIX$a" numrxqueues "$queues" numtxqueues "$queues" \
-    type veth peer name "$b_device" netns "$PREFIX$b" numrxqueues "$queues" numtxqueues "$queues"
-  on "$a" ethtool --offload "$a_device" tx off >/dev/null
-  on "$b" ethtool --offload "$b_device" tx off >/dev/null
-  on "$a" ip link set "$a_device" up
-  on "$b" ip link set "$b_device" up
+  ip link add name "$a_device" netns "$(netns_of "$a")" numrxqueues "$queues" \
+    numtxqueues "$queues" type veth peer name "$b_device" netns "$(netns_of "$b")" \
+    numrxqueues "$queues" numtxqueues "$queues"
+  start_device "$a" "$a_device"
+  start_device "$b" "$b_device"
 }
 
-make_hosts() {
-  local host pod
-  for host in "${NODES[@]}"; do make_host "$host"; done
-  for pod in "${PODS[@]}"; do
-    read -r host _ <<<"$pod"
-    make_host "$host"
-  done
+# Checksums are finished by the sending kernel: AF_XDP sees frames as they are.
+start_device() {
+  on "$1" ethtool --offload "$2" tx off >/dev/null
+  on "$1" ip link set "$2" up
 }
 
-make_host() {
+make_namespace() {
   ip netns add "$PREFIX$1"
+  prepare_host "$1"
+}
+
+prepare_host() {
   # Replies of selected pods come through the tunnel, not the way that the kernel would send.
   on "$1" sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
   on "$1" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
   on "$1" ip link set lo up
 }
 
+# route_by HOST ROUTER: to each subnet but the host's own. No default route, because a machine has
+# its own for what is no part of the lab.
+route_by() {
+  local subnet
+  for subnet in "${SUBNETS[@]}"; do
+    [[ ${2%.*} == "${subnet%.*}" ]] || on "$1" ip route add "$subnet" via "$2"
+  done
+}
+
 # The subnets of the nodes and of the outside meet in the router.
-make_underlay() {
-  local queues=$1
-  link worker1 eth0 router worker1
-  link worker2 eth0 router worker2 "$queues"
-  link outside eth0 router outside
+make_router() {
   on router ip address add 192.168.211.1/24 dev worker1
   on router ip address add 192.168.44.1/24 dev worker2
   on router ip address add 203.0.113.1/24 dev outside
   on router sysctl -qw net.ipv4.ip_forward=1
-  on worker1 ip address add "$WORKER1/24" dev eth0
-  on worker1 ip route add default via 192.168.211.1
-  on worker2 ip address add "$GATEWAY/24" dev eth0
-  on worker2 ip address add "$EGRESS/32" dev eth0
-  on worker2 ip route add default via 192.168.44.1
+}
+
+make_outside() {
+  local address
+  for address in "${SERVERS[@]}"; do on outside ip address add "$address/24" dev eth0; done
+  route_by outside 203.0.113.1
+}
+
+make_worker1() {
+  on worker1 ip address add "$WORKER1/24" dev "$UPLINK"
+  route_by worker1 192.168.211.1
+  make_node worker1 "$MAC_VX_WORKER1" "$MAC_VX_WORKER2" 10.0.2.0/24 "$GATEWAY"
+}
+
+make_worker2() {
+  local queues=$1
+  on worker2 ip address add "$GATEWAY/24" dev "$UPLINK"
+  on worker2 ip address add "$EGRESS/32" dev "$UPLINK"
+  route_by worker2 192.168.44.1
   # The node itself must not open connections from ports that Spillway leases.
   on worker2 sysctl -qw net.ipv4.ip_local_reserved_ports="$SHARED_PORTS"
-  on outside ip address add "${SERVERS[0]}/24" dev eth0
-  on outside ip address add "${SERVERS[1]}/24" dev eth0
-  on outside ip route add default via 203.0.113.1
+  make_node worker2 "$MAC_VX_WORKER2" "$MAC_VX_WORKER1" 10.0.1.0/24 "$WORKER1"
+  make_pod_tunnel "$queues"
 }
 
 # A route into the tunnel. The static neighbour gives frames the inner destination that the other
@@ -109,11 +139,11 @@ make_node() {
 # On the uplink only, and away from the ports that Spillway leases: what leaks is told apart. A ping
 # has no port to choose.
 masquerade_pods() {
-  on "$1" nft -f - <<'NFT'
+  on "$1" nft -f - <<NFT
 table ip spillway-lab {
   chain postrouting {
     type nat hook postrouting priority srcnat
-    oifname != "eth0" return
+    oifname != "$UPLINK" return
     ip saddr 10.0.0.0/16 meta l4proto { tcp, udp } masquerade to :32768-65535
     ip saddr 10.0.0.0/16 masquerade
   }
@@ -121,20 +151,18 @@ table ip spillway-lab {
 NFT
 }
 
-make_pods() {
-  local pod name node address
-  for pod in "${PODS[@]}"; do
-    read -r name node address <<<"$pod"
-    link "$name" eth0 "$node" "$name"
-    # Both ends: what the kernel cannot fit is then refused with an error, not lost in the pair.
-    on "$name" ip link set eth0 mtu "$POD_MTU"
-    on "$node" ip link set "$name" mtu "$POD_MTU"
-    on "$name" ip address add "$address/32" dev eth0
-    on "$name" ip route add 169.254.1.1 dev eth0
-    on "$name" ip route add default via 169.254.1.1
-    on "$node" ip address add 169.254.1.1/32 dev "$name"
-    on "$node" ip route add "$address" dev "$name"
-  done
+# make_pod NAME NODE ADDRESS: joins a pod's namespace, which is there, to its node.
+make_pod() {
+  local name=$1 node=$2 address=$3
+  link "$name" eth0 "$node" "$name"
+  # Both ends: what the kernel cannot fit is then refused with an error, not lost in the pair.
+  on "$name" ip link set eth0 mtu "$POD_MTU"
+  on "$node" ip link set "$name" mtu "$POD_MTU"
+  on "$name" ip address add "$address/32" dev eth0
+  on "$name" ip route add 169.254.1.1 dev eth0
+  on "$name" ip route add default via 169.254.1.1
+  on "$node" ip address add 169.254.1.1/32 dev "$name"
+  on "$node" ip route add "$address" dev "$name"
 }
 
 # The gateway's own pods take the same tunnel as everyone: into a pair whose far end is Spillway's.
@@ -147,30 +175,38 @@ make_pod_tunnel() {
   on worker2 ip neighbour add "$POD_TUNNEL" lladdr "$MAC_PODS" dev spw-pods0
 }
 
-# What Cilium's agents would do for the policy of state.yaml: its pods' traffic to its destinations
+# What Cilium's agent on a node would do for the policy app1: its pods' traffic to its destinations
 # goes to the gateway, that to the excluded one as before.
 steer_pods_to_gateway() {
-  local pod name node address
+  local on_node=$1 tunnel=$GATEWAY pod name node address
+  [[ $on_node != worker2 ]] || tunnel=$POD_TUNNEL
   for pod in "${PODS[@]}"; do
     read -r name node address <<<"$pod"
-    [[ $name == app1-* ]] || continue
+    [[ $name == app1-* && $node == "$on_node" ]] || continue
     on "$node" ip rule add from "$address" lookup 100 priority 100
   done
-  route_into_tunnel worker1 "$GATEWAY" 203.0.113.0/24 table 100
-  route_into_tunnel worker2 "$POD_TUNNEL" 203.0.113.0/24 table 100
-  on worker1 ip route add throw "${SERVERS[1]}/32" table 100
-  on worker2 ip route add throw "${SERVERS[1]}/32" table 100
+  route_into_tunnel "$on_node" "$tunnel" 203.0.113.0/24 table 100
+  on "$on_node" ip route add throw "${SERVERS[1]}/32" table 100
 }
 
 make_topology() {
-  local mode=$1 queues=$2
-  make_hosts
-  make_underlay "$queues"
-  make_node worker1 "$MAC_VX_WORKER1" "$MAC_VX_WORKER2" 10.0.2.0/24 "$GATEWAY"
-  make_node worker2 "$MAC_VX_WORKER2" "$MAC_VX_WORKER1" 10.0.1.0/24 "$WORKER1"
-  make_pods
-  make_pod_tunnel "$queues"
-  if [[ $mode == spillway ]]; then steer_pods_to_gateway; fi
+  local mode=$1 queues=$2 host pod name node address
+  for host in "${NODES[@]}" "${PODS[@]%% *}"; do make_namespace "$host"; done
+  link worker1 "$UPLINK" router worker1
+  link worker2 "$UPLINK" router worker2 "$queues"
+  link outside eth0 router outside
+  make_router
+  make_outside
+  make_worker1
+  make_worker2 "$queues"
+  for pod in "${PODS[@]}"; do
+    read -r name node address <<<"$pod"
+    make_pod "$name" "$node" "$address"
+  done
+  if [[ $mode == spillway ]]; then
+    steer_pods_to_gateway worker1
+    steer_pods_to_gateway worker2
+  fi
 }
 
 # A namespace lives as long as a process in it does, so those that were left there end first.

@@ -1,0 +1,58 @@
+# shellcheck shell=bash
+# A cluster with an API server and nobody else: makes the objects that an administrator and kubelets
+# would make. Sourced by kubernetes.sh and machines/rehearse.sh, which say what `kubectl` is.
+# shellcheck disable=SC2154
+
+readonly API_SERVER=$here/../control/testing/api-server.sh
+
+# add_node NAME ADDRESS
+add_node() {
+  kubectl create -f - >/dev/null <<JSON
+{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "$1"}}
+JSON
+  set_status "/api/v1/nodes/$1" "{\"addresses\": [{\"type\": \"InternalIP\", \"address\": \"$2\"}]}"
+}
+
+# add_pod NAME APP NODE ADDRESS
+add_pod() {
+  kubectl create -f - >/dev/null <<JSON
+{"apiVersion": "v1", "kind": "Pod",
+ "metadata": {"name": "$1", "namespace": "default", "labels": {"app": "$2"}},
+ "spec": {"nodeName": "$3", "containers": [{"name": "main", "image": "none"}]}}
+JSON
+  set_status "/api/v1/namespaces/default/pods/$1" "{\"phase\": \"Running\", \"podIP\": \"$4\",
+    \"conditions\": [{\"type\": \"Ready\", \"status\": \"True\"}]}"
+}
+
+# set_status PATH JSON: as a kubelet does.
+set_status() {
+  kubectl get --raw "$1" | python3 -c '
+import json, sys
+thing = json.load(sys.stdin)
+thing["status"].update(json.loads(sys.argv[1]))
+json.dump(thing, sys.stdout)' "$2" |
+    kubectl replace --raw "$1/status" -f - >/dev/null
+}
+
+# The nodes and pods of the lab, and what spillway-control needs.
+add_objects() {
+  kubectl create namespace spillway-system >/dev/null
+  kubectl apply -f "$here/../k8s/base/rbac.yaml" >/dev/null
+  add_node worker1 "$WORKER1"
+  add_node worker2 "$GATEWAY"
+  add_pod app1-a app1 worker1 10.0.1.40
+  add_pod app1-b app1 worker1 10.0.1.41
+  add_pod app2-a app2 worker1 10.0.1.50
+  add_pod app1-c app1 worker2 10.0.2.182
+}
+
+# control_kubeconfig DIRECTORY: makes control.kubeconfig there, as spillway-control's account.
+control_kubeconfig() {
+  local token
+  token=$(kubectl create --raw \
+    /api/v1/namespaces/spillway-system/serviceaccounts/spillway-control/token -f - <<<'{
+      "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+      "spec": {"audiences": ["https://kubernetes.default.svc"]}}' |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["status"]["token"])')
+  "$API_SERVER" kubeconfig "$1" control "$token"
+}
