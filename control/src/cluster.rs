@@ -1,12 +1,14 @@
 //! What is known of the cluster, kept ready for planning: which policy selects which pods. Pure:
 //! objects come in, in any order; the same objects always give the same answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use fixedbitset::FixedBitSet;
 use ipnet::Ipv4Net;
 
 use crate::labels::{Key, Selector};
+use crate::pods::Pods;
 use crate::policy::{Fault, Policy};
 
 /// Labels of an object.
@@ -69,7 +71,7 @@ pub enum Change<K, V> {
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
     policies: BTreeMap<String, PolicyObject>,
-    pods: BTreeMap<PodKey, Pod>,
+    pods: Pods,
     namespaces: BTreeMap<String, Labels>,
     nodes: BTreeMap<String, Node>,
     /// The addresses of services.
@@ -78,8 +80,8 @@ pub struct Cluster {
     api_servers: BTreeMap<PodKey, Vec<Ipv4Addr>>,
     /// Unique identifiers of Cilium's endpoints, by which Cilium chooses among gateways.
     endpoints: BTreeMap<PodKey, String>,
-    /// The pods with an address that each policy selects; none of a refused policy.
-    selected: BTreeMap<String, BTreeSet<PodKey>>,
+    /// The numbers of the pods with an address that each policy selects; a refused one has no entry.
+    selected: BTreeMap<String, FixedBitSet>,
 }
 
 impl Cluster {
@@ -92,19 +94,17 @@ impl Cluster {
 
     /// Takes a change of pods.
     pub fn change_pods(&mut self, change: Change<PodKey, Pod>) {
-        for key in apply(&mut self.pods, change) {
-            self.select_pod(&key);
+        for number in self.pods.change(change) {
+            self.select_pod(number);
         }
     }
 
     /// Takes a change of namespaces: their labels, by name.
     pub fn change_namespaces(&mut self, change: Change<String, Labels>) {
         for name in apply(&mut self.namespaces, change) {
-            let from = (name.clone(), String::new());
-            let pods = self.pods.range(from..).take_while(|((namespace, _), _)| *namespace == name);
-            let keys: Vec<PodKey> = pods.map(|(key, _)| key.clone()).collect();
-            for key in keys {
-                self.select_pod(&key);
+            let numbers: Vec<usize> = self.pods.in_namespace(&name).collect();
+            for number in numbers {
+                self.select_pod(number);
             }
         }
     }
@@ -176,25 +176,25 @@ impl Cluster {
         self.pods.get(key)
     }
 
-    /// The pods with an address that a policy selects.
-    pub fn selected(&self, policy: &str) -> impl Iterator<Item = (&PodKey, &Pod, Ipv4Addr)> {
-        let keys = self.selected.get(policy).into_iter().flatten();
-        keys.filter_map(|key| {
-            let pod = self.pods.get(key)?;
-            Some((key, pod, pod.address?))
+    /// The pods with an address that a policy selects, with their numbers; in no order.
+    pub fn selected(&self, policy: &str) -> impl Iterator<Item = (usize, &PodKey, &Pod, Ipv4Addr)> {
+        let numbers = self.selected.get(policy).into_iter().flat_map(FixedBitSet::ones);
+        numbers.filter_map(|number| {
+            let (key, pod) = self.pods.by_number(number)?;
+            Some((number, key, pod, pod.address?))
         })
     }
 
-    /// How many pods a policy selects.
+    /// The numbers of the pods that a policy selects. They mean nothing after the next change.
     #[must_use]
-    pub fn selected_count(&self, policy: &str) -> usize {
-        self.selected.get(policy).map_or(0, BTreeSet::len)
+    pub fn selected_numbers(&self, policy: &str) -> Option<&FixedBitSet> {
+        self.selected.get(policy)
     }
 
-    /// The names of the pods that a policy selects.
+    /// The first by name of the pods with these numbers.
     #[must_use]
-    pub fn selected_keys(&self, policy: &str) -> Option<&BTreeSet<PodKey>> {
-        self.selected.get(policy)
+    pub fn first_by_name(&self, numbers: impl Iterator<Item = usize>) -> Option<&PodKey> {
+        numbers.filter_map(|number| self.pods.by_number(number)).map(|(key, _)| key).min()
     }
 
     /// What Cilium chooses a pod's gateway by: its endpoint's identifier; without Cilium, its own.
@@ -231,28 +231,24 @@ impl Cluster {
             self.selected.remove(name);
             return;
         };
-        let with_address = self.pods.iter().filter(|(_, pod)| pod.address.is_some());
-        let selected = with_address.filter(|(key, pod)| self.selects(policy, key, pod));
-        let selected = selected.map(|(key, _)| key.clone()).collect();
+        let with_address = self.pods.iter().filter(|(.., pod)| pod.address.is_some());
+        let selected = with_address.filter(|(_, key, pod)| self.selects(policy, key, pod));
+        let selected = selected.map(|(number, ..)| number).collect();
         self.selected.insert(name.to_owned(), selected);
     }
 
-    fn select_pod(&mut self, key: &PodKey) {
-        let pod = self.pods.get(key).filter(|pod| pod.address.is_some());
+    /// A pod is different, or gone.
+    fn select_pod(&mut self, number: usize) {
+        let pod = self.pods.by_number(number).filter(|(_, pod)| pod.address.is_some());
         let selects = |object: &PolicyObject| {
             pod.zip(object.policy.as_ref().ok())
-                .is_some_and(|(pod, policy)| self.selects(policy, key, pod))
+                .is_some_and(|((key, pod), policy)| self.selects(policy, key, pod))
         };
         let answers: Vec<bool> = self.policies.values().map(selects).collect();
         for (name, selected) in self.policies.keys().zip(answers) {
             let Some(pods) = self.selected.get_mut(name) else { continue };
-            if selected {
-                if !pods.contains(key) {
-                    pods.insert(key.clone());
-                }
-            } else {
-                pods.remove(key);
-            }
+            pods.grow(number + 1);
+            pods.set(number, selected);
         }
     }
 }

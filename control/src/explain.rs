@@ -85,7 +85,7 @@ pub fn explain(cluster: &Cluster, key: &PodKey, destination: Ipv4Addr) -> Explan
     found.policy = Some(policy_name.to_owned());
     found.destination = Some(prefix);
     let candidates = candidates(cluster, policy);
-    match choose(&candidates, cluster.spread_key(key, pod)) {
+    match choose(&candidates, || cluster.spread_key(key, pod)) {
         None => found.why.push("no node matches its egressGateway: the traffic is dropped".into()),
         Some(candidate) => {
             found.gateway = Some(candidate.node.to_owned());

@@ -89,14 +89,15 @@ pub fn candidates<'a>(cluster: &'a Cluster, policy: &Policy) -> Vec<Candidate<'a
     found
 }
 
-/// Cilium's choice for a pod among the candidates, by its endpoint's identifier.
-#[must_use]
-pub fn choose<'a, 'b>(
+/// Cilium's choice for a pod among the candidates, by its endpoint's identifier, which is asked
+/// for where there is a choice.
+pub fn choose<'a, 'b, 'c>(
     candidates: &'b [Candidate<'a>],
-    spread_key: &str,
+    spread_key: impl FnOnce() -> &'c str,
 ) -> Option<&'b Candidate<'a>> {
     let count = u32::try_from(candidates.len()).ok().filter(|count| *count > 0)?;
-    candidates.get((fnv1a(spread_key.as_bytes()) % count) as usize)
+    let chosen = if count == 1 { 0 } else { fnv1a(spread_key().as_bytes()) % count };
+    candidates.get(chosen as usize)
 }
 
 /// FNV-1a with 32 bits (draft-eastlake-fnv).

@@ -20,6 +20,7 @@ pub mod labels;
 pub mod lint;
 pub mod objects;
 pub mod plan;
+mod pods;
 pub mod policy;
 mod prefixes;
 pub mod publish;

@@ -96,7 +96,7 @@ async fn main() -> ExitCode {
 async fn start(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Run { node, socket, cluster_ranges, own_addresses, own_pods } => {
-            let filter = tracing_subscriber::EnvFilter::try_from_env("SPILLWAY_LOG");
+            let filter = tracing_subscriber::EnvFilter::try_from_default_env();
             // The client's own lines say less than ours, and say it for every attempt.
             let filter = filter.unwrap_or_else(|_| "info,kube_client=off,kube_runtime=off".into());
             let ansi = std::io::stderr().is_terminal();

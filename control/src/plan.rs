@@ -14,7 +14,7 @@ use spillway_api::{
     Document, EgressAddress, EgressAddressKind, Peer, Policy as DocumentPolicy, ReplyVni, Tunnel,
 };
 
-use crate::cluster::{Cluster, Node, PodKey, PolicyObject};
+use crate::cluster::{Cluster, Node, PolicyObject};
 use crate::gateway::{Host, candidates, choose};
 use crate::policy::Policy;
 use crate::prefixes::{covered, exclude};
@@ -101,7 +101,8 @@ struct Carried<'a> {
     policy: &'a Policy,
     destinations: Vec<Ipv4Net>,
     exclusions: Vec<Ipv4Net>,
-    pods: BTreeMap<Ipv4Addr, Vec<(&'a PodKey, Ipv4Addr)>>,
+    /// By egress address: the pods' numbers and addresses.
+    pods: BTreeMap<Ipv4Addr, Vec<(usize, Ipv4Addr)>>,
 }
 
 /// Plans.
@@ -145,7 +146,7 @@ fn new_report(cluster: &Cluster, name: &str, object: &PolicyObject) -> Report {
         uid: object.uid.clone(),
         generation: object.generation,
         egress_address: None,
-        pods: cluster.selected_count(name),
+        pods: cluster.selected_numbers(name).map_or(0, |pods| pods.count_ones(..)),
         pods_sent_here: 0,
         accepted,
         carried: Finding::yes("Programmed", "the router forwards as this policy says"),
@@ -223,16 +224,16 @@ fn carry<'a>(
     }
     report.egress_address = Some(default);
     let candidates = candidates(cluster, policy);
-    let mut pods: BTreeMap<Ipv4Addr, Vec<(&PodKey, Ipv4Addr)>> = BTreeMap::new();
-    for (key, pod, address) in cluster.selected(name) {
-        let chosen = choose(&candidates, cluster.spread_key(key, pod));
+    let mut pods: BTreeMap<Ipv4Addr, Vec<(usize, Ipv4Addr)>> = BTreeMap::new();
+    for (number, key, pod, address) in cluster.selected(name) {
+        let chosen = choose(&candidates, || cluster.spread_key(key, pod));
         let chosen = chosen.filter(|candidate| candidate.node == here.node);
         report.pods_sent_here += usize::from(chosen.is_some());
         let of_entry = chosen.and_then(|candidate| {
             let own = addresses.iter().find(|(entry, _)| *entry == candidate.entry)?;
             own.1.clone().ok()
         });
-        pods.entry(of_entry.unwrap_or(default)).or_default().push((key, address));
+        pods.entry(of_entry.unwrap_or(default)).or_default().push((number, address));
     }
     // Without pods the address is still ours: late replies die by name instead of reaching the host.
     pods.entry(default).or_default();
@@ -278,21 +279,24 @@ fn conflicts(cluster: &Cluster) -> BTreeMap<&str, Finding> {
         }
     }
     let mut conflicts = BTreeMap::new();
-    for ((_, destination), names) in groups.into_iter().filter(|(_, names)| names.len() > 1) {
-        let mut holders: BTreeMap<&PodKey, &str> = BTreeMap::new();
-        for name in names {
-            for pod in cluster.selected_keys(name).into_iter().flatten() {
-                let holder = *holders.entry(pod).or_insert(name);
-                if holder != name {
-                    let message = format!(
-                        "policy {holder} has {destination} for pod {}/{} and others: it comes \
-                         first by name. Give one of them the annotation spillway.io/priority",
-                        pod.0, pod.1
-                    );
-                    let finding = || Finding::yes("SameDestination", message);
-                    conflicts.entry(name).or_insert_with(finding);
-                }
-            }
+    for ((_, destination), names) in groups {
+        let all: Vec<_> = names
+            .iter()
+            .filter_map(|name| Some((*name, cluster.selected_numbers(name)?)))
+            .collect();
+        for (index, (name, pods)) in all.iter().enumerate() {
+            let Some((holder, holds)) = all[..index].iter().find(|(_, p)| !p.is_disjoint(pods))
+            else {
+                continue;
+            };
+            let Some(pod) = cluster.first_by_name(pods.intersection(holds)) else { continue };
+            let message = format!(
+                "policy {holder} has {destination} for pod {}/{} and others: it comes first by \
+                 name. Give one of them the annotation spillway.io/priority",
+                pod.0, pod.1
+            );
+            let finding = || Finding::yes("SameDestination", message);
+            conflicts.entry(*name).or_insert_with(finding);
         }
     }
     conflicts
@@ -336,22 +340,24 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
                 .any(|a| carried.destinations.iter().any(|b| a.contains(b) || b.contains(a)))
     };
     let higher: Vec<&Carried<'_>> = all.iter().filter(overlaps).collect();
-    let mut groups: BTreeMap<(Ipv4Addr, Vec<usize>), BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    let sets: Vec<_> = higher.iter().map(|other| cluster.selected_numbers(other.name)).collect();
+    let mut groups: BTreeMap<(Ipv4Addr, Vec<usize>), Vec<Ipv4Addr>> = BTreeMap::new();
     for (egress_address, pods) in &carried.pods {
         groups.entry((*egress_address, Vec::new())).or_default();
-        for (key, address) in pods {
-            let selects = |index: &usize| {
-                cluster.selected_keys(higher[*index].name).is_some_and(|keys| keys.contains(*key))
-            };
+        for (number, address) in pods {
+            let selects = |index: &usize| sets[*index].is_some_and(|set| set.contains(*number));
             let above: Vec<usize> = (0..higher.len()).filter(selects).collect();
-            groups.entry((*egress_address, above)).or_default().insert(*address);
+            groups.entry((*egress_address, above)).or_default().push(*address);
         }
     }
     // A policy without pods stays in the document: its address is watched.
-    let empty = groups.values().all(BTreeSet::is_empty);
+    let empty = groups.values().all(Vec::is_empty);
     groups.retain(|_, pods| empty || !pods.is_empty());
     let mut policies = Vec::new();
-    for ((egress_address, above), pods) in groups {
+    for ((egress_address, above), mut pods) in groups {
+        // Pods are told by their numbers so far, which depend on history.
+        pods.sort_unstable();
+        pods.dedup();
         let mut destinations = carried.destinations.clone();
         let mut excluded_destinations = carried.exclusions.clone();
         for index in above {
@@ -370,7 +376,7 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
             egress_address,
             destinations,
             excluded_destinations,
-            pods: pods.into_iter().collect(),
+            pods,
         });
     }
     policies

@@ -216,6 +216,60 @@ fn outages_change_nothing_and_are_made_up_for() {
 }
 
 #[test]
+fn what_etcd_has_forgotten_is_listed_anew() {
+    let cluster = Cluster::new("compacted");
+    let api = &cluster.api;
+    api.run_pod("app1-a", "app1", "worker1", "10.0.1.40");
+    api.run_pod("app1-b", "app1", "worker1", "10.0.1.41");
+    api.apply(&policy("app1", "app1", "192.168.44.129"));
+    let control = cluster.control();
+    cluster.wait_for_pods("app1", &["10.0.1.40", "10.0.1.41"]);
+
+    // While control sleeps, its connections end, a pod goes and another comes, and etcd forgets the
+    // history in between: its watches get 410 Gone.
+    control.signal("STOP");
+    api.stop();
+    api.resume();
+    api.kubectl(&["delete", "pod", "app1-a", "--grace-period=0", "--force"], "");
+    api.run_pod("app1-c", "app1", "worker1", "10.0.1.42");
+    api.compact();
+    api.stop();
+    api.resume();
+    control.signal("CONT");
+    cluster.wait_for_pods("app1", &["10.0.1.41", "10.0.1.42"]);
+}
+
+#[test]
+fn a_slow_and_flapping_api_server_is_followed() {
+    let cluster = Cluster::new("slow");
+    let api = &cluster.api;
+    api.run_pod("app1-a", "app1", "worker1", "10.0.1.40");
+    api.apply(&policy("app1", "app1", "192.168.44.129"));
+    let mut control = cluster.control();
+    cluster.wait_for_pods("app1", &["10.0.1.40"]);
+    for (round, pods) in [&["10.0.1.40", "10.0.1.41"][..], &["10.0.1.40"]].iter().enumerate() {
+        api.stop();
+        api.resume();
+        if round == 0 {
+            api.run_pod("app1-b", "app1", "worker1", "10.0.1.41");
+        } else {
+            api.kubectl(&["delete", "pod", "app1-b", "--grace-period=0", "--force"], "");
+        }
+        // Away again before control has recovered.
+        api.stop();
+        api.resume();
+        cluster.wait_for_pods("app1", pods);
+    }
+    // A connection of 500 kbit/s, for etcd too.
+    let slow = "tc qdisc add dev lo root tbf rate 500kbit burst 16kb latency 10s";
+    api.run_pod("app1-c", "none", "worker1", "10.0.1.42");
+    api.namespace.run(slow.split(' '));
+    api.kubectl(&["label", "pod", "app1-c", "app=app1", "--overwrite"], "");
+    cluster.wait_for_pods("app1", &["10.0.1.40", "10.0.1.42"]);
+    assert!(control.is_running());
+}
+
+#[test]
 fn the_service_account_may_do_nothing_more() {
     let cluster = Cluster::new("rbac");
     let may = |verb: &str, what: &str| {

@@ -22,6 +22,17 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends it a signal by name, such as `STOP`.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be sent.
+    pub fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill -s {name} {id} has failed");
+    }
+
     /// Whether it has not ended yet.
     ///
     /// # Panics
