@@ -93,6 +93,8 @@ pub struct Plan {
     pub document: Document,
     /// In the order of the policies' names.
     pub reports: Vec<Report>,
+    /// The names of all gateways, if this one removes what former gateways have said.
+    pub gateways: Option<BTreeSet<String>>,
 }
 
 /// A policy that this gateway carries out: with which address for which pods.
@@ -118,7 +120,7 @@ pub fn plan(cluster: &Cluster, here: &Here) -> Plan {
         }
         let Ok(policy) = &object.policy else {
             report.carried = Finding::no("Refused", "the policy is refused: see Accepted");
-            if reports_for_nobody(cluster, here) {
+            if is_first_gateway(cluster, here) {
                 reports.push(report);
             }
             continue;
@@ -130,7 +132,10 @@ pub fn plan(cluster: &Cluster, here: &Here) -> Plan {
         }
         reports.push(report);
     }
-    Plan { document: document(cluster, here, &carried), reports }
+    let gateways = is_first_gateway(cluster, here).then(|| {
+        gateways(cluster).map(|(name, _)| name).chain([&*here.node]).map(Into::into).collect()
+    });
+    Plan { document: document(cluster, here, &carried), reports, gateways }
 }
 
 fn new_report(cluster: &Cluster, name: &str, object: &PolicyObject) -> Report {
@@ -164,15 +169,18 @@ fn concerns(cluster: &Cluster, here: &Here, policy: &Policy) -> bool {
     let own = cluster.node(&here.node).is_some_and(|node| {
         policy.gateways.iter().any(|gateway| gateway.nodes.matches_labels(&node.labels))
     });
-    own || (candidates(cluster, policy).is_empty() && reports_for_nobody(cluster, here))
+    own || (candidates(cluster, policy).is_empty() && is_first_gateway(cluster, here))
 }
 
-/// Whether this gateway is the one that reports policies without a gateway: the first by name of
-/// those that are ready.
-fn reports_for_nobody(cluster: &Cluster, here: &Here) -> bool {
-    let mut gateways = cluster.nodes().filter(|(_, node)| node.labels.contains_key(GATEWAY_LABEL));
-    let first = gateways.find(|(name, node)| node.ready || *name == here.node);
+/// Whether this gateway speaks for those that are not there: it is the first by name of those that
+/// are ready. It reports policies without a gateway and removes reports of former gateways.
+fn is_first_gateway(cluster: &Cluster, here: &Here) -> bool {
+    let first = gateways(cluster).find(|(name, node)| node.ready || *name == here.node);
     first.is_none_or(|(name, _)| name == here.node)
+}
+
+fn gateways(cluster: &Cluster) -> impl Iterator<Item = (&str, &Node)> {
+    cluster.nodes().filter(|(_, node)| node.labels.contains_key(GATEWAY_LABEL))
 }
 
 /// Carries a policy out on this gateway, for all pods that it selects: who sends them here is not

@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
-use crate::plan::{Finding, Here, Report, plan};
+use crate::plan::{Finding, Here, plan};
 use crate::publish::{Outcome, publish};
+use crate::status::Told;
 use crate::watch::{Synced, Update};
 use crate::{host, status};
 
@@ -54,7 +55,7 @@ impl Due {
 /// What has been planned last.
 struct Planned {
     document: Arc<Document>,
-    reports: Vec<Report>,
+    told: Told,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -66,10 +67,10 @@ pub async fn run(client: Client, socket: PathBuf, mut here: Here) -> Result<()> 
     let (update_sender, mut updates) = mpsc::channel(UPDATES);
     let (documents, document_receiver) = watch::channel(None);
     let (outcome_sender, mut outcomes) = watch::channel(None);
-    let (reports, report_receiver) = watch::channel(None);
+    let (told, told_receiver) = watch::channel(None);
     tokio::spawn(crate::watch::watch(client.clone(), update_sender));
     tokio::spawn(publish(socket, document_receiver, outcome_sender));
-    tokio::spawn(status::write(client, here.node.clone(), report_receiver));
+    tokio::spawn(status::write(client, here.node.clone(), told_receiver));
 
     here.host = host::read()?;
     let (mut cluster, mut synced) = (Cluster::default(), Synced::default());
@@ -90,11 +91,11 @@ pub async fn run(client: Client, socket: PathBuf, mut here: Here) -> Result<()> 
             () = tokio::time::sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
                 due = Due::default();
                 planned = Some(plan_anew(&cluster, &here, planned, &documents));
-                say(planned.as_ref(), &outcomes, &reports);
+                say(planned.as_ref(), &outcomes, &told);
             }
             changed = outcomes.changed() => {
                 changed.context("the publisher has ended")?;
-                say(planned.as_ref(), &outcomes, &reports);
+                say(planned.as_ref(), &outcomes, &told);
             }
             _ = host_timer.tick() => match host::read() {
                 Ok(host) if host != here.host => {
@@ -141,14 +142,14 @@ fn plan_anew(
         documents.send_replace(Some(document.clone()));
         document
     });
-    Planned { document, reports: plan.reports }
+    Planned { document, told: Told { reports: plan.reports, gateways: plan.gateways } }
 }
 
 /// Passes the reports on when the router's answer to their document is there.
 fn say(
     planned: Option<&Planned>,
     outcomes: &watch::Receiver<Option<Outcome>>,
-    reports: &watch::Sender<Option<Vec<Report>>>,
+    told: &watch::Sender<Option<Told>>,
 ) {
     let Some(planned) = planned else { return };
     let outcome = outcomes.borrow();
@@ -156,13 +157,13 @@ fn say(
     else {
         return;
     };
-    let mut current = planned.reports.clone();
+    let mut current = planned.told.clone();
     if let Err(failure) = &outcome.result {
-        for report in current.iter_mut().filter(|report| report.carried.holds) {
+        for report in current.reports.iter_mut().filter(|report| report.carried.holds) {
             report.carried = Finding::no(failure.reason, failure.message.clone());
         }
     }
-    reports.send_if_modified(|last| {
+    told.send_if_modified(|last| {
         let is_new = last.as_ref() != Some(&current);
         if is_new {
             *last = Some(current);

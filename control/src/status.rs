@@ -25,22 +25,30 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause while the API server does not take our objects.
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
+/// How often the API server's objects are looked at: somebody may have deleted or changed them.
+const RESYNC: Duration = Duration::from_secs(60);
+
 /// Writer of our objects' fields.
 const FIELD_MANAGER: &str = "spillway-control";
 
+/// What is to be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Of each policy.
+    pub reports: Vec<Report>,
+    /// The names of all gateways, if this one removes the objects of others.
+    pub gateways: Option<BTreeSet<String>>,
+}
+
 /// Writes the objects for the reports of this gateway, again and again as they change.
-pub async fn write(
-    client: Client,
-    node: String,
-    mut reports: watch::Receiver<Option<Vec<Report>>>,
-) {
+pub async fn write(client: Client, node: String, mut told: watch::Receiver<Option<Told>>) {
     let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: Some(node.clone()) };
     let recorder = Recorder::new(client.clone(), reporter);
     let api = Api::all_with(client, &status_resource());
-    let mut writer = Writer { api, recorder, node, written: None };
+    let mut writer = Writer { api, recorder, node, written: None, gateways: None };
     let (mut pause, mut said) = (PAUSE, String::new());
     loop {
-        let current = reports.borrow_and_update().clone();
+        let current = told.borrow_and_update().clone();
         let mut result = Ok(());
         if let Some(current) = current {
             result = writer.round(&current).await;
@@ -57,8 +65,10 @@ pub async fn write(
         }
         (pause, said) = (PAUSE, String::new());
         tokio::time::sleep(PAUSE).await;
-        if reports.changed().await.is_err() {
-            return;
+        match tokio::time::timeout(RESYNC, told.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => writer.written = None,
         }
     }
 }
@@ -69,16 +79,20 @@ struct Writer {
     node: String,
     /// What the API server has, by the objects' names; `None` until it was asked.
     written: Option<BTreeMap<String, Value>>,
+    /// The gateways whose objects were kept when it was asked.
+    gateways: Option<BTreeSet<String>>,
 }
 
 impl Writer {
     /// Makes the API server's objects those of the reports.
-    async fn round(&mut self, reports: &[Report]) -> Result<(), kube::Error> {
-        let mut written = match self.written.take() {
+    async fn round(&mut self, told: &Told) -> Result<(), kube::Error> {
+        let written = self.written.take().filter(|_| self.gateways == told.gateways);
+        let mut written = match written {
             Some(written) => written,
-            None => self.existing().await?,
+            None => self.existing(told.gateways.as_ref()).await?,
         };
-        let result = self.write_all(reports, &mut written).await;
+        self.gateways.clone_from(&told.gateways);
+        let result = self.write_all(&told.reports, &mut written).await;
         // After an error nobody knows what was written: the next round asks.
         self.written = result.is_ok().then_some(written);
         result
@@ -110,22 +124,36 @@ impl Writer {
         let stale: Vec<String> =
             written.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
         for name in stale {
-            match self.api.delete(&name, &DeleteParams::default()).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                result => drop(result?),
-            }
+            self.delete(&name).await?;
             written.remove(&name);
         }
         Ok(())
     }
 
-    /// The status of this gateway's objects that are there.
-    async fn existing(&self) -> Result<BTreeMap<String, Value>, kube::Error> {
-        let all = self.api.list(&ListParams::default()).await?;
-        let ours = all.items.into_iter().filter(|one| one.data["spec"]["gateway"] == *self.node);
-        Ok(ours
-            .map(|one| (one.metadata.name.unwrap_or_default(), one.data["status"].clone()))
-            .collect())
+    async fn delete(&self, name: &str) -> Result<(), kube::Error> {
+        match self.api.delete(name, &DeleteParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// The status of this gateway's objects that are there. Those of nodes that are not among
+    /// `gateways` are deleted.
+    async fn existing(
+        &self,
+        gateways: Option<&BTreeSet<String>>,
+    ) -> Result<BTreeMap<String, Value>, kube::Error> {
+        let mut ours = BTreeMap::new();
+        for object in self.api.list(&ListParams::default()).await?.items {
+            let name = object.metadata.name.unwrap_or_default();
+            let gateway = object.data["spec"]["gateway"].as_str().unwrap_or_default();
+            if gateway == self.node {
+                ours.insert(name, object.data["status"].clone());
+            } else if gateways.is_some_and(|gateways| !gateways.contains(gateway)) {
+                self.delete(&name).await?;
+            }
+        }
+        Ok(ours)
     }
 
     /// Events for what has turned since `before`.

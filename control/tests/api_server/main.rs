@@ -178,6 +178,16 @@ fn policies_become_documents_and_are_answered() {
     }
     api.kubectl(&["delete", "cegp", "missing"], "");
     wait_until("its status is gone", SOON, || cluster.conditions("missing").is_empty());
+
+    // What a node has said goes when it is no gateway any more.
+    api.kubectl(&["label", "node", "worker1", "spillway.io/gateway="], "");
+    api.apply(&json!({"apiVersion": "spillway.io/v1alpha1", "kind": "SpillwayPolicyStatus",
+        "metadata": {"name": "app1.worker1"},
+        "spec": {"policy": "app1", "gateway": "worker1"}}));
+    let is_there = || api.try_kubectl("admin", &["get", "sps", "app1.worker1"], "").is_ok();
+    assert!(is_there());
+    api.kubectl(&["label", "node", "worker1", "spillway.io/gateway-"], "");
+    wait_until("the status of worker1 is gone", SOON, || !is_there());
     assert!(control.is_running());
 }
 
