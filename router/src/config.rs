@@ -269,7 +269,7 @@ pub(crate) fn pin_directory(runtime_dir: &Path) -> PathBuf {
 ///
 /// # Errors
 ///
-/// The file and what is wrong with it; more than 16 MiB is.
+/// The file and what is wrong with it; more than 64 MiB is.
 pub(crate) fn read_text(path: &Path) -> anyhow::Result<String> {
     use std::io::Read as _;
     let name = path.display();

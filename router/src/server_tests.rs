@@ -147,7 +147,7 @@ fn a_request_that_is_too_long_is_refused_and_ends_its_connection() {
     let server = Running::start();
     let mut client = Client::connect(&server.path()).unwrap();
     let error = client.put_state("d".repeat(DOCUMENT_BYTES_MAX)).unwrap_err();
-    assert_eq!(error.to_string(), "expected a request of at most 16777216 bytes");
+    assert_eq!(error.to_string(), "expected a request of at most 67108864 bytes");
     assert!(client.status().is_err());
     assert!(server.is_alive());
 }

@@ -188,7 +188,7 @@ fn a_file_that_is_no_text_or_too_long_is_reported() {
     let sparse = fs::File::create(followed.path("new")).unwrap();
     sparse.set_len(1 << 30).unwrap();
     fs::rename(followed.path("new"), followed.path("state.yaml")).unwrap();
-    assert!(followed.next().unwrap_err().ends_with("it has more than 16777216 bytes"));
+    assert!(followed.next().unwrap_err().ends_with("it has more than 67108864 bytes"));
 }
 
 #[test]

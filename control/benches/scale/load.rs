@@ -79,7 +79,7 @@ impl Load {
 
     async fn add_pod(&self, index: usize) -> Result<(), kube::Error> {
         let name = pod_name(index);
-        let address = Ipv4Addr::from_bits(0x0a01_0000 + u32::try_from(index).unwrap());
+        let address = Ipv4Addr::from_bits(0x0a64_6400 + u32::try_from(index).unwrap());
         let container = json!({"name": "main", "image": "registry.example/shop/web:1.2.3",
             "env": [{"name": "DATABASE", "value": "db.shop.svc.cluster.local:5432"}],
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}}});

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Bytes of a state document, or of any request, at most.
-pub const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Tunnel addresses at most.
 pub const TUNNELS_MAX: usize = 256;

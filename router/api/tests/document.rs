@@ -113,7 +113,7 @@ fn texts_that_are_no_document_are_refused() {
     }
     assert!(refusal(&format!("{EXAMPLE}---\n{EXAMPLE}")).contains("multiple"));
     let long = format!("{EXAMPLE}#{}", "x".repeat(DOCUMENT_BYTES_MAX));
-    assert!(refusal(&long).ends_with("bytes; at most 16777216 are read"), "{}", refusal(&long));
+    assert!(refusal(&long).ends_with("bytes; at most 67108864 are read"), "{}", refusal(&long));
 }
 
 /// A cut in the middle must not pass for a document that selects fewer pods: the last line alone
