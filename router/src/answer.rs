@@ -195,6 +195,7 @@ fn state_name(state: FlowState) -> &'static str {
     match state {
         FlowState::Opening => "opening",
         FlowState::Established => "established",
+        FlowState::HalfClosed => "half-closed",
         FlowState::Closing => "closing",
     }
 }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use spillway_api::limits::DOCUMENT_BYTES_MAX;
 use spillway_api::{Document, FieldPath, Problem, check_device_name, list, os_error, whole};
+use spillway_engine::{Nanos, Timeouts};
 
 /// Devices at most.
 const DEVICES_MAX: usize = 16;
@@ -26,6 +27,12 @@ const FLOWS_MAX: u64 = 16_777_216;
 
 /// Bytes of a Unix socket's path at most (`sun_path` less its end).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// One second in nanoseconds.
+const SECOND: Nanos = 1_000_000_000;
+
+/// Seconds that a flow may stay idle at most: a week.
+const TIMEOUT_S_MAX: u64 = 604_800;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -50,6 +57,9 @@ pub(crate) struct Config {
     /// Flows that one worker keeps at most; 1 to 16,777,216. Default: 65536.
     #[serde(default = "flows_max", deserialize_with = "whole::<_, _, 1, FLOWS_MAX>")]
     pub(crate) flows_max: u32,
+    /// How long flows may stay idle.
+    #[serde(default)]
+    pub(crate) timeouts: TimeoutsConfig,
     /// Directory of the steering program's pins and of lock files. Default: `/run/spillway`.
     #[serde(default = "runtime_dir")]
     pub(crate) runtime_dir: PathBuf,
@@ -62,6 +72,62 @@ pub(crate) struct Config {
     /// What becomes of tunnel frames that steering cannot classify. Default: drop.
     #[serde(default)]
     pub(crate) unclassified_tunnel_frames: Unclassified,
+}
+
+/// How long a flow may stay idle in both directions before it ends, in seconds; 1 to 604,800 each.
+/// The defaults are the engine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TimeoutsConfig {
+    /// TCP until both sides have spoken after the SYN. Default: 240 (RFC 5382).
+    #[serde(deserialize_with = "whole::<_, _, 1, TIMEOUT_S_MAX>")]
+    tcp_opening: u32,
+    /// TCP that is established. Default: 7440 (RFC 5382).
+    #[serde(deserialize_with = "whole::<_, _, 1, TIMEOUT_S_MAX>")]
+    tcp_established: u32,
+    /// TCP that one side has closed. Default: 900.
+    #[serde(deserialize_with = "whole::<_, _, 1, TIMEOUT_S_MAX>")]
+    tcp_half_closed: u32,
+    /// TCP that both sides have closed or one has reset. Default: 10.
+    #[serde(deserialize_with = "whole::<_, _, 1, TIMEOUT_S_MAX>")]
+    tcp_closing: u32,
+    /// UDP. Default: 300 (RFC 4787).
+    #[serde(deserialize_with = "whole::<_, _, 1, TIMEOUT_S_MAX>")]
+    udp: u32,
+    /// ICMP echo. Default: 60 (RFC 5508).
+    #[serde(deserialize_with = "whole::<_, _, 1, TIMEOUT_S_MAX>")]
+    icmp: u32,
+}
+
+impl Default for TimeoutsConfig {
+    fn default() -> Self {
+        let engine = Timeouts::default();
+        let seconds = |ns: Nanos| u32::try_from(ns / SECOND).unwrap_or(u32::MAX);
+        Self {
+            tcp_opening: seconds(engine.tcp_opening_ns),
+            tcp_established: seconds(engine.tcp_established_ns),
+            tcp_half_closed: seconds(engine.tcp_half_closed_ns),
+            tcp_closing: seconds(engine.tcp_closing_ns),
+            udp: seconds(engine.udp_ns),
+            icmp: seconds(engine.icmp_ns),
+        }
+    }
+}
+
+impl TimeoutsConfig {
+    /// As the engine takes them.
+    pub(crate) fn to_engine(self) -> Timeouts {
+        let ns = |seconds: u32| Nanos::from(seconds) * SECOND;
+        Timeouts {
+            tcp_opening_ns: ns(self.tcp_opening),
+            tcp_established_ns: ns(self.tcp_established),
+            tcp_half_closed_ns: ns(self.tcp_half_closed),
+            tcp_closing_ns: ns(self.tcp_closing),
+            udp_ns: ns(self.udp),
+            icmp_ns: ns(self.icmp),
+        }
+    }
 }
 
 /// One device.

@@ -32,7 +32,7 @@ fn every_option_can_be_set() {
     let config = Config::parse(
         "devices: [{name: eth0, queues: 4, mode: native, zero_copy: true}, {name: eth1, mode: \
          generic}]\nworkers: 64\ntunnel_port: 4789\nframe_size: 4096\numem_frames: 65536\n\
-         flows_max: 1\nruntime_dir: /tmp/a\nidle: spin\nunclassified_tunnel_frames: pass\n",
+         flows_max: 1\nruntime_dir: /tmp/a\ntimeouts: {udp: 30}\nidle: spin\nunclassified_tunnel_frames: pass\n",
     )
     .unwrap();
     assert_eq!(config.devices[0].queues, Some(4));
@@ -43,6 +43,8 @@ fn every_option_can_be_set() {
     assert_eq!((config.frame_size, config.umem_frames, config.flows_max), (4_096, 65_536, 1));
     assert_eq!(config.socket(), Path::new("/tmp/a/spillway.sock"));
     assert_eq!(config.pin_directory(), Path::new("/tmp/a/bpf"));
+    let defaults = Timeouts::default();
+    assert_eq!(config.timeouts.to_engine(), Timeouts { udp_ns: 30 * SECOND, ..defaults });
     assert_eq!(config.idle, Idle::Spin);
     assert_eq!(config.unclassified_tunnel_frames, Unclassified::Pass);
 }
@@ -52,8 +54,8 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
     (
         "worker: 2",
         "line 2, column 1: worker: unknown field \"worker\"; expected one of devices, \
-      workers, tunnel_port, frame_size, umem_frames, flows_max, runtime_dir, socket, idle, \
-      unclassified_tunnel_frames",
+      workers, tunnel_port, frame_size, umem_frames, flows_max, timeouts, runtime_dir, socket, \
+      idle, unclassified_tunnel_frames",
     ),
     ("workers: 0", "line 2, column 10: workers: expected a whole number from 1 to 64, found 0"),
     ("workers: 65", "line 2, column 10: workers: expected a whole number from 1 to 64, found 65"),
@@ -73,6 +75,20 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
     (
         "flows_max: 0",
         "line 2, column 12: flows_max: expected a whole number from 1 to 16777216, found 0",
+    ),
+    (
+        "timeouts: {udp: 0}",
+        "line 2, column 17: timeouts.udp: expected a whole number from 1 to 604800, found 0",
+    ),
+    (
+        "timeouts: {tcp_closing: 604801}",
+        "line 2, column 25: timeouts.tcp_closing: expected a whole number from 1 to 604800, found \
+         604801",
+    ),
+    (
+        "timeouts: {tcp: 9}",
+        "line 2, column 12: timeouts.tcp: unknown field \"tcp\"; expected one of tcp_opening, \
+         tcp_established, tcp_half_closed, tcp_closing, udp, icmp",
     ),
     (
         "runtime_dir: run/spillway",

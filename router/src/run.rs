@@ -12,7 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use spillway_engine::tables::{Tables, TablesInput};
-use spillway_engine::{Engine, EngineConfig, Timeouts};
+use spillway_engine::{Engine, EngineConfig};
 use spillway_xdp::device::{self, DeviceInfo, DevicesConfig, SocketFd};
 use spillway_xdp::steering::{self, DeviceLock, SteeredDevice, Steering, SteeringConfig};
 
@@ -88,7 +88,7 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
             flows_max: config.flows_max,
             hash_key,
             seed: seed.wrapping_add(u64::from(worker)),
-            timeouts: Timeouts::default(),
+            timeouts: config.timeouts.to_engine(),
         })
     };
     let parts = (0..config.workers).map(engine).zip(lanes).collect();

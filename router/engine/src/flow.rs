@@ -19,11 +19,10 @@ pub use tuple::Tuple;
 
 pub(crate) use expiry::Sweep;
 pub(crate) use slot::{Original, Reply, Tick, Translation, WayBack, tick};
-pub(crate) use table::{Slot, SlotIndex};
+pub(crate) use table::{Slot, SlotIndex, Table};
 pub(crate) use tuple::Hasher;
 
 use state::Progress;
-use table::Table;
 
 /// All flows of one worker.
 #[derive(Debug)]

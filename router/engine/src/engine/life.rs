@@ -4,7 +4,7 @@
 use super::{Engine, Halt, Nanos};
 use crate::DropReason;
 use crate::encap::Label;
-use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, tick};
+use crate::flow::{Original, Reply, Slot, SlotIndex, Table, Tick, Translation, WayBack, tick};
 use crate::nat::{Side, rewrite};
 use crate::packet::{Packet, Transport};
 use crate::policy::PolicyIndex;
@@ -63,13 +63,16 @@ impl Engine {
         if packet.length > overlay.inner_mtu {
             return Err(DropReason::ExceedsTunnelMtu.into());
         }
+        let is_believed = is_believed(packet, &self.flows.originals, reply.twin);
         let ip = frame.get_mut(packet.direction.ip_offset()..).ok_or(DropReason::Truncated)?;
         rewrite(ip, packet, Side::Destination, &reply.change())?;
         let WayBack { inner_mac, vni, .. } = reply.way_back();
         let vni = context.tables.reply_vni(vni);
         let label = Label { hash: packet.hash, vni, inner_mac, inner_length: packet.length };
         overlay.write(frame, &label)?;
-        reply.note(packet, context.now);
+        if is_believed {
+            reply.note(packet, context.now);
+        }
         Ok(overlay.device)
     }
 
@@ -116,8 +119,8 @@ impl Engine {
         flow: SlotIndex,
     ) -> Result<SlotIndex, Halt> {
         let Context { tables, .. } = context;
-        if let Transport::Tcp(flags) = packet.transport
-            && flags.opens()
+        if let Transport::Tcp(segment) = packet.transport
+            && segment.opens()
         {
             self.flows.reopen(flow);
         }
@@ -197,9 +200,20 @@ fn taught(tables: &Tables, packet: &Packet) -> Result<WayBack, DropReason> {
 /// Whether a packet of no known flow may open one.
 fn may_open(transport: Transport) -> Result<(), DropReason> {
     match transport {
-        Transport::Tcp(flags) if !flags.opens() => Err(DropReason::TcpNotSyn),
+        Transport::Tcp(segment) if !segment.opens() => Err(DropReason::TcpNotSyn),
         Transport::Error => Err(DropReason::ErrorWithoutFlow),
         Transport::Tcp(_) | Transport::Udp | Transport::Echo => Ok(()),
+    }
+}
+
+/// Whether a packet from outside says something of its flow: all but a RST that the pod will not
+/// believe. The pod gets that too, and answers it.
+fn is_believed(packet: &Packet, originals: &Table<Original>, flow: SlotIndex) -> bool {
+    match packet.transport {
+        Transport::Tcp(segment) if segment.has_rst() => {
+            originals[flow].may_be_reset(segment.sequence)
+        }
+        _ => true,
     }
 }
 

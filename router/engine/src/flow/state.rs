@@ -22,15 +22,20 @@ impl Progress {
     #[inline]
     pub(crate) fn note(&mut self, transport: Transport) {
         self.0 |= match transport {
-            Transport::Tcp(flags) => {
-                let fin = if flags.has_fin() { Self::FIN } else { 0 };
-                let rst = if flags.has_rst() { Self::RST } else { 0 };
-                let spoken = if flags.opens() { 0 } else { Self::SPOKEN };
+            Transport::Tcp(segment) => {
+                let fin = if segment.has_fin() { Self::FIN } else { 0 };
+                let rst = if segment.has_rst() { Self::RST } else { 0 };
+                let spoken = if segment.opens() { 0 } else { Self::SPOKEN };
                 fin | rst | spoken
             }
             Transport::Udp | Transport::Echo => Self::SPOKEN,
             Transport::Error => 0,
         };
+    }
+
+    /// Whether it has sent something other than a TCP segment that opens.
+    pub(super) fn has_spoken(self) -> bool {
+        self.has(Self::SPOKEN)
     }
 
     fn has(self, bit: u8) -> bool {
@@ -45,6 +50,8 @@ pub enum FlowState {
     Opening,
     /// Both sides have spoken.
     Established,
+    /// TCP: one side has sent FIN, the other has not yet.
+    HalfClosed,
     /// TCP: both sides have sent FIN, or one a RST.
     Closing,
 }
@@ -53,12 +60,14 @@ impl FlowState {
     /// The state of a flow whose directions have come so far.
     pub(crate) fn of(original: Progress, reply: Progress) -> Self {
         let reset = original.has(Progress::RST) || reply.has(Progress::RST);
-        if reset || (original.has(Progress::FIN) && reply.has(Progress::FIN)) {
-            Self::Closing
-        } else if original.has(Progress::SPOKEN) && reply.has(Progress::SPOKEN) {
-            Self::Established
-        } else {
-            Self::Opening
+        let fins = (original.has(Progress::FIN), reply.has(Progress::FIN));
+        let both_spoke = original.has_spoken() && reply.has_spoken();
+        match fins {
+            _ if reset => Self::Closing,
+            (true, true) => Self::Closing,
+            _ if !both_spoke => Self::Opening,
+            (false, false) => Self::Established,
+            _ => Self::HalfClosed,
         }
     }
 }
@@ -70,6 +79,8 @@ pub struct Timeouts {
     pub tcp_opening_ns: Nanos,
     /// TCP that is established: 7,440 s, the least that RFC 5382 allows.
     pub tcp_established_ns: Nanos,
+    /// TCP that one side has closed: 900 s, as pf has it.
+    pub tcp_half_closed_ns: Nanos,
     /// TCP that both sides have closed or one has reset: 10 s, as Cilium.
     pub tcp_closing_ns: Nanos,
     /// UDP: 300 s, as RFC 4787 recommends.
@@ -84,6 +95,7 @@ impl Default for Timeouts {
         Self {
             tcp_opening_ns: 240 * SECOND,
             tcp_established_ns: 7_440 * SECOND,
+            tcp_half_closed_ns: 900 * SECOND,
             tcp_closing_ns: 10 * SECOND,
             udp_ns: 300 * SECOND,
             icmp_ns: 60 * SECOND,
@@ -94,7 +106,8 @@ impl Default for Timeouts {
 impl Timeouts {
     /// The shortest of them.
     pub(crate) fn shortest(&self) -> Nanos {
-        let tcp = self.tcp_opening_ns.min(self.tcp_established_ns).min(self.tcp_closing_ns);
+        let open = self.tcp_opening_ns.min(self.tcp_established_ns);
+        let tcp = open.min(self.tcp_half_closed_ns).min(self.tcp_closing_ns);
         tcp.min(self.udp_ns).min(self.icmp_ns)
     }
 
@@ -103,6 +116,7 @@ impl Timeouts {
         match (protocol, state) {
             (TCP, FlowState::Opening) => self.tcp_opening_ns,
             (TCP, FlowState::Established) => self.tcp_established_ns,
+            (TCP, FlowState::HalfClosed) => self.tcp_half_closed_ns,
             (TCP, FlowState::Closing) => self.tcp_closing_ns,
             (UDP, _) => self.udp_ns,
             _ => self.icmp_ns,

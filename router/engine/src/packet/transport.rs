@@ -9,7 +9,7 @@ use crate::flow::Tuple;
 /// The part of a packet that is translated with its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
-    Tcp(TcpFlags),
+    Tcp(Segment),
     Udp,
     /// An ICMP echo request of a pod or a reply to one.
     Echo,
@@ -17,27 +17,37 @@ pub(crate) enum Transport {
     Error,
 }
 
-/// The control bits of a TCP segment.
+/// What the state of a connection depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TcpFlags(u8);
+pub(crate) struct Segment {
+    flags: u8,
+    /// The sequence number.
+    pub(crate) sequence: u32,
+    acknowledgment: u32,
+}
 
-impl TcpFlags {
+impl Segment {
     const FIN: u8 = 0x01;
     const SYN: u8 = 0x02;
     const RST: u8 = 0x04;
     const ACK: u8 = 0x10;
 
     pub(crate) fn has_fin(self) -> bool {
-        self.0 & Self::FIN != 0
+        self.flags & Self::FIN != 0
     }
 
     pub(crate) fn has_rst(self) -> bool {
-        self.0 & Self::RST != 0
+        self.flags & Self::RST != 0
+    }
+
+    /// The next sequence number that the sender expects, if it says one.
+    pub(crate) fn acknowledges(self) -> Option<u32> {
+        (self.flags & Self::ACK != 0).then_some(self.acknowledgment)
     }
 
     /// Whether the segment opens a connection: SYN, and neither ACK, RST nor FIN.
     pub(crate) fn opens(self) -> bool {
-        self.0 & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN
+        self.flags & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN
     }
 }
 
@@ -69,9 +79,14 @@ fn tcp(payload: &[u8]) -> Result<(Transport, u16, u16), DropReason> {
     if header_length < header.len() || header_length > payload.len() {
         return Err(DropReason::BadTransport);
     }
-    let [s0, s1, d0, d1, ..] = *header;
-    let transport = Transport::Tcp(TcpFlags(header[13]));
-    Ok((transport, u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
+    let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, _, flags, ..] = *header;
+    let segment = Segment {
+        flags,
+        sequence: u32::from_be_bytes([q0, q1, q2, q3]),
+        acknowledgment: u32::from_be_bytes([a0, a1, a2, a3]),
+    };
+    let ports = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+    Ok((Transport::Tcp(segment), ports.0, ports.1))
 }
 
 fn udp(payload: &[u8]) -> Result<(Transport, u16, u16), DropReason> {

@@ -18,7 +18,11 @@ pub enum Body {
     SynAck,
     Ack,
     Fin,
+    /// With the sequence number that follows everything else.
     Rst,
+    RstAt(u32),
+    /// Acknowledges up to this sequence number.
+    AckOf(u32),
     Udp,
     UdpWithoutChecksum,
     /// The identifier is the source's port.
@@ -50,15 +54,17 @@ pub fn packet_with(body: Body, source: End, destination: End, ttl: u8, payload: 
         etherparse::Ipv4Extensions::default(),
     ));
     let mut bytes = Vec::new();
+    let sequence = if let Body::RstAt(sequence) = body { sequence } else { 1000 };
     let tcp = |ip: etherparse::PacketBuilderStep<etherparse::IpHeaders>| {
-        ip.tcp(source.1, destination.1, 1000, 64_000)
+        ip.tcp(source.1, destination.1, sequence, 64_000)
     };
     match body {
         Body::Syn => tcp(ip).syn().write(&mut bytes, payload),
         Body::SynAck => tcp(ip).syn().ack(1).write(&mut bytes, payload),
         Body::Ack => tcp(ip).ack(1).write(&mut bytes, payload),
         Body::Fin => tcp(ip).ack(1).fin().write(&mut bytes, payload),
-        Body::Rst => tcp(ip).rst().write(&mut bytes, payload),
+        Body::AckOf(sequence) => tcp(ip).ack(sequence).write(&mut bytes, payload),
+        Body::Rst | Body::RstAt(_) => tcp(ip).rst().write(&mut bytes, payload),
         Body::Udp | Body::UdpWithoutChecksum => {
             ip.udp(source.1, destination.1).write(&mut bytes, payload)
         }

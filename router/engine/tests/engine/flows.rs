@@ -30,7 +30,7 @@ fn play(gateway: &mut Gateway, packets: &[Step]) {
 #[test]
 fn a_flow_lives_as_long_as_its_state_allows() {
     use Body::{Ack, Fin, Rst, Syn, SynAck, Udp};
-    use FlowState::{Closing, Established, Opening};
+    use FlowState::{Closing, Established, HalfClosed, Opening};
     use Step::{Pod, Remote};
 
     let open = [Pod(Syn), Remote(SynAck), Pod(Ack)];
@@ -39,8 +39,10 @@ fn a_flow_lives_as_long_as_its_state_allows() {
         (vec![Pod(Syn)], Opening, 240),
         (vec![Pod(Syn), Remote(SynAck)], Opening, 240),
         (after(&[]), Established, 7440),
-        (after(&[Pod(Fin)]), Established, 7440),
-        (after(&[Remote(Fin)]), Established, 7440),
+        (vec![Pod(Syn), Pod(Fin)], Opening, 240),
+        (after(&[Pod(Fin)]), HalfClosed, 900),
+        (after(&[Remote(Fin)]), HalfClosed, 900),
+        (after(&[Pod(Fin), Remote(Ack), Pod(Ack)]), HalfClosed, 900),
         (after(&[Pod(Fin), Remote(Fin)]), Closing, 10),
         (after(&[Pod(Fin), Remote(Fin), Pod(Ack)]), Closing, 10),
         (after(&[Remote(Rst)]), Closing, 10),
@@ -62,6 +64,59 @@ fn a_flow_lives_as_long_as_its_state_allows() {
         let counters = gateway.engine.counters();
         assert_eq!((counters.flows_expired, counters.flows_live), (1, 0));
     }
+}
+
+/// RFC 5961, section 3: whoever cannot see the connection must not end it.
+#[test]
+fn a_blind_rst_from_outside_ends_nothing_and_reaches_the_pod() {
+    use Body::{Ack, AckOf, RstAt, Syn, SynAck};
+    use FlowState::{Closing, Established};
+    use Step::{Pod, Remote};
+
+    const WINDOW: u32 = 1 << 20;
+    for (expected, rst, state) in [
+        (5000, 5000, Closing),
+        (5000, 5000 + WINDOW - 1, Closing),
+        (5000, 5000 + WINDOW, Established),
+        (5000, 4999, Established),
+        (5000, 5000 + (1 << 31), Established),
+        (u32::MAX, 10, Closing),
+        (u32::MAX, u32::MAX - 1, Established),
+    ] {
+        let mut gateway = Gateway::new();
+        let mut steps = vec![Pod(Syn), Remote(SynAck), Pod(AckOf(expected))];
+        // An older segment that was overtaken takes nothing back.
+        steps.extend([Pod(AckOf(expected.wrapping_sub(1000))), Remote(Ack)]);
+        play(&mut gateway, &steps);
+        gateway.pass(7000);
+        // `play` asserts that it is sent on.
+        play(&mut gateway, &[Remote(RstAt(rst))]);
+        assert_eq!(gateway.flows()[0].state, state, "{expected}, {rst}");
+        // A RST that is not believed does not keep the flow either.
+        gateway.pass(444);
+        let left = gateway.flows().len();
+        assert_eq!(left, 0, "{expected}, {rst}");
+    }
+}
+
+/// A server that listens nowhere answers the SYN with a RST before the pod has acknowledged.
+#[test]
+fn a_refused_connection_gives_its_port_back_within_seconds() {
+    let mut gateway = Gateway::new();
+    play(&mut gateway, &[Step::Pod(Body::Syn), Step::Remote(Body::RstAt(0))]);
+    assert_eq!(gateway.flows()[0].state, FlowState::Closing);
+    gateway.pass(14);
+    assert_eq!(gateway.flows().len(), 0);
+}
+
+/// What a pod sends of itself it means.
+#[test]
+fn a_pods_own_rst_ends_its_flow() {
+    let mut gateway = Gateway::new();
+    let open = [Step::Pod(Body::Syn), Step::Remote(Body::SynAck), Step::Pod(Body::Ack)];
+    play(&mut gateway, &open);
+    play(&mut gateway, &[Step::Pod(Body::RstAt(77))]);
+    assert_eq!(gateway.flows()[0].state, FlowState::Closing);
 }
 
 #[test]
