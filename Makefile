@@ -45,7 +45,8 @@ test: packages kubernetes manifests ## Run every test, those that need root too.
 
 .PHONY: bench-control
 bench-control: build kubernetes ## Measure the control plane with 10,000 pods; some minutes.
-	cargo $(TEST_RUNNER) bench --locked -p spillway-control --bench scale
+	BINARIES=$(CURDIR)/target/release \
+	cargo $(TEST_RUNNER) bench --locked --profile dev -p spillway-control --bench scale
 
 .PHONY: kubernetes
 kubernetes: packages # Fetch or build a Kubernetes API server for tests, once.

@@ -351,7 +351,11 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
     let sets: Vec<_> = higher.iter().map(|other| cluster.selected_numbers(other.name)).collect();
     let mut groups: BTreeMap<(Ipv4Addr, Vec<usize>), Vec<Ipv4Addr>> = BTreeMap::new();
     for (egress_address, pods) in &carried.pods {
-        groups.entry((*egress_address, Vec::new())).or_default();
+        let under_none = groups.entry((*egress_address, Vec::new())).or_default();
+        if sets.is_empty() {
+            under_none.extend(pods.iter().map(|(_, address)| *address));
+            continue;
+        }
         for (number, address) in pods {
             let selects = |index: &usize| sets[*index].is_some_and(|set| set.contains(*number));
             let above: Vec<usize> = (0..higher.len()).filter(selects).collect();

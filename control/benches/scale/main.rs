@@ -23,9 +23,6 @@ use tempfile::TempDir;
 use load::{Load, PODS, POLICIES};
 use server::ApiServer;
 
-const CONTROL: &str = env!("CARGO_BIN_EXE_spillway-control");
-/// Changes of each round: enough for a 99th percentile.
-const CHANGES: usize = 300;
 const SOON: Duration = Duration::from_secs(120);
 /// What is promised.
 const LATENCY_P99_MAX: Duration = Duration::from_secs(1);
@@ -33,23 +30,25 @@ const MEMORY_MAX_MB: u64 = 200;
 
 fn main() {
     require_root();
+    let control = binary("spillway-control");
     let api = ApiServer::start("scale");
     veth_pair(&api.namespace, "uplink", &api.namespace, "far", 1);
     for address in [load::GATEWAY, load::EGRESS] {
         api.namespace.run(["ip", "address", "add", &format!("{address}/24"), "dev", "uplink"]);
     }
     let kubeconfig = format!("KUBECONFIG={}", api.kubeconfig("admin").display());
-    api.namespace.run(["env", &kubeconfig, CONTROL, "crds", "install"]);
+    api.namespace.run(["env", &kubeconfig, &control, "crds", "install"]);
     let (namespace, admin) = (&api.namespace, api.kubeconfig("admin"));
     let mut well = true;
-    for selected_by in [1, POLICIES] {
-        well &= namespace.enter(|| round(namespace, &admin, selected_by));
+    // Enough changes for a 99th percentile; fewer where each is large.
+    for (selected_by, changes) in [(1, 300), (POLICIES, 100)] {
+        well &= namespace.enter(|| round(namespace, &admin, selected_by, changes));
     }
     std::process::exit(i32::from(!well));
 }
 
 /// Every pod is selected by so many policies.
-fn round(namespace: &Namespace, kubeconfig: &Path, selected_by: usize) -> bool {
+fn round(namespace: &Namespace, kubeconfig: &Path, selected_by: usize, changes: usize) -> bool {
     println!("\n{PODS} pods, {POLICIES} policies x 10 CIDRs, each pod selected by {selected_by}");
     let load = Load::new(kubeconfig);
     let started = Instant::now();
@@ -62,7 +61,7 @@ fn round(namespace: &Namespace, kubeconfig: &Path, selected_by: usize) -> bool {
         "env",
         &format!("KUBECONFIG={}", kubeconfig.display()),
         "RUST_LOG=warn",
-        CONTROL,
+        &binary("spillway-control"),
         "run",
         "--node",
         load::GATEWAY_NAME,
@@ -73,7 +72,7 @@ fn round(namespace: &Namespace, kubeconfig: &Path, selected_by: usize) -> bool {
     println!("  programmed after the start: {:.2} s", started.elapsed().as_secs_f64());
     let mut well = true;
     for churn in [0, 50] {
-        let p99 = router.changes(&load, churn);
+        let p99 = router.changes(&load, changes, churn);
         well &= p99 <= LATENCY_P99_MAX;
     }
     let memory = peak_mb(control.id());
@@ -111,7 +110,7 @@ impl Router {
         let process = namespace.spawn([
             "env".as_ref(),
             "RUST_LOG=warn".as_ref(),
-            binary().as_os_str(),
+            binary("spillway").as_ref(),
             "run".as_ref(),
             "--config".as_ref(),
             path("config.yaml").as_os_str(),
@@ -140,10 +139,10 @@ impl Router {
 
     /// Pods get and lose a policy's label, one after another, while others change `churn` times a
     /// second without consequence. Returns the 99th percentile.
-    fn changes(&self, load: &Load, churn: u32) -> Duration {
-        let mut taken = Vec::with_capacity(CHANGES);
+    fn changes(&self, load: &Load, count: usize, churn: u32) -> Duration {
+        let mut taken = Vec::with_capacity(count);
         let _churn = load.churn(churn);
-        for change in 0..CHANGES {
+        for change in 0..count {
             let generation = self.generation();
             let started = Instant::now();
             load.turn(change);
@@ -151,7 +150,7 @@ impl Router {
             taken.push(started.elapsed());
         }
         taken.sort_unstable();
-        let at = |percent: usize| taken[(CHANGES - 1) * percent / 100];
+        let at = |percent: usize| taken[(count - 1) * percent / 100];
         println!(
             "  a change is programmed after: p50 {:.0} ms, p99 {:.0} ms, at most {:.0} ms ({churn} \
              other changes a second)",
@@ -163,9 +162,12 @@ impl Router {
     }
 }
 
-/// The router's program, beside control's.
-fn binary() -> PathBuf {
-    let beside = Path::new(CONTROL).with_file_name("spillway");
-    assert!(beside.exists(), "there is no {}: `make bench-control` builds it", beside.display());
-    beside
+/// The path of one of the measured programs.
+fn binary(name: &str) -> String {
+    let directory = std::env::var("BINARIES").expect(
+        "BINARIES names the directory of the programs to measure: run `make bench-control`",
+    );
+    let path = Path::new(&directory).join(name);
+    assert!(path.exists(), "there is no {}: `make build` builds it", path.display());
+    path.display().to_string()
 }
