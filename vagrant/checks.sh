@@ -1,19 +1,21 @@
 # shellcheck shell=bash
 # What the stories check with, and what their hosts do. Sourced by scenario.sh and kubernetes.sh,
-# which say where captures go ($captures), what `on HOST COMMAND` is, what someone needs who looks
-# for the reason of a failure (`explain`), and what is to be ended beside the lab (`clean_up`).
+# which say where captures go ($captures), what `on HOST COMMAND` is, and what someone needs who
+# looks for the reason of a failure (`explain`).
 # shellcheck disable=SC2034,SC2154
 
-readonly SERVER=203.0.113.10 EXCLUDED=203.0.113.20
-readonly EGRESS=192.168.44.129 GATEWAY=192.168.44.128 WORKER1=192.168.211.128
+# shellcheck source=vagrant/addresses.sh
+source "$here/addresses.sh"
+
 WITHIN_S=10
 # What leaves towards the server outside the tunnel. Replies and the tunnel go elsewhere.
 readonly TO_SERVER="dst host $SERVER and not udp port 8472"
 
 passed=0
 failed=0
-capture=     # the file
-capture_pid= # tcpdump, on the router
+capture=      # the file
+capture_pid=  # tcpdump, on the router
+download_pid= # a curl, on a pod
 
 lab() { "${LAB:-$here/netns.sh}" "$@"; }
 
@@ -106,6 +108,20 @@ download() {
   [[ -n $expected && $expected == "$actual" ]] || { echo "$actual is not '$expected'" && return 1; }
 }
 
+# download_start POD [FILE]: one that would take a minute or more.
+download_start() {
+  on "$1" curl --silent --limit-rate 100K --max-time 60 \
+    "http://$SERVER:8000/download?bytes=104857600" >"${2:-/dev/null}" &
+  download_pid=$!
+}
+
+download_end() {
+  [[ -n $download_pid ]] || return 0
+  kill "$download_pid" 2>/dev/null || true
+  wait "$download_pid" || true
+  download_pid=
+}
+
 # shared_port HOST: the server must see the node's address and a port that is Spillway's.
 shared_port() {
   local seen port
@@ -151,7 +167,16 @@ none() {
   return 1
 }
 
-# --- the end ---------------------------------------------------------------------------------
+# --- the story -------------------------------------------------------------------------------
+
+# story CHAPTER...: tells it, cleans up and ends.
+story() {
+  local chapter
+  mkdir -p "$captures"
+  trap finish EXIT
+  trap 'exit 130' INT TERM
+  for chapter in "$@"; do "$chapter"; done
+}
 
 finish() {
   local code=$?
@@ -162,7 +187,7 @@ finish() {
     echo "not ok $((passed + failed)) - the story is told to its end (exit code $code)"
   fi
   [[ -z $capture_pid ]] || on router kill "$capture_pid"
-  clean_up
+  download_end
   ((failed == 0)) || explain 2>&1
   lab down >/dev/null || failed=$((failed + 1))
   # Made by sudo, they would be in the way of their owner's `cargo clean`.

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # A cluster with an API server and nobody else: makes the objects that an administrator and kubelets
-# would make. Sourced by kubernetes.sh and machines/rehearse.sh, which say what `kubectl` is.
+# would make. Sourced by kubernetes.sh and machines/rehearse.sh, which say what `kubectl` is;
+# after checks.sh.
 # shellcheck disable=SC2154
 
 readonly API_SERVER=$here/../control/testing/api-server.sh
@@ -40,10 +41,11 @@ add_objects() {
   kubectl apply -f "$here/../k8s/base/rbac.yaml" >/dev/null
   add_node worker1 "$WORKER1"
   add_node worker2 "$GATEWAY"
-  add_pod app1-a app1 worker1 10.0.1.40
-  add_pod app1-b app1 worker1 10.0.1.41
-  add_pod app2-a app2 worker1 10.0.1.50
-  add_pod app1-c app1 worker2 10.0.2.182
+  local pod name node address
+  for pod in "${PODS[@]}"; do
+    read -r name node address <<<"$pod"
+    add_pod "$name" "${name%-*}" "$node" "$address"
+  done
 }
 
 # control_kubeconfig DIRECTORY: makes control.kubeconfig there, as spillway-control's account.

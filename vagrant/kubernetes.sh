@@ -18,8 +18,6 @@ export SPILLWAY=$binaries/spillway STATE=$here/state-empty.yaml
 readonly RUN=/run/spillway-lab
 readonly FILES=$RUN/kubernetes
 
-download_pid= # a curl, on app2-a
-
 # shellcheck source=vagrant/checks.sh
 source "$here/checks.sh"
 # shellcheck source=vagrant/cluster.sh
@@ -112,9 +110,7 @@ labels() {
   check "programmed after ${took} ms, kubectl included" test "$took" -lt 1500
   check "app2-a is seen as $EGRESS" equal "$EGRESS" http app2-a "$SERVER"
   check "its flow is there" matches "10\.0\.1\.50" ask flows
-  on app2-a curl --silent --limit-rate 100K --max-time 60 --output /dev/null \
-    "http://$SERVER:8000/download?bytes=104857600" &
-  download_pid=$!
+  download_start app2-a
   await "the download begins" matches "10\.0\.1\.50.* established" ask flows
   kubectl label pod app2-a app=app2 --overwrite >/dev/null
   await "the pod is gone" lacks "^10\.0\.1\.50 " ask policies
@@ -180,21 +176,4 @@ explain() {
   kubectl get spillwaypolicystatuses -o wide || true
 }
 
-download_end() {
-  [[ -n $download_pid ]] || return 0
-  kill "$download_pid" 2>/dev/null || true
-  wait "$download_pid" || true
-  download_pid=
-}
-
-clean_up() { download_end; }
-
-mkdir -p "$captures"
-trap finish EXIT
-trap 'exit 130' INT TERM
-before
-with_policy
-labels
-faults
-outage
-gone
+story before with_policy labels faults outage gone

@@ -14,7 +14,6 @@ captures=${1:-$here/../target/lab}
 lab_options=(${QUEUES:+--queues "$QUEUES"} ${WORKERS:+--workers "$WORKERS"})
 
 readonly APP1=(app1-a app1-b app1-c)
-download_pid= # a curl, on app1-a
 
 # shellcheck source=vagrant/checks.sh
 source "$here/checks.sh"
@@ -152,21 +151,11 @@ node_talks() {
 }
 
 # A download that is under way, and slow enough to be so for long.
-download_start() {
+long_download() {
   local into=$captures/under-way
   rm -f "$into"
-  on app1-a curl --silent --limit-rate 100K --max-time 60 \
-    "http://$SERVER:8000/download?bytes=104857600" >"$into" &
-  download_pid=$!
+  download_start app1-a "$into"
   await "the download begins" test -s "$into"
-}
-
-download_end() {
-  [[ -n $download_pid ]] || return 0
-  kill "$download_pid" 2>/dev/null || true
-  wait "$download_pid" || true
-  download_pid=
-  rm -f "$captures/under-way"
 }
 
 # silence NAME HOW: selected pods try everything; nothing must come out.
@@ -185,7 +174,7 @@ silence() {
 
 killed() {
   chapter "Spillway killed, in the middle of a download: selected traffic stops and never leaks"
-  download_start
+  long_download
   capture_start killing
   check "it is killed" lab spillway kill
   capture_stop
@@ -194,6 +183,7 @@ killed() {
   capture_start killed
   silence killed "killed"
   download_end
+  rm "$captures/under-way"
   check "it starts again" lab spillway start
   local pod
   for pod in "${APP1[@]}"; do
@@ -225,17 +215,4 @@ explain() {
   ask status || true
 }
 
-clean_up() { download_end; }
-
-mkdir -p "$captures"
-trap finish EXIT
-trap 'exit 130' INT TERM
-before
-with_policy
-not_selected
-operator
-real_traffic
-shared_address
-killed
-stopped
-detached
+story before with_policy not_selected operator real_traffic shared_address killed stopped detached

@@ -3,30 +3,18 @@
 # which every host is a network namespace, and by machines/, where $MACHINE names the host that the
 # machine is.
 
+# shellcheck source=vagrant/addresses.sh
+source "$(dirname "${BASH_SOURCE[0]}")/addresses.sh"
+
 readonly PREFIX=spw-
-readonly EGRESS=192.168.44.129
-readonly GATEWAY=192.168.44.128
-readonly WORKER1=192.168.211.128
-# shellcheck disable=SC2034 # for machines/, where it is one
-readonly CONTROL_PLANE=192.168.211.10
 readonly POD_TUNNEL_KERNEL=169.254.44.1 # the gateway's kernel, towards Spillway
 readonly POD_TUNNEL=169.254.44.2        # Spillway, towards the gateway's own pods
 readonly VXLAN_PEER=169.254.10.1        # the other node's VXLAN device, for static neighbours only
-readonly SERVERS=(203.0.113.10 203.0.113.20)
-readonly SHARED_PORTS=16384-29999       # of an egress address that the node uses too
+readonly SERVERS=("$SERVER" "$EXCLUDED")
 readonly VNI=40000
 readonly POD_MTU=1450
 readonly UPLINK=uplink                  # the nodes' device towards the router
 readonly SUBNETS=(192.168.211.0/24 192.168.44.0/24 203.0.113.0/24)
-
-readonly NODES=(router worker1 worker2 outside)
-# name, node, address
-readonly PODS=(
-  "app1-a worker1 10.0.1.40"
-  "app1-b worker1 10.0.1.41"
-  "app2-a worker1 10.0.1.50"
-  "app1-c worker2 10.0.2.182"
-)
 
 # Link addresses that the state document, static neighbours or frames name.
 readonly MAC_VX_WORKER1=02:00:c0:a8:d3:80
@@ -186,7 +174,7 @@ steer_pods_to_gateway() {
     on "$node" ip rule add from "$address" lookup 100 priority 100
   done
   route_into_tunnel "$on_node" "$tunnel" 203.0.113.0/24 table 100
-  on "$on_node" ip route add throw "${SERVERS[1]}/32" table 100
+  on "$on_node" ip route add throw "$EXCLUDED/32" table 100
 }
 
 make_topology() {

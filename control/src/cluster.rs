@@ -177,12 +177,16 @@ impl Cluster {
     }
 
     /// The pods with an address that a policy selects, with their numbers; in no order.
-    pub fn selected(&self, policy: &str) -> impl Iterator<Item = (usize, &PodKey, &Pod, Ipv4Addr)> {
+    pub fn selected(&self, policy: &str) -> impl Iterator<Item = (usize, &PodKey, &Pod)> {
         let numbers = self.selected.get(policy).into_iter().flat_map(FixedBitSet::ones);
-        numbers.filter_map(|number| {
-            let (key, pod) = self.pods.by_number(number)?;
-            Some((number, key, pod, pod.address?))
-        })
+        numbers
+            .filter_map(|number| self.pods.by_number(number).map(|(key, pod)| (number, key, pod)))
+    }
+
+    /// The address of the pod with this number.
+    #[must_use]
+    pub fn address(&self, number: usize) -> Option<Ipv4Addr> {
+        self.pods.by_number(number).and_then(|(_, pod)| pod.address)
     }
 
     /// The numbers of the pods that a policy selects. They mean nothing after the next change.

@@ -6,12 +6,13 @@
 //!                                    └────reports────→ status ──→ Kubernetes
 //! ```
 //!
-//! `labels`, `policy`, `cluster`, `gateway`, `prefixes`, `plan` and `explain` are pure. The README
+//! `labels`, `policy`, `cluster`, `gateway`, `prefixes`, `plan`, `document` and `explain` are pure. The README
 //! beside this crate tells what policies mean and where that differs from Cilium.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod crds;
+mod document;
 pub mod errors;
 pub mod explain;
 pub mod gateway;

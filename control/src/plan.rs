@@ -1,23 +1,18 @@
 //! From the cluster to what this gateway's router shall do, and to what is said of each policy.
 //! Pure.
-//!
-//! Where policies overlap for a pod, priority decides, then the longest destination, then the
-//! policy's name. The document has no priorities: a policy's destinations are taken out of those of
-//! lower priority, for the pods that both select.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use spillway_api::limits::PREFIXES_PER_POLICY_MAX;
-use spillway_api::{
-    Document, EgressAddress, EgressAddressKind, Peer, Policy as DocumentPolicy, ReplyVni, Tunnel,
-};
+use spillway_api::{Document, Tunnel};
 
 use crate::cluster::{Cluster, Node, PolicyObject};
+use crate::document::{Carried, document};
 use crate::gateway::{Host, candidates, choose};
 use crate::policy::Policy;
-use crate::prefixes::{covered, exclude};
+use crate::prefixes::exclude;
 
 /// Never a destination outside of the cluster (RFC 3927).
 const LINK_LOCAL: &str = "169.254.0.0/16";
@@ -95,16 +90,6 @@ pub struct Plan {
     pub reports: Vec<Report>,
     /// The names of all gateways, if this one removes what former gateways have said.
     pub gateways: Option<BTreeSet<String>>,
-}
-
-/// A policy that this gateway carries out: with which address for which pods.
-struct Carried<'a> {
-    name: &'a str,
-    policy: &'a Policy,
-    destinations: Vec<Ipv4Net>,
-    exclusions: Vec<Ipv4Net>,
-    /// By egress address: the pods' numbers and addresses.
-    pods: BTreeMap<Ipv4Addr, Vec<(usize, Ipv4Addr)>>,
 }
 
 /// Plans.
@@ -232,8 +217,8 @@ fn carry<'a>(
     }
     report.egress_address = Some(default);
     let candidates = candidates(cluster, policy);
-    let mut pods: BTreeMap<Ipv4Addr, Vec<(usize, Ipv4Addr)>> = BTreeMap::new();
-    for (number, key, pod, address) in cluster.selected(name) {
+    let mut pods: BTreeMap<Ipv4Addr, Vec<usize>> = BTreeMap::new();
+    for (number, key, pod) in cluster.selected(name) {
         let chosen = choose(&candidates, || cluster.spread_key(key, pod));
         let chosen = chosen.filter(|candidate| candidate.node == here.node);
         report.pods_sent_here += usize::from(chosen.is_some());
@@ -241,7 +226,7 @@ fn carry<'a>(
             let own = addresses.iter().find(|(entry, _)| *entry == candidate.entry)?;
             own.1.clone().ok()
         });
-        pods.entry(of_entry.unwrap_or(default)).or_default().push((number, address));
+        pods.entry(of_entry.unwrap_or(default)).or_default().push(number);
     }
     // Without pods the address is still ours: late replies die by name instead of reaching the host.
     pods.entry(default).or_default();
@@ -308,88 +293,4 @@ fn conflicts(cluster: &Cluster) -> BTreeMap<&str, Finding> {
         }
     }
     conflicts
-}
-
-fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) -> Document {
-    let own = cluster.node(&here.node).and_then(|node| node.address);
-    let others = cluster.nodes().filter(|(name, _)| *name != here.node);
-    let peers = others.filter_map(|(_, node)| node.address).collect::<BTreeSet<_>>();
-    let peer = |address| Peer { address, device: None, mac: None };
-    let tunnels =
-        own.map(|address| Tunnel { address, peers: peers.into_iter().map(peer).collect() });
-
-    let addresses: BTreeSet<Ipv4Addr> =
-        carried.iter().flat_map(|policy| policy.pods.keys().copied()).collect();
-    let kind = |address: &Ipv4Addr| {
-        let shared = Some(*address) == own
-            || (here.host.is_first(*address) && !here.own_addresses.contains(address));
-        if shared { EgressAddressKind::Shared } else { EgressAddressKind::Own }
-    };
-    Document {
-        generation: 0,
-        tunnels: tunnels.into_iter().chain(here.own_pods.clone()).collect(),
-        reply_vni: ReplyVni::default(),
-        egress_addresses: addresses
-            .iter()
-            .map(|address| EgressAddress { address: *address, kind: kind(address), ports: None })
-            .collect(),
-        policies: carried.iter().flat_map(|policy| flatten(cluster, policy, carried)).collect(),
-    }
-}
-
-/// A policy as the document has it: one for each egress address and each set of policies of higher
-/// priority that its pods are under, without what those cover.
-fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec<DocumentPolicy> {
-    let overlaps = |other: &&Carried<'_>| {
-        other.policy.priority > carried.policy.priority
-            && other
-                .destinations
-                .iter()
-                .any(|a| carried.destinations.iter().any(|b| a.contains(b) || b.contains(a)))
-    };
-    let higher: Vec<&Carried<'_>> = all.iter().filter(overlaps).collect();
-    let sets: Vec<_> = higher.iter().map(|other| cluster.selected_numbers(other.name)).collect();
-    let mut groups: BTreeMap<(Ipv4Addr, Vec<usize>), Vec<Ipv4Addr>> = BTreeMap::new();
-    for (egress_address, pods) in &carried.pods {
-        let under_none = groups.entry((*egress_address, Vec::new())).or_default();
-        if sets.is_empty() {
-            under_none.extend(pods.iter().map(|(_, address)| *address));
-            continue;
-        }
-        for (number, address) in pods {
-            let selects = |index: &usize| sets[*index].is_some_and(|set| set.contains(*number));
-            let above: Vec<usize> = (0..higher.len()).filter(selects).collect();
-            groups.entry((*egress_address, above)).or_default().push(*address);
-        }
-    }
-    // A policy without pods stays in the document: its address is watched.
-    let empty = groups.values().all(Vec::is_empty);
-    groups.retain(|_, pods| empty || !pods.is_empty());
-    let mut policies = Vec::new();
-    for ((egress_address, above), mut pods) in groups {
-        // Pods are told by their numbers so far, which depend on history.
-        pods.sort_unstable();
-        pods.dedup();
-        let mut destinations = carried.destinations.clone();
-        let mut excluded_destinations = carried.exclusions.clone();
-        for index in above {
-            let holes = covered(&higher[index].destinations, &higher[index].exclusions);
-            exclude(&mut destinations, &mut excluded_destinations, &holes);
-        }
-        if destinations.is_empty() {
-            continue;
-        }
-        let name = match policies.len() {
-            0 => carried.name.to_owned(),
-            parts => format!("{}#{}", carried.name, parts + 1),
-        };
-        policies.push(DocumentPolicy {
-            name,
-            egress_address,
-            destinations,
-            excluded_destinations,
-            pods,
-        });
-    }
-    policies
 }

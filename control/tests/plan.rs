@@ -127,10 +127,12 @@ fn decides(document: &Document, pod: Ipv4Addr, to: Ipv4Addr) -> Option<&str> {
     let longest = |nets: &[Ipv4Net]| {
         nets.iter().filter(|net| net.contains(&to)).map(Ipv4Net::prefix_len).max()
     };
+    let groups = document.groups();
     let covers = |policy: &&spillway_api::Policy| {
         let length = longest(&policy.destinations)?;
         let excluded = longest(&policy.excluded_destinations);
-        (policy.pods.contains(&pod) && excluded.is_none_or(|e| e < length)).then_some(length)
+        let selects = policy.pod_lists(&groups).any(|pods| pods.contains(&pod));
+        (selects && excluded.is_none_or(|e| e < length)).then_some(length)
     };
     let mut best: Option<(u8, &str)> = None;
     for policy in &document.policies {
@@ -269,6 +271,29 @@ fn pods_without_an_address_of_their_own_are_not_selected() {
     let one = policy("app1", 0, "app1", &json!(["203.0.113.0/24"]));
     let plan = planned(&with([host, ended, waiting, one]));
     assert_eq!(plan.document.policies[0].pods.len(), 2);
+}
+
+#[test]
+fn a_pod_that_several_policies_select_is_named_once() {
+    let net = json!(["203.0.113.0/24"]);
+    let both = json!(["198.51.100.0/24"]);
+    // The address of a pod that ends is another one's already.
+    let successor = pod("app1-next", "app1", "worker1", "10.0.1.40");
+    let plan = planned(&with([
+        policy("one", 0, "app1", &net),
+        policy("other", 0, "app1", &both),
+        policy("third", 0, "app2", &both),
+        successor,
+    ]));
+    let Document { pod_groups, policies, .. } = &plan.document;
+    let [group] = &pod_groups[..] else { panic!("{pod_groups:?}") };
+    assert_eq!(group.pods, [Ipv4Addr::new(10, 0, 1, 40), Ipv4Addr::new(10, 0, 1, 41)]);
+    let named: Vec<_> = policies.iter().map(|one| (&one.pod_groups[..], &one.pods[..])).collect();
+    let group = [group.name.clone()];
+    let alone = [Ipv4Addr::new(10, 0, 1, 50)];
+    assert_eq!(named, [(&group[..], &[][..]), (&group[..], &[][..]), (&[][..], &alone[..])]);
+    let text = serde_json::to_string(&plan.document).unwrap();
+    assert_eq!(Document::parse(&text).unwrap(), plan.document);
 }
 
 /// Changes of few objects, so that they meet: pods that move and end, policies that change, nodes

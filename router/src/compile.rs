@@ -1,6 +1,7 @@
 //! From the state document and the kernel's tables to what steering and the engine are given.
 //! Pure: what goes in is read by others, what comes out is programmed by others.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use spillway_api::{Document, EgressAddressKind, ReplyVni};
@@ -13,14 +14,22 @@ use crate::kernel::LocalAddress;
 
 /// The policies of a document, flattened.
 pub(crate) fn policies(document: &Document) -> Policies {
+    let groups: Vec<_> = document.pod_groups.iter().map(|group| group.pods.as_slice()).collect();
+    let names = document.pod_groups.iter().map(|group| group.name.as_str());
+    let indices: HashMap<_, _> = names.zip(0..).collect();
     let policies = document.policies.iter().map(|policy| Policy {
         name: policy.name.clone(),
         egress_address: policy.egress_address,
         destinations: policy.destinations.clone(),
         excluded: policy.excluded_destinations.clone(),
         pods: policy.pods.clone(),
+        pod_groups: policy
+            .pod_groups
+            .iter()
+            .filter_map(|n| indices.get(n.as_str()).copied())
+            .collect(),
     });
-    Policies::new(policies.collect())
+    Policies::new(policies.collect(), &groups)
 }
 
 /// What the steering program needs of a document.

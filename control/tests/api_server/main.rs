@@ -71,9 +71,11 @@ impl Cluster {
     fn wait_for_pods(&self, policy: &str, pods: &[&str]) {
         wait_until(&format!("{policy} has the pods {pods:?}"), SOON, || {
             let Some(document) = self.router.document() else { return false };
+            let groups = document.groups();
             let found = document.policies.iter().filter(|one| one.name == policy);
-            let found: Vec<String> =
-                found.flat_map(|one| &one.pods).map(ToString::to_string).collect();
+            let found = found.flat_map(|one| one.pod_lists(&groups)).flatten();
+            let mut found: Vec<String> = found.map(ToString::to_string).collect();
+            found.sort();
             found == pods
         });
     }

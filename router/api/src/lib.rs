@@ -17,8 +17,8 @@ mod yaml;
 
 pub use client::{Client, ClientError, SOCKET_DEFAULT, os_error};
 pub use document::{
-    Document, EgressAddress, EgressAddressKind, Peer, Policy, ReplyVni, SHARED_PORTS_DEFAULT,
-    Tunnel,
+    Document, EgressAddress, EgressAddressKind, Peer, PodGroup, Policy, ReplyVni,
+    SHARED_PORTS_DEFAULT, Tunnel,
 };
 pub use message::{
     API_VERSION, Applied, Device, Drops, EngineDrop, Flow, FlowPage, Frames, PolicyPage, PolicyRow,

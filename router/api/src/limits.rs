@@ -23,8 +23,12 @@ pub const PREFIXES_PER_POLICY_MAX: usize = 1_024;
 /// Different pods at most, over all policies. A pod that several policies select counts once.
 pub const PODS_MAX: usize = 65_536;
 
-/// Bytes of a policy's name at most: a Kubernetes namespace, a slash and a name fit.
-pub const POLICY_NAME_BYTES_MAX: usize = 317;
+/// Groups of pods at most.
+pub const POD_GROUPS_MAX: usize = PODS_MAX;
+
+/// Bytes of the name of a policy or of a group of pods, at most: a Kubernetes namespace, a slash
+/// and a name fit.
+pub const NAME_BYTES_MAX: usize = 317;
 
 /// The first and the last port that may be leased on any egress address.
 pub const PORT_FIRST: u16 = 1_024;

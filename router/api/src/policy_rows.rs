@@ -1,6 +1,8 @@
 //! A document as `spillway policies` shows it: one row for each pod and prefix, in pages. A large
 //! document has millions of rows, so a page is found by arithmetic, not by counting from the start.
 
+use std::net::Ipv4Addr;
+
 use crate::document::{Document, Policy};
 use crate::limits::PAGE_ROWS_MAX;
 use crate::message::{PolicyPage, PolicyRow};
@@ -14,18 +16,21 @@ const EXCLUDED: &str = "Excluded CIDR";
 pub fn policy_page(document: &Document, cursor: u64, limit: u32) -> PolicyPage {
     let limit = limit.clamp(1, PAGE_ROWS_MAX);
     let gateway = document.tunnels.first().map_or("none".to_owned(), |t| t.address.to_string());
+    let groups = document.groups();
     let mut rows = Vec::new();
     let mut skip = cursor;
     for policy in &document.policies {
-        let count = row_count(policy);
-        while skip < count {
-            if rows.len() as u64 == u64::from(limit) {
-                return PolicyPage { rows, next: Some(cursor + u64::from(limit)) };
+        for pods in policy.pod_lists(&groups) {
+            let count = pods.len() as u64 * prefix_count(policy);
+            while skip < count {
+                if rows.len() as u64 == u64::from(limit) {
+                    return PolicyPage { rows, next: Some(cursor + u64::from(limit)) };
+                }
+                rows.extend(row(policy, pods, skip, &gateway));
+                skip += 1;
             }
-            rows.extend(row(policy, skip, &gateway));
-            skip += 1;
+            skip -= count;
         }
-        skip -= count;
     }
     PolicyPage { rows, next: None }
 }
@@ -34,11 +39,7 @@ fn prefix_count(policy: &Policy) -> u64 {
     (policy.destinations.len() + policy.excluded_destinations.len()) as u64
 }
 
-fn row_count(policy: &Policy) -> u64 {
-    policy.pods.len() as u64 * prefix_count(policy)
-}
-
-fn row(policy: &Policy, index: u64, gateway: &str) -> Option<PolicyRow> {
+fn row(policy: &Policy, pods: &[Ipv4Addr], index: u64, gateway: &str) -> Option<PolicyRow> {
     let pod = usize::try_from(index / prefix_count(policy)).ok()?;
     let prefix = usize::try_from(index % prefix_count(policy)).ok()?;
     let (destination_cidr, gateway_ip) = match policy.destinations.get(prefix) {
@@ -49,7 +50,7 @@ fn row(policy: &Policy, index: u64, gateway: &str) -> Option<PolicyRow> {
         }
     };
     Some(PolicyRow {
-        source_ip: *policy.pods.get(pod)?,
+        source_ip: *pods.get(pod)?,
         destination_cidr,
         egress_ip: policy.egress_address,
         gateway_ip: gateway_ip.to_owned(),

@@ -3,15 +3,17 @@
 //! Only what no gateway could carry out is refused. A policy without pods, or an exclusion outside
 //! of its destinations, is an author's business: refusing it would stop all other policies too.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::document::{Document, EgressAddress, EgressAddressKind, Peer, Policy, ReplyVni};
+use crate::document::{
+    Document, EgressAddress, EgressAddressKind, Peer, PodGroup, Policy, ReplyVni,
+};
 use crate::limits::{
-    EGRESS_ADDRESSES_MAX, PEERS_MAX, PODS_MAX, POLICIES_MAX, POLICY_NAME_BYTES_MAX, PORT_FIRST,
-    PORT_LAST, PREFIXES_PER_POLICY_MAX, TUNNELS_MAX, VNI_MAX,
+    EGRESS_ADDRESSES_MAX, NAME_BYTES_MAX, PEERS_MAX, POD_GROUPS_MAX, PODS_MAX, POLICIES_MAX,
+    PORT_FIRST, PORT_LAST, PREFIXES_PER_POLICY_MAX, TUNNELS_MAX, VNI_MAX,
 };
 use crate::scalar::{PortRange, quote};
 use crate::yaml::{FieldPath, Problem};
@@ -95,36 +97,63 @@ impl Document {
         Ok(())
     }
 
+    /// What no pod's address may be.
+    fn our_addresses(&self) -> HashSet<Ipv4Addr> {
+        let tunnels = self.tunnels.iter().map(|tunnel| tunnel.address);
+        tunnels.chain(self.egress_addresses.iter().map(|egress| egress.address)).collect()
+    }
+
+    /// Returns every pod of a group with the group's name.
+    fn check_pod_groups(&self) -> Result<HashMap<Ipv4Addr, &str>, Problem> {
+        let path = FieldPath::root("pod_groups");
+        at_most(&path, self.pod_groups.len(), POD_GROUPS_MAX, "groups of pods")?;
+        let ours = self.our_addresses();
+        let (mut names, mut group_of) = (BTreeSet::new(), HashMap::new());
+        for (index, PodGroup { name, pods }) in self.pod_groups.iter().enumerate() {
+            let path = path.clone().index(index);
+            check_new_name(&path.clone().field("name"), &mut names, name, "group")?;
+            let path = path.field("pods");
+            for (index, pod) in pods.iter().enumerate() {
+                check_pod(|| path.clone().index(index), *pod, &ours)?;
+                if let Some(other) = group_of.insert(*pod, name.as_str()) {
+                    let message = format!("{pod} is in the group {} already", quote(other));
+                    return Err(path.index(index).problem(message));
+                }
+            }
+        }
+        Ok(group_of)
+    }
+
     fn check_policies(&self) -> Result<(), Problem> {
+        let group_of = self.check_pod_groups()?;
+        let groups = self.groups();
         let path = FieldPath::root("policies");
         at_most(&path, self.policies.len(), POLICIES_MAX, "policies")?;
         let egress: HashSet<_> =
             self.egress_addresses.iter().map(|egress| egress.address).collect();
-        let ours: HashSet<_> = self
-            .tunnels
-            .iter()
-            .map(|tunnel| tunnel.address)
-            .chain(egress.iter().copied())
-            .collect();
+        let ours = self.our_addresses();
         let mut names = BTreeSet::new();
-        let mut pods = HashSet::new();
+        let mut pods: HashSet<Ipv4Addr> = group_of.keys().copied().collect();
         for (index, policy) in self.policies.iter().enumerate() {
             let path = path.clone().index(index);
-            check_name(&path.clone().field("name"), policy)?;
-            if !names.insert(policy.name.as_str()) {
-                let message = format!("{} names an earlier policy too", quote(&policy.name));
-                return Err(path.field("name").problem(message));
-            }
+            check_new_name(&path.clone().field("name"), &mut names, &policy.name, "policy")?;
             if !egress.contains(&policy.egress_address) {
                 let message = format!("{} is not in egress_addresses", policy.egress_address);
                 return Err(path.field("egress_address").problem(message));
             }
             check_prefixes(&path, policy)?;
-            check_pods(&path.field("pods"), &policy.pods, &ours)?;
+            let its_groups = check_groups(&path.clone().field("pod_groups"), policy, &groups)?;
+            let path = path.field("pods");
+            check_pods(&path, &policy.pods, &ours)?;
+            let twice = |pod| Some((pod, *its_groups.get(group_of.get(&pod)?)?));
+            if let Some((pod, group)) = policy.pods.iter().copied().find_map(twice) {
+                let message = format!("{pod} is in the policy's group {} already", quote(group));
+                return Err(path.problem(message));
+            }
             pods.extend(policy.pods.iter().copied());
             at_most(&FieldPath::root("policies"), pods.len(), PODS_MAX, "different pods")?;
         }
-        Ok(())
+        at_most(&FieldPath::root("pod_groups"), pods.len(), PODS_MAX, "different pods")
     }
 }
 
@@ -195,17 +224,43 @@ fn check_ports(path: &FieldPath, egress: &EgressAddress) -> Result<(), Problem> 
     Ok(())
 }
 
-fn check_name(path: &FieldPath, policy: &Policy) -> Result<(), Problem> {
-    let length = 1..=POLICY_NAME_BYTES_MAX;
-    if length.contains(&policy.name.len()) && !policy.name.contains(char::is_control) {
-        return Ok(());
+/// `names` are those of its kind before it.
+fn check_new_name<'a>(
+    path: &FieldPath,
+    names: &mut BTreeSet<&'a str>,
+    name: &'a str,
+    kind: &str,
+) -> Result<(), Problem> {
+    if !(1..=NAME_BYTES_MAX).contains(&name.len()) || name.contains(char::is_control) {
+        let message = format!(
+            "expected a name of 1 to {NAME_BYTES_MAX} bytes without control characters, found {}",
+            quote(name)
+        );
+        return Err(path.problem(message));
     }
-    let message = format!(
-        "expected a name of 1 to {POLICY_NAME_BYTES_MAX} bytes without control characters, \
-         found {}",
-        quote(&policy.name)
-    );
-    Err(path.problem(message))
+    if !names.insert(name) {
+        return Err(path.problem(format!("{} names an earlier {kind} too", quote(name))));
+    }
+    Ok(())
+}
+
+/// Returns the names of the policy's groups.
+fn check_groups<'a>(
+    path: &FieldPath,
+    policy: &'a Policy,
+    groups: &HashMap<&str, &PodGroup>,
+) -> Result<HashSet<&'a str>, Problem> {
+    let mut names = HashSet::with_capacity(policy.pod_groups.len());
+    for (index, name) in policy.pod_groups.iter().enumerate() {
+        let problem = |what: &str| path.clone().index(index).problem(quote(name) + what);
+        if !groups.contains_key(name.as_str()) {
+            return Err(problem(" is not in pod_groups"));
+        }
+        if !names.insert(name.as_str()) {
+            return Err(problem(" is listed twice in this policy"));
+        }
+    }
+    Ok(names)
 }
 
 fn check_prefixes(path: &FieldPath, policy: &Policy) -> Result<(), Problem> {
@@ -242,16 +297,25 @@ fn check_pods(
     let mut seen = HashSet::with_capacity(pods.len());
     for (index, pod) in pods.iter().enumerate() {
         let path = || path.clone().index(index);
-        if !is_unicast(*pod) {
-            return check_unicast(&path(), *pod);
-        }
-        if ours.contains(pod) {
-            let message = format!("{pod} is a tunnel or egress address, not a pod's");
-            return Err(path().problem(message));
-        }
+        check_pod(path, *pod, ours)?;
         if !seen.insert(*pod) {
             return Err(path().problem(format!("{pod} is listed twice in this policy")));
         }
+    }
+    Ok(())
+}
+
+/// There may be a million pods to check: `path` is asked for when one is bad.
+fn check_pod(
+    path: impl Fn() -> FieldPath,
+    pod: Ipv4Addr,
+    ours: &HashSet<Ipv4Addr>,
+) -> Result<(), Problem> {
+    if !is_unicast(pod) {
+        return check_unicast(&path(), pod);
+    }
+    if ours.contains(&pod) {
+        return Err(path().problem(format!("{pod} is a tunnel or egress address, not a pod's")));
     }
     Ok(())
 }

@@ -128,8 +128,8 @@ fn located(text: &str, problem: Problem) -> Problem {
 }
 
 fn deserialize<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
-    // Programs send JSON. Read as such, 14 MB take 0.1 s, not 2.6; what is wrong with one that
-    // cannot be read, the YAML parser says as it does of any text.
+    // Programs send JSON, and a JSON parser is many times faster; what is wrong with one that cannot
+    // be read, the YAML parser says as it does of any text.
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(value);
     }

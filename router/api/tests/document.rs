@@ -166,6 +166,9 @@ fn the_largest_document_is_read_and_one_pod_more_is_refused() {
         "line 5, column 3: policies: expected at most 65536 different pods, found 65537"
     );
     assert!(refusal(&document_of(4_097, 1)).contains("expected at most 4096 policies, found 4097"));
+    let grouped =
+        format!("{}pod_groups: [{{name: g, pods: [10.255.0.1]}}]\n", document_of(4_096, 16));
+    assert!(refusal(&grouped).contains("expected at most 65536 different pods, found 65537"));
 }
 
 #[test]

@@ -67,10 +67,13 @@ fn pages_of_every_size_give_the_same_rows() {
              10.0.0.0/8]\n    pods: {pods}\n"
         );
     }
+    text.push_str("    pod_groups: [three, none]\npod_groups:\n  - {name: none, pods: []}\n");
+    text.push_str("  - {name: three, pods: [10.2.0.1, 10.2.0.2, 10.2.0.3]}\n");
     let document = Document::parse(&text).unwrap();
     let whole = all_rows(&document, 1_000);
-    assert_eq!(whole.len(), 6 + 2 + 4);
-    for limit in 1..=13 {
+    assert_eq!(whole.len(), 6 + 2 + 4 + 6);
+    assert_eq!(whole[17].source_ip, std::net::Ipv4Addr::new(10, 2, 0, 3));
+    for limit in 1..=19 {
         assert_eq!(all_rows(&document, limit), whole, "limit {limit}");
     }
 }

@@ -22,8 +22,10 @@ pub struct Policy {
     pub destinations: Vec<Ipv4Net>,
     /// Parts of `destinations` where it is not. Excludes from this policy only.
     pub excluded: Vec<Ipv4Net>,
-    /// The addresses of the pods that it selects.
+    /// The addresses of the pods that it selects beside those of its groups.
     pub pods: Vec<Ipv4Addr>,
+    /// Indices of the groups whose pods it selects.
+    pub pod_groups: Vec<usize>,
 }
 
 /// Policies in their order of precedence, flattened for lookups.
@@ -45,22 +47,16 @@ pub type PolicySet = Vec<(Ipv4Net, Option<PolicyIndex>)>;
 impl Policies {
     /// Flattens `policies`, whose order is their precedence: where two policies cover the same
     /// pod and destination with prefixes of the same length, the earlier one wins; otherwise the
-    /// longer prefix does. One policy's exclusions never touch another policy.
+    /// longer prefix does. One policy's exclusions never touch another policy. `groups` are the
+    /// pods of each group.
     ///
     /// # Panics
-    /// When there are more than 65,535 policies, which a document's limits rule out.
+    /// When there are more than 65,535 policies, which a document's limits rule out, or a policy's
+    /// group is not in `groups`.
     #[must_use]
-    pub fn new(policies: Vec<Policy>) -> Self {
+    pub fn new(policies: Vec<Policy>, groups: &[&[Ipv4Addr]]) -> Self {
         assert!(policies.len() <= usize::from(PolicyIndex::MAX), "more than 65,535 policies");
-        let mut selections: BTreeMap<Ipv4Addr, Vec<PolicyIndex>> = BTreeMap::new();
-        for (index, policy) in (0..).zip(&policies) {
-            for pod in &policy.pods {
-                let selecting = selections.entry(*pod).or_default();
-                if selecting.last() != Some(&index) {
-                    selecting.push(index);
-                }
-            }
-        }
+        let selections = selections(&policies, groups);
         let mut sets = Vec::new();
         let mut set_of_selection: HashMap<&[PolicyIndex], usize> = HashMap::new();
         let mut pods = Vec::with_capacity(selections.len());
@@ -100,6 +96,35 @@ impl Policies {
         let set = self.set_of_pod.get(&pod)?;
         self.maps.get(*set)?.lookup(destination).flatten()
     }
+}
+
+/// The policies that select each pod, ascending.
+fn selections(policies: &[Policy], groups: &[&[Ipv4Addr]]) -> BTreeMap<Ipv4Addr, Vec<PolicyIndex>> {
+    let mut of_group: Vec<Vec<PolicyIndex>> = vec![Vec::new(); groups.len()];
+    let mut of_pod: BTreeMap<Ipv4Addr, Vec<PolicyIndex>> = BTreeMap::new();
+    for (index, policy) in (0..).zip(policies) {
+        for group in &policy.pod_groups {
+            assert!(*group < groups.len(), "a policy names a group that is not there");
+            if let Some(selecting) = of_group.get_mut(*group) {
+                selecting.push(index);
+            }
+        }
+        for pod in &policy.pods {
+            of_pod.entry(*pod).or_default().push(index);
+        }
+    }
+    for (pods, selecting) in groups.iter().zip(&of_group) {
+        for pod in *pods {
+            of_pod.entry(*pod).or_default().extend(selecting);
+        }
+    }
+    for selecting in of_pod.values_mut() {
+        selecting.sort_unstable();
+        selecting.dedup();
+    }
+    // Pods of a group that no policy names are selected by none.
+    of_pod.retain(|_, selecting| !selecting.is_empty());
+    of_pod
 }
 
 /// What one policy says of one prefix.

@@ -63,8 +63,7 @@ impl FlowState {
         let fins = (original.has(Progress::FIN), reply.has(Progress::FIN));
         let both_spoke = original.has_spoken() && reply.has_spoken();
         match fins {
-            _ if reset => Self::Closing,
-            (true, true) => Self::Closing,
+            fins if reset || fins == (true, true) => Self::Closing,
             _ if !both_spoke => Self::Opening,
             (false, false) => Self::Established,
             _ => Self::HalfClosed,

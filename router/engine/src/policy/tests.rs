@@ -25,18 +25,22 @@ fn policy(destinations: &[&str], excluded: &[&str], pods: &[&str]) -> Policy {
         destinations: nets(destinations),
         excluded: nets(excluded),
         pods: pods.iter().map(|pod| address(pod)).collect(),
+        pod_groups: Vec::new(),
     }
 }
 
 #[test]
 fn precedence_is_as_documented() {
     let a = "10.0.0.1";
-    let policies = Policies::new(vec![
-        policy(&["203.0.113.0/24"], &["203.0.113.20/32"], &[a, "10.0.0.2"]),
-        policy(&["203.0.113.0/25", "198.51.100.0/24"], &["203.0.113.20/32"], &[a]),
-        policy(&["203.0.113.0/24", "0.0.0.0/0"], &[], &["10.0.0.3", a]),
-        policy(&["192.0.2.0/24"], &["192.0.2.0/24", "192.0.2.8/32"], &["10.0.0.4"]),
-    ]);
+    let policies = Policies::new(
+        vec![
+            policy(&["203.0.113.0/24"], &["203.0.113.20/32"], &[a, "10.0.0.2"]),
+            policy(&["203.0.113.0/25", "198.51.100.0/24"], &["203.0.113.20/32"], &[a]),
+            policy(&["203.0.113.0/24", "0.0.0.0/0"], &[], &["10.0.0.3", a]),
+            policy(&["192.0.2.0/24"], &["192.0.2.0/24", "192.0.2.8/32"], &["10.0.0.4"]),
+        ],
+        &[],
+    );
     for (pod, destination, expected, why) in [
         (a, "203.0.113.1", Some(1), "the longer prefix wins over the earlier policy"),
         (a, "203.0.113.200", Some(0), "of equal prefixes the earlier policy wins"),
@@ -55,10 +59,13 @@ fn precedence_is_as_documented() {
 
 #[test]
 fn pods_that_the_same_policies_select_share_a_set() {
-    let policies = Policies::new(vec![
-        policy(&["203.0.113.0/24"], &[], &["10.0.0.3", "10.0.0.1", "10.0.0.1"]),
-        policy(&["198.51.100.0/24"], &[], &["10.0.0.2", "10.0.0.1", "10.0.0.3"]),
-    ]);
+    let policies = Policies::new(
+        vec![
+            policy(&["203.0.113.0/24"], &[], &["10.0.0.3", "10.0.0.1", "10.0.0.1"]),
+            policy(&["198.51.100.0/24"], &[], &["10.0.0.2", "10.0.0.1", "10.0.0.3"]),
+        ],
+        &[],
+    );
     let pods: Vec<_> = policies.pods().collect();
     let set_of = |pod: &str| pods.iter().find(|(each, _)| *each == address(pod)).unwrap().1;
     assert_eq!(policies.sets().len(), 2);
@@ -70,7 +77,8 @@ fn pods_that_the_same_policies_select_share_a_set() {
 #[test]
 fn a_set_keeps_no_prefix_that_says_nothing_new() {
     let destinations = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/16", "10.2.0.0/16"];
-    let policies = Policies::new(vec![policy(&destinations, &["10.2.0.0/16"], &["192.0.2.1"])]);
+    let policies =
+        Policies::new(vec![policy(&destinations, &["10.2.0.0/16"], &["192.0.2.1"])], &[]);
     let expected = vec![(net("10.0.0.0/8"), Some(0)), (net("10.2.0.0/16"), None)];
     assert_eq!(policies.sets(), [expected]);
 }
@@ -83,21 +91,27 @@ fn ten_thousand_pods_and_a_thousand_destinations_build_fast() {
     policy.pods = pods;
     policy.destinations = (0..1000).map(network).collect();
     let started = Instant::now();
-    let policies = Policies::new(vec![policy]);
+    let policies = Policies::new(vec![policy], &[]);
     assert!(started.elapsed() < Duration::from_secs(1));
     assert_eq!(policies.sets().len(), 1);
     assert_eq!(policies.lookup(Ipv4Addr::new(10, 0, 39, 15), Ipv4Addr::new(0, 0, 16, 9)), Some(0));
 }
 
 /// The rules of precedence, said once more in another way.
-fn naive(policies: &[Policy], pod: Ipv4Addr, destination: Ipv4Addr) -> Option<PolicyIndex> {
+fn naive(
+    policies: &[Policy],
+    groups: &[&[Ipv4Addr]],
+    pod: Ipv4Addr,
+    destination: Ipv4Addr,
+) -> Option<PolicyIndex> {
     let longest = |prefixes: &[Ipv4Net]| {
         let containing = prefixes.iter().filter(|prefix| prefix.contains(&destination));
         containing.map(Ipv4Net::prefix_len).max()
     };
     let mut best: Option<(u8, PolicyIndex)> = None;
     for (index, policy) in (0..).zip(policies) {
-        if !policy.pods.contains(&pod) {
+        let in_group = policy.pod_groups.iter().any(|group| groups[*group].contains(&pod));
+        if !policy.pods.contains(&pod) && !in_group {
             continue;
         }
         let Some(covered) = longest(&policy.destinations) else { continue };
@@ -116,13 +130,19 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn any_pods()(pods in prop::collection::vec(0..4_u8, 0..4)) -> Vec<Ipv4Addr> {
+        pods.into_iter().map(|pod| Ipv4Addr::new(10, 0, 0, pod)).collect()
+    }
+}
+
+prop_compose! {
     fn any_policy()(
         destinations in prop::collection::vec(any_prefix(), 0..5),
         excluded in prop::collection::vec(any_prefix(), 0..4),
-        pods in prop::collection::vec(0..4_u8, 0..4),
+        pods in any_pods(),
+        pod_groups in prop::sample::subsequence(vec![0, 1, 2], 0..=2),
     ) -> Policy {
-        let pods = pods.into_iter().map(|pod| Ipv4Addr::new(10, 0, 0, pod)).collect();
-        Policy { destinations, excluded, pods, ..policy(&[], &[], &[]) }
+        Policy { destinations, excluded, pods, pod_groups, ..policy(&[], &[], &[]) }
     }
 }
 
@@ -136,13 +156,15 @@ proptest! {
     #[test]
     fn flattened_policies_say_what_the_rules_say(
         list in prop::collection::vec(any_policy(), 0..6),
+        groups in [any_pods(), any_pods(), any_pods()],
     ) {
-        let policies = Policies::new(list.clone());
+        let groups = groups.each_ref().map(Vec::as_slice);
+        let policies = Policies::new(list.clone(), &groups);
         for pod in (0..4).map(|pod| Ipv4Addr::new(10, 0, 0, pod)) {
             let set = policies.pods().find(|(each, _)| *each == pod).map(|(_, set)| set);
             for low in (0..70_u32).chain([255, 256]) {
                 let destination = Ipv4Addr::from_bits(0xcb00_7100 + low);
-                let expected = naive(&list, pod, destination);
+                let expected = naive(&list, &groups, pod, destination);
                 prop_assert_eq!(policies.lookup(pod, destination), expected);
                 let steered = set.and_then(|set| in_set(&policies.sets()[set], destination));
                 prop_assert_eq!(steered, expected);

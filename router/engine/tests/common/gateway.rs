@@ -45,6 +45,7 @@ pub fn policy(egress_address: Ipv4Addr, pods: &[Ipv4Addr], destinations: &[&str]
         destinations: destinations.iter().map(|text| net(text)).collect(),
         excluded: vec![net("203.0.113.20/32")],
         pods: pods.to_vec(),
+        pod_groups: Vec::new(),
     }
 }
 
@@ -75,7 +76,7 @@ pub fn tables() -> TablesInput {
             Device { mac: UPLINK_MAC, mtu: 1500 },
             Device { mac: UNDERLAY_MAC, mtu: 1500 },
         ],
-        policies: Policies::new(vec![policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"])]),
+        policies: Policies::new(vec![policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"])], &[]),
         egress_addresses: vec![egress(EGRESS), egress(OTHER_EGRESS)],
         peers: vec![peer(PEER, None), peer(DIRECT_PEER, Some((UNDERLAY, DIRECT_PEER_MAC)))],
         reply_vni: None,

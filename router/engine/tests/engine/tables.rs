@@ -186,7 +186,7 @@ fn an_established_flow_keeps_its_translation_when_the_egress_address_changes() {
     gateway.sent(request());
     gateway.change(|input| {
         let policy = policy(OTHER_EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"]);
-        input.policies = Policies::new(vec![policy]);
+        input.policies = Policies::new(vec![policy], &[]);
     });
     assert_eq!(gateway.sent(request()).1[26..30], EGRESS.octets());
     gateway.sent(reply());
@@ -199,8 +199,8 @@ fn a_flow_ends_when_its_pod_destination_or_egress_address_is_taken_away() {
     let other_pod = policy(EGRESS, &[OTHER_POD], &["203.0.113.0/24"]);
     let other_destination = policy(EGRESS, &[POD], &["198.18.0.0/15"]);
     for (policies, egress_addresses) in [
-        (Policies::new(vec![other_pod]), tables().egress_addresses),
-        (Policies::new(vec![other_destination]), tables().egress_addresses),
+        (Policies::new(vec![other_pod], &[]), tables().egress_addresses),
+        (Policies::new(vec![other_destination], &[]), tables().egress_addresses),
         (tables().policies, vec![]),
     ] {
         for (late, afterwards) in [(request(), None), (reply(), Some(DropReason::NoFlow))] {
@@ -238,7 +238,7 @@ fn a_record_names_the_tables_that_its_policy_is_from() {
     gateway.change(|input| {
         let first = policy(EGRESS, &[OTHER_POD], &["0.0.0.0/0"]);
         let second = policy(EGRESS, &[POD], &["203.0.113.0/24"]);
-        input.policies = Policies::new(vec![first, second]);
+        input.policies = Policies::new(vec![first, second], &[]);
     });
     assert_eq!((gateway.flows()[0].policy, gateway.flows()[0].epoch), (0, 1));
     gateway.sent(request());
