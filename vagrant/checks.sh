@@ -93,8 +93,9 @@ allowed() {
   on "$1" curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' \
     "http://$SERVER:8080/"
 }
-# udp HOST SERVER [TRIES]: prints the address and port that the server saw.
-udp() { on "$1" python3 "$here/services/udp_echo.py" ask "$2" 8001 "${3:-3}"; }
+# udp HOST SERVER [TRIES [BYTES [whole|cut]]]: prints the address and port that the server saw, and
+# the size of its answer if one was asked for.
+udp() { on "$1" python3 "$here/services/udp_echo.py" ask "$2" 8001 "${@:3}"; }
 # pings HOST DESTINATION [OPTION...]: one echo request, one reply.
 pings() { on "$1" ping -n -c 1 -W 2 "${@:3}" "$2"; }
 trace() { on app1-a traceroute -n -U -w 1 -q 1 -m 6 "$SERVER"; }

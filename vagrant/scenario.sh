@@ -103,7 +103,6 @@ operator() {
 
 real_traffic() {
   chapter "Real traffic"
-  local path
   check "app1-a downloads 100 MiB, identical byte for byte" download app1-a 104857600
   check "app1-c, on the gateway, too" download app1-c 104857600
   check "200 connections open at once all succeed" \
@@ -113,10 +112,21 @@ real_traffic() {
   check "both directions met at their owner: no packet at a wrong worker, none without its flow" \
     lacks "wrong-worker|no-flow" ask drops
   check "ping -s 1400 is answered" pings app1-a "$SERVER" -s 1400
+}
+
+what_a_router_owes() {
+  chapter "What a router owes: traceroute shows the gateway, and senders learn what fits the tunnel"
+  local path
   path=$(trace) || true
+  check "traceroute -n -U shows the gateway" \
+    matches "^ *[0-9]+ +${GATEWAY//./\\.} " echo "$path"
   check "traceroute -n -U shows the router beyond the gateway" \
     matches "^ *[0-9]+ +192\.168\.44\.1 " echo "$path"
   check "traceroute -n -U ends at the server" matches "^ *[0-9]+ +${SERVER//./\\.} " echo "$path"
+  check "an answer of 1,500 bytes that may be cut comes through the tunnel, whole again in the pod" \
+    matches "^$EGRESS:[0-9]+ 1472$" udp app1-a "$SERVER" 1 1472 cut
+  check "one that may not be cut does not" fails udp app1-a "$SERVER" 1 1472 whole
+  check "the server has learned what fits" matches "mtu 1450" on outside ip route get "$EGRESS"
 }
 
 shared_address() {
@@ -215,4 +225,4 @@ explain() {
   ask status || true
 }
 
-story before with_policy not_selected operator real_traffic shared_address killed stopped detached
+story before with_policy not_selected operator real_traffic what_a_router_owes shared_address killed stopped detached

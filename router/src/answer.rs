@@ -123,6 +123,9 @@ fn worker(id: u32, report: &Report) -> Worker {
         dropped: engine.dropped.iter().sum(),
         held: *held as u64,
         tx_ring_full: lane.tx_ring_full,
+        fragmented: engine.fragmented,
+        errors_sent: engine.errors_sent,
+        errors_limited: engine.errors_limited,
     }
 }
 

@@ -11,8 +11,10 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use spillway_engine::tables::Tables;
-use spillway_engine::{BURST_MAX, Counters, DropReason, Engine, FlowRecord, Nanos, Verdict};
+use spillway_engine::tables::{DeviceIndex, Tables};
+use spillway_engine::{
+    Answer, BURST_MAX, Counters, DropReason, Engine, FlowRecord, Fragments, Nanos, Verdict,
+};
 use spillway_xdp::{Frame, Lane, LaneStatistics};
 
 use crate::held::{HOLD_NS_MAX, Held, HeldFrames, Unresolved};
@@ -128,7 +130,15 @@ impl Worker {
                 Verdict::Transmit { device, length } => {
                     self.parts.lane.transmit(device, frame, length);
                 }
-                Verdict::Drop(_) => self.parts.lane.recycle(frame),
+                Verdict::Fragment { device, fragments } => {
+                    self.transmit_fragments(device, fragments, frame);
+                }
+                Verdict::Drop(reason) => {
+                    if reason.is_answered() {
+                        self.answer(now, reason, &frame);
+                    }
+                    self.parts.lane.recycle(frame);
+                }
                 Verdict::Hold { device, address } => {
                     let deadline_ns = match pass {
                         Pass::First => now + HOLD_NS_MAX,
@@ -139,6 +149,30 @@ impl Worker {
             }
         }
         self.burst = burst;
+    }
+
+    /// Sends a frame in pieces.
+    fn transmit_fragments(&mut self, device: DeviceIndex, fragments: Fragments, frame: Frame) {
+        let lane = &mut self.parts.lane;
+        for number in 0.. {
+            let Some(mut piece) = lane.allocate() else { break };
+            let Some(length) = fragments.write(frame.bytes(), number, piece.bytes_mut()) else {
+                lane.recycle(piece);
+                break;
+            };
+            lane.transmit(device, piece, length);
+        }
+        lane.recycle(frame);
+    }
+
+    /// Tells the sender of a dropped frame why, if it is owed that.
+    fn answer(&mut self, now: Nanos, reason: DropReason, frame: &Frame) {
+        let WorkerParts { engine, lane, tables, .. } = &mut self.parts;
+        let Some(mut error) = lane.allocate() else { return };
+        match engine.answer(now, tables, reason, frame.bytes(), error.bytes_mut()) {
+            Some(Answer { device, length }) => lane.transmit(device, error, length),
+            None => lane.recycle(error),
+        }
     }
 
     /// Lets a frame wait for a neighbour, and asks for that neighbour the first time.

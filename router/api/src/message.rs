@@ -191,6 +191,12 @@ pub struct Worker {
     pub held: u64,
     /// Packets that found the transmit ring full.
     pub tx_ring_full: u64,
+    /// Packets sent that were cut into fragments.
+    pub fragmented: u64,
+    /// ICMP errors of Spillway's own, to senders whose packets were dropped.
+    pub errors_sent: u64,
+    /// Such errors that were not sent because their receiver had too many.
+    pub errors_limited: u64,
 }
 
 /// Where the frames of the UMEM are. All but `total` add up to it, give or take frames that moved

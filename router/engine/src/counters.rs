@@ -26,6 +26,8 @@ pub struct Counters {
     pub received: u64,
     /// Frames sent on, by verdict; what becomes of them on the device is counted there.
     pub transmitted: u64,
+    /// Those of them that were cut into fragments.
+    pub fragmented: u64,
     /// Frames that wait for a neighbour now: a gauge.
     pub held: u64,
     /// Frames dropped, by [`DropReason`] as the index.
@@ -34,6 +36,10 @@ pub struct Counters {
     pub forward: Traffic,
     /// Packets from outside sent to pods.
     pub reply: Traffic,
+    /// ICMP errors of our own to senders whose packets were dropped; not in `transmitted`.
+    pub errors_sent: u64,
+    /// Such errors that were not sent because their receiver had too many.
+    pub errors_limited: u64,
     /// Flows created.
     pub flows_created: u64,
     /// Flows ended by their timeout.
@@ -49,10 +55,13 @@ impl Default for Counters {
         Self {
             received: 0,
             transmitted: 0,
+            fragmented: 0,
             held: 0,
             dropped: [0; DROP_REASONS],
             forward: Traffic::default(),
             reply: Traffic::default(),
+            errors_sent: 0,
+            errors_limited: 0,
             flows_created: 0,
             flows_expired: 0,
             flows_deselected: 0,

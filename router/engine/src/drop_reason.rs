@@ -59,6 +59,8 @@ drop_reasons! {
     BadIcmpChecksum = "bad-icmp-checksum",
     /// An ICMP error quotes nothing that tells its flow.
     BadQuote = "bad-quote",
+    /// The tunnel was congested, and the packet has no other way to say so (RFC 6040).
+    EcnCongested = "ecn-congested",
     /// Steering gave the frame to a worker that does not own its port.
     WrongWorker = "wrong-worker",
     /// The tunnel frame's outer source is no listed peer.
@@ -87,9 +89,9 @@ drop_reasons! {
     LocalDestination = "local-destination",
     /// The route leads out of a device that Spillway does not drive.
     ForeignDevice = "foreign-device",
-    /// The packet is larger than the outgoing device's MTU.
+    /// The packet is larger than the outgoing device's MTU and may not be fragmented.
     ExceedsMtu = "exceeds-mtu",
-    /// The reply with its tunnel headers is larger than the underlay device's MTU.
+    /// The reply does not fit the tunnel and may not be fragmented.
     ExceedsTunnelMtu = "exceeds-tunnel-mtu",
     /// The next hop's link address did not become known in time.
     NeighbourUnresolved = "neighbour-unresolved",

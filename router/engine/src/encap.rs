@@ -1,7 +1,7 @@
 //! The outer headers of a reply: Ethernet, IPv4, UDP and VXLAN (RFC 7348), from a template.
 //!
-//! Outer TOS 0, identification 0, no flags, TTL 64, no UDP checksum: as Cilium sends them. A copied
-//! DSCP and the ECN field of RFC 6040 would be patched here as the lengths are.
+//! Outer DSCP 0, identification 0, no flags, TTL 64, no UDP checksum: as Cilium sends them. The ECN
+//! field is the inner one (RFC 6040).
 
 use std::net::Ipv4Addr;
 
@@ -38,6 +38,8 @@ pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6]) -> [u8; 14] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) device: DeviceIndex,
+    /// Our tunnel address, the outer source.
+    pub(crate) tunnel_address: Ipv4Addr,
     /// The largest inner IPv4 packet that fits, in bytes.
     pub(crate) inner_mtu: u16,
     /// Our link address, the inner source of replies.
@@ -56,6 +58,8 @@ pub(crate) struct Label {
     pub(crate) inner_mac: [u8; 6],
     /// Total length of the inner IPv4 packet.
     pub(crate) inner_length: u16,
+    /// The outer TOS byte.
+    pub(crate) tos: u8,
 }
 
 impl Overlay {
@@ -77,6 +81,7 @@ impl Overlay {
         let template_checksum = checksum(&template[IP..UDP]);
         Self {
             device: adjacency.device,
+            tunnel_address: source,
             inner_mtu: adjacency.mtu.saturating_sub(OUTER_IP_OVERHEAD),
             mac: adjacency.source_mac(),
             template,
@@ -89,11 +94,13 @@ impl Overlay {
         let head = frame.first_chunk_mut::<REPLY_IP_OFFSET>().ok_or(DropReason::Truncated)?;
         let ip_length = label.inner_length.saturating_add(OUTER_IP_OVERHEAD);
         let udp_length = label.inner_length.saturating_add(OUTER_UDP_OVERHEAD);
-        let ip_checksum = Delta::word(0, ip_length).apply(self.template_checksum);
+        let changed = Delta::word(0, ip_length).plus(Delta::word(0, u16::from(label.tos)));
+        let ip_checksum = changed.apply(self.template_checksum);
         // 14 bits of the hash that have chosen neither the table's group nor the tag.
         let [_, high, low, ..] = label.hash.to_be_bytes();
         let source_port = SOURCE_PORT_FIRST | u16::from_be_bytes([high, low]) >> 2;
         head[..TUNNEL_OVERHEAD].copy_from_slice(&self.template);
+        head[IP + 1] = label.tos;
         head[IP + 2..IP + 4].copy_from_slice(&ip_length.to_be_bytes());
         head[IP + 10..IP + 12].copy_from_slice(&ip_checksum.to_be_bytes());
         head[UDP..UDP + 2].copy_from_slice(&source_port.to_be_bytes());
@@ -103,6 +110,17 @@ impl Overlay {
         head[TUNNEL_OVERHEAD..].copy_from_slice(&inner);
         Ok(())
     }
+}
+
+/// Makes written outer headers those of an inner packet of another length.
+pub(crate) fn resize(head: &mut [u8; REPLY_IP_OFFSET], inner_length: u16) {
+    let ip_length = inner_length.saturating_add(OUTER_IP_OVERHEAD);
+    let udp_length = inner_length.saturating_add(OUTER_UDP_OVERHEAD);
+    head[IP + 2..IP + 4].copy_from_slice(&ip_length.to_be_bytes());
+    head[UDP + 4..UDP + 6].copy_from_slice(&udp_length.to_be_bytes());
+    head[IP + 10..IP + 12].fill(0);
+    let sum = checksum(&head[IP..UDP]);
+    head[IP + 10..IP + 12].copy_from_slice(&sum.to_be_bytes());
 }
 
 /// `mac`, or where it equals `taken` one that differs: a kernel drops frames that seem to come

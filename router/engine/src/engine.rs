@@ -1,5 +1,7 @@
 //! One worker's engine: bursts in, verdicts out. What happens to one packet is told in `life.rs`.
 
+mod answer;
+mod error_limit;
 mod life;
 
 use std::net::Ipv4Addr;
@@ -7,12 +9,16 @@ use std::net::Ipv4Addr;
 use arrayvec::ArrayVec;
 
 use crate::flow::{FlowRecord, Flows, Hasher, SlotIndex, Sweep, Timeouts};
+use crate::fragment::Fragments;
 use crate::nat::{Ports, Random};
 use crate::packet::{Direction, Packet, prefetch_headers};
 use crate::steer::{CLASSES, class};
 use crate::tables::{DeviceIndex, Tables};
 use crate::{Counters, DropReason};
+use error_limit::ErrorLimit;
 use life::Context;
+
+pub use answer::{ANSWER_ROOM, Answer};
 
 /// A monotonic time in nanoseconds, from any start.
 pub type Nanos = u64;
@@ -50,6 +56,13 @@ pub enum Verdict {
         /// So many bytes of it, from its start: padding behind the packet is cut off.
         length: u16,
     },
+    /// It is ready to be sent, but too large: send what [`Fragments::write`] makes of it.
+    Fragment {
+        /// Out of this device.
+        device: DeviceIndex,
+        /// How it is to be cut.
+        fragments: Fragments,
+    },
     /// Keep it, and hand it to [`Engine::process_held`] once the neighbour is known: the frame is
     /// untouched.
     Hold {
@@ -60,6 +73,14 @@ pub enum Verdict {
     },
     /// Forget it.
     Drop(DropReason),
+}
+
+/// Where a packet leaves.
+#[derive(Clone, Copy, Debug)]
+struct Outlet {
+    device: DeviceIndex,
+    /// The largest IPv4 packet that fits there, in bytes.
+    mtu: u16,
 }
 
 /// Why a packet goes no further now.
@@ -84,6 +105,7 @@ pub struct Engine {
     flows: Flows,
     ports: Ports,
     sweep: Sweep,
+    error_limit: ErrorLimit,
     counters: Counters,
     /// The time of the last call.
     now: Nanos,
@@ -106,6 +128,7 @@ impl Engine {
             flows: Flows::new(config.flows_max, hasher),
             ports: Ports::new(config.worker, &config.owners, random, hasher),
             sweep: Sweep::new(config.timeouts),
+            error_limit: ErrorLimit::new(),
             counters: Counters::default(),
             now: 0,
         }
@@ -229,22 +252,22 @@ impl Engine {
     ) -> Verdict {
         let outcome = match packet {
             Ok(packet) => {
-                let device = match packet.direction {
+                let outlet = match packet.direction {
                     Direction::Forward => self.forward(context, frame, packet, candidate),
                     Direction::Reply => self.reply(context, frame, packet, candidate),
                 };
-                device.map(|device| (device, packet))
+                outlet.map(|outlet| (outlet, packet))
             }
             Err(reason) => Err(Halt::Drop(*reason)),
         };
         match outcome {
-            Ok((device, packet)) => {
+            Ok((outlet, packet)) => {
                 self.counters.transmitted += 1;
                 match packet.direction {
                     Direction::Forward => self.counters.forward.count(packet.length),
                     Direction::Reply => self.counters.reply.count(packet.length),
                 }
-                Verdict::Transmit { device, length: packet.frame_length() }
+                self.send(outlet, packet)
             }
             Err(Halt::Drop(reason)) => {
                 self.counters.count_drop(reason);
@@ -255,5 +278,15 @@ impl Engine {
                 Verdict::Hold { device, address }
             }
         }
+    }
+
+    /// In one piece, if it fits.
+    fn send(&mut self, Outlet { device, mtu }: Outlet, packet: &Packet) -> Verdict {
+        if packet.length <= mtu {
+            return Verdict::Transmit { device, length: packet.frame_length() };
+        }
+        self.counters.fragmented += 1;
+        let ip_offset = packet.direction.ip_offset();
+        Verdict::Fragment { device, fragments: Fragments { ip_offset, mtu } }
     }
 }

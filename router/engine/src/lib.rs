@@ -13,6 +13,7 @@ mod encap;
 pub mod engine;
 pub mod fib;
 pub mod flow;
+mod fragment;
 mod lpm;
 mod nat;
 mod packet;
@@ -22,5 +23,6 @@ pub mod tables;
 
 pub use counters::{Counters, Traffic};
 pub use drop_reason::{DROP_REASONS, DropReason};
-pub use engine::{BURST_MAX, Engine, EngineConfig, Nanos, Verdict};
+pub use engine::{ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Verdict};
 pub use flow::{FlowRecord, FlowState, Timeouts, Tuple};
+pub use fragment::Fragments;

@@ -1,6 +1,7 @@
 //! Parsing a steered frame: everything is checked here, once. What steering says is believed as
 //! little as what the packet says.
 
+mod ecn;
 mod icmp;
 mod ipv4;
 mod transport;
@@ -14,8 +15,9 @@ use crate::steer::{
     KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, SteerHeader, TUNNEL_IP_OFFSET,
 };
 
-pub(crate) use icmp::{ECHO_PROTOCOL, QUOTED_IP};
-pub(crate) use ipv4::{TCP, UDP};
+pub(crate) use ecn::encapsulate as tunnel_tos;
+pub(crate) use icmp::{DESTINATION_UNREACHABLE, ECHO_PROTOCOL, QUOTED_IP, TIME_EXCEEDED};
+pub(crate) use ipv4::{ICMP, TCP, UDP};
 pub(crate) use transport::Transport;
 
 /// Which way a packet goes.
@@ -51,11 +53,26 @@ pub(crate) struct Packet {
     pub(crate) way_back: u32,
     /// IPv4 total length in bytes.
     pub(crate) length: u16,
+    /// The TOS byte to forward it with.
+    pub(crate) tos: u8,
+    /// The time to live that it came with.
+    ttl: u8,
+    /// Whether nobody may fragment it.
+    pub(crate) dont_fragment: bool,
 }
 
 impl Packet {
     /// Checks a frame and takes it apart.
     pub(crate) fn parse(frame: &[u8], hasher: &Hasher) -> Result<Self, DropReason> {
+        let packet = Self::parse_any_ttl(frame, hasher)?;
+        if packet.ttl <= 1 {
+            return Err(DropReason::TtlExpired);
+        }
+        Ok(packet)
+    }
+
+    /// The same, whether or not the packet may be forwarded any further.
+    pub(crate) fn parse_any_ttl(frame: &[u8], hasher: &Hasher) -> Result<Self, DropReason> {
         let head = frame.first_chunk::<STEER_HEADER_LEN>().ok_or(DropReason::Truncated)?;
         let steer = SteerHeader::parse(head);
         let direction = match steer.kind {
@@ -71,6 +88,10 @@ impl Packet {
         }
         let (header, payload) = ipv4::parse(packet)?;
         let (transport, tuple) = transport::parse(direction, &header, payload)?;
+        let tos = match direction {
+            Direction::Forward => ecn::decapsulate(steer.ecn, header.tos)?,
+            Direction::Reply => header.tos,
+        };
         Ok(Self {
             direction,
             steer,
@@ -79,6 +100,9 @@ impl Packet {
             hash: hasher.tuple(&tuple),
             way_back: hasher.way_back(head),
             length: header.total_length,
+            tos,
+            ttl: header.ttl,
+            dont_fragment: header.dont_fragment,
         })
     }
 

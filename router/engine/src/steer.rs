@@ -59,6 +59,8 @@ pub const fn class(port: u16) -> u8 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SteerHeader {
     pub(crate) kind: u8,
+    /// The outer ECN field.
+    pub(crate) ecn: u8,
     pub(crate) vni: [u8; 3],
     pub(crate) outer_source: Ipv4Addr,
     pub(crate) inner_mac: [u8; 6],
@@ -69,6 +71,7 @@ impl SteerHeader {
         let [first, v0, v1, v2, s0, s1, s2, s3, inner_mac @ ..] = *bytes;
         Self {
             kind: first & KIND_MASK,
+            ecn: first >> ECN_SHIFT,
             vni: [v0, v1, v2],
             outer_source: Ipv4Addr::new(s0, s1, s2, s3),
             inner_mac,
@@ -94,6 +97,7 @@ mod tests {
         let header = SteerHeader::parse(&[0xc1, 0, 0x9c, 0x40, 192, 0, 2, 1, 2, 3, 4, 5, 6, 7]);
         let expected = SteerHeader {
             kind: KIND_TUNNEL,
+            ecn: 3,
             vni: [0, 0x9c, 0x40],
             outer_source: Ipv4Addr::new(192, 0, 2, 1),
             inner_mac: [2, 3, 4, 5, 6, 7],

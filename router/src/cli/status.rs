@@ -77,7 +77,7 @@ fn devices(status: &Status) -> Table<10> {
     table
 }
 
-fn workers(status: &Status) -> Table<7> {
+fn workers(status: &Status) -> Table<9> {
     let mut table = Table::new([
         ("Worker", Right),
         ("Flows", Right),
@@ -86,6 +86,8 @@ fn workers(status: &Status) -> Table<7> {
         ("Dropped", Right),
         ("Held", Right),
         ("TX Ring Full", Right),
+        ("Fragmented", Right),
+        ("ICMP Errors", Right),
     ]);
     for worker in &status.workers {
         table.row([
@@ -96,6 +98,8 @@ fn workers(status: &Status) -> Table<7> {
             worker.dropped.to_string(),
             worker.held.to_string(),
             worker.tx_ring_full.to_string(),
+            worker.fragmented.to_string(),
+            worker.errors_sent.to_string(),
         ]);
     }
     table

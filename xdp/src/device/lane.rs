@@ -158,7 +158,9 @@ impl Lane {
     /// use.
     #[must_use]
     pub fn allocate(&mut self) -> Option<Frame> {
-        self.caches.iter_mut().find_map(Cache::allocate)
+        let frame = self.caches.iter_mut().find_map(Cache::allocate);
+        self.counters.allocate_failed += u64::from(frame.is_none());
+        frame
     }
 
     /// Once per loop: makes the kernel transmit, takes back what it has sent, and gives fill rings

@@ -20,6 +20,8 @@ pub struct LaneStatistics {
     pub copied: u64,
     /// Frames dropped because there was none to copy into, or the copy did not fit.
     pub copy_failed: u64,
+    /// Times that no frame was free for a packet of the caller's own.
+    pub allocate_failed: u64,
     /// Gauge: free frames in this worker's caches.
     pub cached: i64,
     /// Gauge: frames handed out by this lane, less those given to it.

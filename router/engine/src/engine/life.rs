@@ -1,14 +1,14 @@
 //! The life of a packet. Every `?` on the way is a [`DropReason`], or a neighbour to wait for; the
 //! frame is written to only when no check and no neighbour can stop it any more.
 
-use super::{Engine, Halt, Nanos};
+use super::{Engine, Halt, Nanos, Outlet};
 use crate::DropReason;
 use crate::encap::Label;
 use crate::flow::{Original, Reply, Slot, SlotIndex, Table, Tick, Translation, WayBack, tick};
 use crate::nat::{Side, rewrite};
-use crate::packet::{Packet, Transport};
+use crate::packet::{Packet, Transport, tunnel_tos};
 use crate::policy::PolicyIndex;
-use crate::tables::{Adjacency, AdjacencyIndex, DeviceIndex, Tables};
+use crate::tables::{Adjacency, AdjacencyIndex, Tables};
 
 /// What the packets of a burst have in common.
 #[derive(Clone, Copy)]
@@ -31,7 +31,7 @@ impl Engine {
         frame: &mut [u8],
         packet: &Packet,
         candidate: SlotIndex,
-    ) -> Result<DeviceIndex, Halt> {
+    ) -> Result<Outlet, Halt> {
         let known = self.flows.originals.find_near(&packet.tuple, packet.hash, candidate);
         let flow = match known {
             Some(flow) => self.confirm_original(context, packet, flow)?,
@@ -44,7 +44,7 @@ impl Engine {
         rewrite(ip, packet, Side::Source, &original.change())?;
         *ethernet = adjacency.ethernet;
         original.note(packet, context.now);
-        Ok(adjacency.device)
+        Ok(Outlet { device: adjacency.device, mtu: adjacency.mtu })
     }
 
     /// From the outside to a pod: back through the tunnel that the flow came from.
@@ -54,13 +54,13 @@ impl Engine {
         frame: &mut [u8],
         packet: &Packet,
         candidate: SlotIndex,
-    ) -> Result<DeviceIndex, Halt> {
+    ) -> Result<Outlet, Halt> {
         let known = self.flows.replies.find_near(&packet.tuple, packet.hash, candidate);
         let flow = known.ok_or_else(|| without_reply_flow(packet.transport))?;
         self.confirm_reply(context, flow)?;
         let reply = &mut self.flows.replies[flow];
         let overlay = context.tables.overlay_to(reply.peer)?;
-        if packet.length > overlay.inner_mtu {
+        if packet.length > overlay.inner_mtu && packet.dont_fragment {
             return Err(DropReason::ExceedsTunnelMtu.into());
         }
         let is_believed = is_believed(packet, &self.flows.originals, reply.twin);
@@ -68,12 +68,13 @@ impl Engine {
         rewrite(ip, packet, Side::Destination, &reply.change())?;
         let WayBack { inner_mac, vni, .. } = reply.way_back();
         let vni = context.tables.reply_vni(vni);
-        let label = Label { hash: packet.hash, vni, inner_mac, inner_length: packet.length };
+        let (inner_length, tos) = (packet.length, tunnel_tos(packet.tos));
+        let label = Label { hash: packet.hash, vni, inner_mac, inner_length, tos };
         overlay.write(frame, &label)?;
         if is_believed {
             reply.note(packet, context.now);
         }
-        Ok(overlay.device)
+        Ok(Outlet { device: overlay.device, mtu: overlay.inner_mtu })
     }
 
     /// The slow path: policy, route, next hop, port; then the flow exists.
@@ -225,14 +226,14 @@ fn without_reply_flow(transport: Transport) -> DropReason {
     }
 }
 
-/// The next hop, if the packet fits its device.
+/// The next hop, if the packet fits its device or may be fragmented.
 fn fitting<'a>(
     tables: &'a Tables,
     index: AdjacencyIndex,
     packet: &Packet,
 ) -> Result<&'a Adjacency, DropReason> {
     let adjacency = tables.adjacency(index)?;
-    if packet.length > adjacency.mtu {
+    if packet.length > adjacency.mtu && packet.dont_fragment {
         return Err(DropReason::ExceedsMtu);
     }
     Ok(adjacency)

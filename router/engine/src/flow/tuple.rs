@@ -61,6 +61,11 @@ impl Hasher {
         self.words(addresses, ports)
     }
 
+    /// The hash of an address.
+    pub(crate) fn address(&self, address: Ipv4Addr) -> u64 {
+        self.words(u64::from(address.to_bits()), 0)
+    }
+
     /// What a steer header says of the way back (all but its first byte), in 32 bits.
     #[inline]
     pub(crate) fn way_back(&self, header: &[u8; STEER_HEADER_LEN]) -> u32 {

@@ -98,7 +98,9 @@ pub(crate) fn rewrite(
             error::rewrite(message, packet.tuple.protocol, side.other(), change)?;
         }
     }
-    let checksum = change.ip.apply(u16::from_be_bytes([header[10], header[11]]));
+    let tos = Delta::word(u16::from(header[1]), u16::from(packet.tos));
+    let checksum = change.ip.plus(tos).apply(u16::from_be_bytes([header[10], header[11]]));
+    header[1] = packet.tos;
     header[8] = header[8].wrapping_sub(1);
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
     side.address(header).copy_from_slice(&change.address.octets());

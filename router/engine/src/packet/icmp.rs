@@ -15,9 +15,9 @@ pub(crate) const ECHO_PROTOCOL: u8 = ICMP;
 pub(crate) const QUOTED_IP: usize = 8;
 
 const ECHO_REPLY: u8 = 0;
-const DESTINATION_UNREACHABLE: u8 = 3;
+pub(crate) const DESTINATION_UNREACHABLE: u8 = 3;
 const ECHO_REQUEST: u8 = 8;
-const TIME_EXCEEDED: u8 = 11;
+pub(crate) const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
 
 /// Checks an ICMP message; gives its kind and the tuple of its flow.

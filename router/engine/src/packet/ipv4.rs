@@ -11,6 +11,9 @@ const HEADER_LEN: u16 = 20;
 /// The fragment offset and the flag "more fragments".
 const FRAGMENT_BITS: u16 = 0x3fff;
 
+/// The flag "don't fragment" in the byte that it is in.
+const DONT_FRAGMENT: u8 = 0x40;
+
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
@@ -21,6 +24,9 @@ pub(super) struct Ipv4Header {
     pub(super) destination: Ipv4Addr,
     pub(super) protocol: u8,
     pub(super) total_length: u16,
+    pub(super) tos: u8,
+    pub(super) ttl: u8,
+    pub(super) dont_fragment: bool,
 }
 
 /// Checks a packet's header; gives it with the payload, without padding behind it.
@@ -54,10 +60,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Ipv4Header, &[u8]), DropReason> {
     if is_martian(destination) {
         return Err(DropReason::MartianDestination);
     }
-    if header[8] <= 1 {
-        return Err(DropReason::TtlExpired);
-    }
-    Ok((Ipv4Header { source, destination, protocol: header[9], total_length }, payload))
+    let (tos, ttl, protocol) = (header[1], header[8], header[9]);
+    let dont_fragment = header[6] & DONT_FRAGMENT != 0;
+    Ok((
+        Ipv4Header { source, destination, protocol, total_length, tos, ttl, dont_fragment },
+        payload,
+    ))
 }
 
 /// Whether an address is no host's on a network that a router may forward to: "this network",

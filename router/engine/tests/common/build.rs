@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
+use etherparse::{IpNumber, Ipv4Header, Ipv4HeaderSlice, PacketBuilder};
 
 use super::gateway::{TUNNEL, TUNNEL_PORT};
 
@@ -78,6 +78,23 @@ pub fn packet_with(body: Body, source: End, destination: End, ttl: u8, payload: 
     bytes
 }
 
+/// A packet with bytes changed and the header checksum made right again.
+pub fn changed(mut packet: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    change(&mut packet);
+    packet[10..12].fill(0);
+    let header = Ipv4HeaderSlice::from_slice(&packet);
+    let checksum = match header {
+        Ok(header) => header.to_header().calc_header_checksum(),
+        // etherparse refuses what is wrong on purpose.
+        Err(_) => etherparse::checksum::Sum16BitWords::new()
+            .add_slice(&packet[..20])
+            .ones_complement()
+            .to_be(),
+    };
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+    packet
+}
+
 /// An ICMP error with the first bytes of the packet that it is about.
 pub fn error(
     type_code: (u8, u8),
@@ -117,6 +134,7 @@ pub fn vxlan(
     payload.extend(inner);
     let mut outer = Ipv4Header::new(0, 64, IpNumber::UDP, TUNNEL.octets(), peer.octets()).unwrap();
     outer.dont_fragment = false;
+    outer.ecn = (inner[15] & 3).try_into().unwrap();
     let ip = etherparse::IpHeaders::Ipv4(outer, etherparse::Ipv4Extensions::default());
     let mut bytes = Vec::new();
     let builder = PacketBuilder::ethernet2(macs.0, macs.1).ip(ip);

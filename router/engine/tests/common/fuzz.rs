@@ -1,7 +1,7 @@
 //! What must hold for any bytes whatever: shared by the fuzz target and the tests.
 
 use spillway_engine::steer::{KIND_MASK, KIND_TUNNEL};
-use spillway_engine::{BURST_MAX, DropReason, EngineConfig, Verdict};
+use spillway_engine::{ANSWER_ROOM, Answer, BURST_MAX, DropReason, EngineConfig, Verdict};
 
 use super::build::{Body, error, packet};
 use super::gateway::*;
@@ -47,6 +47,7 @@ pub fn valid_gateway() -> Gateway {
 /// Processes a burst and checks what must hold for each frame.
 pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
     let mut frames: Vec<&mut [u8]> = frames.iter_mut().map(Vec::as_mut_slice).collect();
+    let received: Vec<Vec<u8>> = frames.iter().map(|frame| frame.to_vec()).collect();
     let from_pods: Vec<bool> = frames
         .iter()
         .map(|frame| frame.first().is_some_and(|first| first & KIND_MASK == KIND_TUNNEL))
@@ -54,15 +55,36 @@ pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
     let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
     let verdicts = &mut verdicts[..frames.len()];
     gateway.engine.process(gateway.now, &gateway.tables, &mut frames, verdicts);
+    for (frame, verdict) in received.iter().zip(verdicts.iter()) {
+        if let Verdict::Drop(reason) = *verdict {
+            answer_any(gateway, reason, frame);
+        }
+    }
     for ((frame, verdict), from_pod) in frames.iter().zip(verdicts).zip(from_pods) {
-        if let Verdict::Transmit { length, .. } = *verdict {
-            check_sent(&frame[..usize::from(length)], from_pod);
+        match *verdict {
+            Verdict::Transmit { length, .. } => check_sent(&frame[..usize::from(length)], from_pod),
+            Verdict::Fragment { fragments, .. } => {
+                let pieces = pieces(fragments, frame);
+                assert!(pieces.len() > 1);
+                pieces.iter().for_each(|piece| check_sent(piece, from_pod));
+            }
+            Verdict::Hold { .. } | Verdict::Drop(_) => {}
         }
     }
     let counters = gateway.engine.counters();
     let dropped: u64 = counters.dropped.iter().sum();
     assert_eq!(counters.received, counters.transmitted + counters.held + dropped);
     assert_eq!(counters.held, 0, "every neighbour is known");
+}
+
+/// Whoever is answered gets an error of a pod's or to a pod.
+fn answer_any(gateway: &mut Gateway, reason: DropReason, frame: &[u8]) {
+    let mut out = [0; ANSWER_ROOM];
+    let answer = gateway.engine.answer(gateway.now, &gateway.tables, reason, frame, &mut out);
+    if let Some(Answer { length, .. }) = answer {
+        let from_pod = frame[0] & KIND_MASK == KIND_TUNNEL;
+        check_sent(&out[..usize::from(length)], !from_pod);
+    }
 }
 
 /// No pod's packet leaves with another source than its egress address, no reply goes to anyone but

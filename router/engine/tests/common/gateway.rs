@@ -9,7 +9,10 @@ use spillway_engine::steer::{
     KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, TUNNEL_IP_OFFSET,
 };
 use spillway_engine::tables::{Device, EgressAddress, Neighbour, Peer, Tables, TablesInput};
-use spillway_engine::{Counters, DropReason, Engine, EngineConfig, FlowRecord, Timeouts, Verdict};
+use spillway_engine::{
+    ANSWER_ROOM, Answer, Counters, DropReason, Engine, EngineConfig, FlowRecord, Fragments,
+    Timeouts, Verdict,
+};
 
 pub const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 40);
 pub const OTHER_POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 41);
@@ -145,6 +148,16 @@ impl Gateway {
         }
     }
 
+    /// Hands a frame in that is to be sent in fragments; gives them, and where they go.
+    #[track_caller]
+    pub fn fragmented(&mut self, frame: Vec<u8>) -> (u16, Vec<Vec<u8>>) {
+        let (verdict, frame) = self.process(frame);
+        let Verdict::Fragment { device, fragments } = verdict else {
+            panic!("not fragmented, but {verdict:?}");
+        };
+        (device, pieces(fragments, &frame))
+    }
+
     /// Hands a frame in that is to be dropped; gives the reason.
     #[track_caller]
     pub fn dropped(&mut self, frame: Vec<u8>) -> DropReason {
@@ -152,6 +165,21 @@ impl Gateway {
             (Verdict::Drop(reason), _) => reason,
             (verdict, _) => panic!("not dropped, but {verdict:?}"),
         }
+    }
+
+    /// Hands a frame in that is to be dropped; gives the reason, and the frame with which its sender
+    /// is answered, and where that goes.
+    #[track_caller]
+    pub fn answered(&mut self, frame: Vec<u8>) -> (DropReason, Option<(u16, Vec<u8>)>) {
+        let reason = self.dropped(frame.clone());
+        let mut out = vec![0xee; ANSWER_ROOM];
+        let (now, tables) = (self.now, &self.tables);
+        let answer = self.engine.answer(now, tables, reason, &frame, &mut out);
+        let answer = answer.map(|Answer { device, length }| {
+            out.truncate(usize::from(length));
+            (device, out)
+        });
+        (reason, answer)
     }
 
     pub fn flows(&self) -> Vec<FlowRecord> {
@@ -172,11 +200,22 @@ impl Gateway {
     }
 }
 
+/// The frames of all fragments.
+pub fn pieces(fragments: Fragments, frame: &[u8]) -> Vec<Vec<u8>> {
+    let mut out = vec![0xee; frame.len()];
+    let mut piece = |number| {
+        let length = fragments.write(frame, number, &mut out)?;
+        Some(out[..usize::from(length)].to_vec())
+    };
+    (0..).map_while(&mut piece).collect()
+}
+
 /// One frame counts once, as what became of it, and the sum closes.
 fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
     let mut expected = Counters {
         forward: after.forward,
         reply: after.reply,
+        fragmented: before.fragmented + u64::from(matches!(verdict, Verdict::Fragment { .. })),
         flows_created: after.flows_created,
         flows_deselected: after.flows_deselected,
         flows_live: after.flows_live,
@@ -184,7 +223,7 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
     };
     expected.received += 1;
     match verdict {
-        Verdict::Transmit { .. } => expected.transmitted += 1,
+        Verdict::Transmit { .. } | Verdict::Fragment { .. } => expected.transmitted += 1,
         Verdict::Hold { .. } => expected.held += 1,
         Verdict::Drop(reason) => expected.dropped[reason as usize] += 1,
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use spillway_engine::policy::Policies;
+use spillway_engine::steer::ECN_SHIFT;
 use spillway_engine::tables::EgressAddress;
 use spillway_engine::{DropReason, EngineConfig, Verdict};
 
-use crate::common::build::{Body, error, packet, packet_with};
+use crate::common::build::{Body, changed, error, packet, packet_with};
 use crate::common::gateway::*;
 
 const POD_END: (Ipv4Addr, u16) = (POD, 5000);
@@ -23,23 +24,6 @@ fn request() -> Vec<u8> {
 
 fn reply() -> Vec<u8> {
     packet(Body::Udp, REMOTE_END, PUBLIC_END, 64)
-}
-
-/// A packet with bytes changed and the header checksum made right again.
-fn changed(mut packet: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
-    change(&mut packet);
-    packet[10..12].fill(0);
-    let header = etherparse::Ipv4HeaderSlice::from_slice(&packet);
-    let checksum = match header {
-        Ok(header) => header.to_header().calc_header_checksum(),
-        // etherparse refuses what is wrong on purpose.
-        Err(_) => etherparse::checksum::Sum16BitWords::new()
-            .add_slice(&packet[..20])
-            .ones_complement()
-            .to_be(),
-    };
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    packet
 }
 
 fn from(source: [u8; 4]) -> Vec<u8> {
@@ -62,7 +46,10 @@ fn malformed() -> Vec<Case> {
     tagged_reply[62..64].copy_from_slice(&[0x81, 0x00]);
     let mut bad_checksum = request();
     bad_checksum[10] ^= 1;
+    let mut congested = tunnel_frame(&changed(request(), |bytes| bytes[1] = 0));
+    congested[0] |= 3 << ECN_SHIFT;
     vec![
+        (EcnCongested, congested, "congestion marked on the tunnel of a packet without ECN"),
         (UnknownKind, unknown_kind, "a kind that steering does not have"),
         (Truncated, vec![], "no frame at all"),
         (Truncated, tunnel_frame(&request())[..13].to_vec(), "part of the steer header"),

@@ -4,9 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod answers;
 mod drops;
 mod errors;
 mod flows;
+mod fragments;
 mod robustness;
 mod tables;
 mod translation;

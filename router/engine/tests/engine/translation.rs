@@ -1,6 +1,8 @@
 //! What leaves and what comes back, byte for byte.
 
-use crate::common::build::{Body, End, ethernet, packet, packet_with, vxlan};
+use spillway_engine::steer::ECN_SHIFT;
+
+use crate::common::build::{Body, End, changed, ethernet, packet, packet_with, vxlan};
 use crate::common::gateway::*;
 
 /// What the outside is to see of a packet from a pod.
@@ -151,4 +153,21 @@ fn every_packet_of_a_burst_gets_its_own_verdict() {
     }
     let counters = gateway.engine.counters();
     assert_eq!((counters.received, counters.flows_created), (64, 22));
+}
+
+/// The whole table of RFC 6040 is `packet/ecn.rs`'s test.
+#[test]
+fn congestion_on_the_tunnel_is_told_to_the_outside_and_the_other_way_round() {
+    let mut gateway = Gateway::new();
+    let (pod, remote, public) = ((POD, 5000), (REMOTE, 53), (EGRESS, 5000));
+    let (ect_0, congested) = (10 << 2 | 2, 10 << 2 | 3);
+    let with = |packet, tos| changed(packet, |bytes| bytes[1] = tos);
+    let mut frame = tunnel_frame(&with(packet(Body::Udp, pod, remote, 64), ect_0));
+    frame[0] |= 3 << ECN_SHIFT;
+    let expected = with(packet(Body::Udp, public, remote, 63), congested);
+    assert_eq!(gateway.sent(frame).1, ethernet(UPLINK_MAC, ROUTER_MAC, &expected));
+    let reply = with(packet(Body::Udp, remote, public, 64), congested);
+    let (_, sent) = gateway.sent(reply_frame(&reply));
+    assert_eq!(sent[15], 3, "the outer TOS byte: congestion, and no DSCP");
+    assert_reply(&sent, &with(packet(Body::Udp, remote, pod, 63), congested));
 }

@@ -1,0 +1,60 @@
+//! Cutting a packet that is too large for its way into fragments (RFC 791, section 2.3): when it has
+//! been translated, and is a frame that is ready to be sent but for its size.
+
+use crate::checksum::checksum;
+use crate::encap;
+use crate::steer::REPLY_IP_OFFSET;
+
+const HEADER: usize = 20;
+const DONT_FRAGMENT_OR_RESERVED: u8 = 0xc0;
+const MORE_FRAGMENTS: u8 = 0x20;
+
+/// How a frame is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragments {
+    /// Where the packet starts in the frame, and in each fragment's.
+    pub(crate) ip_offset: usize,
+    /// The largest IPv4 packet that fits, in bytes; at least 68.
+    pub(crate) mtu: u16,
+}
+
+impl Fragments {
+    /// Writes the frame of a fragment, counted from 0, into `out`; gives its length. `None` after
+    /// the last one, and when `out` is too small for one of `mtu`.
+    pub fn write(&self, frame: &[u8], number: usize, out: &mut [u8]) -> Option<u16> {
+        let (head, packet) = frame.split_at_checked(self.ip_offset)?;
+        let (header, rest) = packet.split_first_chunk::<HEADER>()?;
+        let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let payload = rest.get(..total.checked_sub(HEADER)?)?;
+
+        // All but the last are whole numbers of 8 bytes.
+        let step = usize::from(self.mtu).checked_sub(HEADER)? & !7;
+        let start = number.checked_mul(step)?;
+        let piece = payload.get(start..)?;
+        let piece = piece.get(..step).unwrap_or(piece);
+        if piece.is_empty() {
+            return None;
+        }
+        let is_last = start + piece.len() == payload.len();
+        let length = u16::try_from(HEADER + piece.len()).ok()?;
+        let offset = u16::try_from(start / 8).ok()?.to_be_bytes();
+
+        let frame_length = self.ip_offset + usize::from(length);
+        let (out_head, out_packet) = out.get_mut(..frame_length)?.split_at_mut(self.ip_offset);
+        let (out_header, out_payload) = out_packet.split_first_chunk_mut::<HEADER>()?;
+        out_head.copy_from_slice(head);
+        out_payload.copy_from_slice(piece);
+        *out_header = *header;
+        out_header[2..4].copy_from_slice(&length.to_be_bytes());
+        let flags = header[6] & DONT_FRAGMENT_OR_RESERVED;
+        out_header[6] = flags | offset[0] | if is_last { 0 } else { MORE_FRAGMENTS };
+        out_header[7] = offset[1];
+        out_header[10..12].fill(0);
+        let sum = checksum(out_header);
+        out_header[10..12].copy_from_slice(&sum.to_be_bytes());
+        if self.ip_offset == REPLY_IP_OFFSET {
+            encap::resize(out_head.first_chunk_mut()?, length);
+        }
+        u16::try_from(frame_length).ok()
+    }
+}
