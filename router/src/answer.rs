@@ -190,6 +190,9 @@ fn protocol_name(number: u8) -> String {
         1 => "icmp".to_owned(),
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
+        47 => "gre".to_owned(),
+        50 => "esp".to_owned(),
+        132 => "sctp".to_owned(),
         other => other.to_string(),
     }
 }

@@ -60,7 +60,12 @@ pub(crate) fn steer_tables(document: &Document, policies: &Policies) -> SteerTab
 pub(crate) fn egress_addresses(document: &Document) -> Vec<EgressAddress> {
     let addresses = document.egress_addresses.iter().map(|egress| {
         let ports = egress.port_range();
-        EgressAddress { address: egress.address, port_first: ports.first, port_last: ports.last }
+        EgressAddress {
+            address: egress.address,
+            port_first: ports.first,
+            port_last: ports.last,
+            own: egress.kind == EgressAddressKind::Own,
+        }
     });
     addresses.collect()
 }

@@ -130,6 +130,13 @@ static __always_inline int read_port(struct iphdr *ip, __u32 offset, void *end, 
 	return 0;
 }
 
+/* Whether `ip` is of a protocol whose flows are told apart by ports, or by identifiers. */
+static __always_inline int has_ports(struct iphdr *ip)
+{
+	return ip->protocol == IPPROTO_TCP || ip->protocol == IPPROTO_UDP ||
+	       ip->protocol == IPPROTO_SCTP || ip->protocol == IPPROTO_ICMP;
+}
+
 /*
  * The port of `ip` that names the flow's egress side: `offset` 0 reads the source port, 2 the
  * destination port; of a ping of `echo_type` the identifier. Fails for all else.
@@ -139,7 +146,8 @@ static __always_inline int flow_port(struct iphdr *ip, __u32 offset, __u8 echo_t
 {
 	__u8 *transport = (__u8 *)ip + ip->ihl * 4;
 
-	if (ip->protocol == IPPROTO_TCP || ip->protocol == IPPROTO_UDP)
+	if (ip->protocol == IPPROTO_TCP || ip->protocol == IPPROTO_UDP ||
+	    ip->protocol == IPPROTO_SCTP)
 		return read_port(ip, offset, end, port);
 	if (ip->protocol != IPPROTO_ICMP || (void *)(transport + 1) > end || *transport != echo_type)
 		return -1;
@@ -236,23 +244,26 @@ static __always_inline enum steer_outcome classify_reply(struct iphdr *ip,
 							  struct egress_ports *ports, void *end,
 							  struct frame *frame)
 {
+	/* What has no port is ours on an address of our own. */
+	enum steer_outcome portless = ports->own ? STEER_REPLY : PASS_HOST;
 	struct iphdr *error;
 
 	frame->header.kind = KIND_REPLY | (ip->tos & 3) << ECN_SHIFT;
-	/* What has no port is ours on an address of our own: the engine drops it by name. */
 	if (ip->frag_off & bpf_htons(IP_FRAGMENT_MASK))
-		return ports->own ? STEER_REPLY : PASS_HOST;
-	if (ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP &&
-	    ip->protocol != IPPROTO_ICMP)
-		return ports->own ? STEER_REPLY : PASS_HOST;
-
+		return portless;
 	error = quoted(ip, end);
 	if (error) {
-		if (error->saddr != ip->daddr ||
-		    flow_port(error, 0, ICMP_ECHO_REQUEST, end, &frame->port))
+		if (error->saddr != ip->daddr)
 			return PASS_HOST;
-	} else if (flow_port(ip, 2, ICMP_ECHO_REPLY, end, &frame->port)) {
-		return PASS_HOST;
+		if (!has_ports(error))
+			return portless;
+		if (flow_port(error, 0, ICMP_ECHO_REQUEST, end, &frame->port))
+			return PASS_HOST;
+	} else {
+		if (!has_ports(ip))
+			return portless;
+		if (flow_port(ip, 2, ICMP_ECHO_REPLY, end, &frame->port))
+			return PASS_HOST;
 	}
 	if (frame->port < ports->first || frame->port > ports->last)
 		return PASS_HOST;

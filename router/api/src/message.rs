@@ -257,7 +257,7 @@ pub struct FlowPage {
 pub struct Flow {
     /// The worker that owns it.
     pub worker: u32,
-    /// `tcp`, `udp` or `icmp`.
+    /// `tcp`, `udp`, `icmp`, `sctp`, `gre`, `esp`, or its number.
     pub protocol: String,
     /// As the pod sends.
     pub original: Tuple,

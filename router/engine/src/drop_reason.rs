@@ -49,9 +49,9 @@ drop_reasons! {
     MartianDestination = "martian-destination",
     /// The packet has come to the end of its time to live here.
     TtlExpired = "ttl-expired",
-    /// The transport protocol is not TCP, UDP or ICMP.
+    /// The transport protocol cannot be translated: its checksum or signature covers addresses.
     UnsupportedProtocol = "unsupported-protocol",
-    /// The TCP, UDP or ICMP header is cut short or its lengths contradict the packet's.
+    /// The TCP, UDP, SCTP or ICMP header is cut short or its lengths contradict the packet's.
     BadTransport = "bad-transport",
     /// An ICMP message that is neither an echo in the right direction nor an error.
     UnsupportedIcmp = "unsupported-icmp",
@@ -73,6 +73,8 @@ drop_reasons! {
     NoEgressAddress = "no-egress-address",
     /// A TCP segment of no known flow that does not open one.
     TcpNotSyn = "tcp-not-syn",
+    /// An SCTP packet of no known flow that does not open one.
+    SctpNotInit = "sctp-not-init",
     /// A reply from outside that belongs to no flow.
     NoFlow = "no-flow",
     /// An ICMP error about a packet of no known flow.
@@ -81,6 +83,10 @@ drop_reasons! {
     FlowTableFull = "flow-table-full",
     /// Every port of the egress address towards this remote is leased.
     PortsExhausted = "ports-exhausted",
+    /// Another pod uses the egress address towards this remote, and the protocol has no ports.
+    AddressTaken = "address-taken",
+    /// The protocol has no ports, and the host uses the egress address too.
+    NeedsOwnAddress = "needs-own-address",
     /// No route leads to the destination.
     NoRoute = "no-route",
     /// A rule or route of the kernel discards packets to the destination.

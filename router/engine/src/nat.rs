@@ -4,6 +4,7 @@ mod error;
 mod port;
 mod random;
 mod rewrite;
+mod sctp;
 
 pub(crate) use port::Ports;
 pub(crate) use random::Random;

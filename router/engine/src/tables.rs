@@ -45,6 +45,8 @@ pub struct EgressAddress {
     pub port_first: u16,
     /// Last port (and echo identifier) that may be leased, inclusive.
     pub port_last: u16,
+    /// Whether it is Spillway's alone, and so are protocols without ports.
+    pub own: bool,
 }
 
 /// The VXLAN network identifier of replies.

@@ -158,6 +158,13 @@ fn a_frame_that_is_cut_off_anywhere_does_not_leak() {
     }
 }
 
+/// The first bytes of SCTP.
+fn sctp(source: u16, destination: u16) -> Vec<u8> {
+    let mut header = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    header.resize(16, 0);
+    header
+}
+
 #[test]
 fn replies_are_ours_by_address_and_port() {
     let rig = Rig::new(Unclassified::Drop, BOTH);
@@ -182,6 +189,18 @@ fn replies_are_ours_by_address_and_port() {
             ("own, fragment", with(tcp((REMOTE, 1), (OWN, 2000)), 20, &[0, 10]), SteerReply),
             ("shared, fragment", with(tcp((REMOTE, 1), (TUNNEL, 20_000)), 20, &[0, 10]), PassHost),
             ("own, GRE", ip(REMOTE, OWN, 47, b"gre"), SteerReply),
+            (
+                "own, error on GRE",
+                icmp_error(STRANGER, OWN, &ip(OWN, REMOTE, 47, b"gre head")),
+                SteerReply,
+            ),
+            (
+                "shared, error on GRE",
+                icmp_error(STRANGER, TUNNEL, &ip(TUNNEL, REMOTE, 47, b"gre head")),
+                PassHost,
+            ),
+            ("shared, SCTP in range", ip(REMOTE, TUNNEL, 132, &sctp(2905, 20_000)), SteerReply),
+            ("shared, SCTP above", ip(REMOTE, TUNNEL, 132, &sctp(2905, 30_000)), PassHost),
             ("shared, GRE", ip(REMOTE, TUNNEL, 47, b"gre"), PassHost),
             ("options", with_options(tcp((REMOTE, 443), (OWN, 40_001)), OUTER_IP), SteerReply),
             ("VLAN", tagged(tcp((REMOTE, 443), (OWN, 40_001)), 0), PassOther),
@@ -204,6 +223,8 @@ fn both_directions_have_the_same_owner() {
             (tunnel(&icmp_error(POD, REMOTE, &tcp((REMOTE, 443), (POD, port)))), SteerTunnel),
             (tunnel(&icmp_error(POD, REMOTE, &pinged)), SteerTunnel),
             (tcp((REMOTE, 443), (OWN, port)), SteerReply),
+            (tunnel(&ip(POD, REMOTE, 132, &sctp(port, 2905))), SteerTunnel),
+            (ip(REMOTE, OWN, 132, &sctp(2905, port)), SteerReply),
             (echo(REMOTE, OWN, port, true), SteerReply),
             (icmp_error(STRANGER, OWN, &sent), SteerReply),
         ];

@@ -4,11 +4,11 @@
 use super::{Engine, Halt, Nanos, Outlet};
 use crate::DropReason;
 use crate::encap::Label;
-use crate::flow::{Original, Reply, Slot, SlotIndex, Table, Tick, Translation, WayBack, tick};
+use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
 use crate::nat::{Side, rewrite};
 use crate::packet::{Packet, Transport, tunnel_tos};
 use crate::policy::PolicyIndex;
-use crate::tables::{Adjacency, AdjacencyIndex, Tables};
+use crate::tables::{Adjacency, AdjacencyIndex, EgressAddress, Tables};
 
 /// What the packets of a burst have in common.
 #[derive(Clone, Copy)]
@@ -63,7 +63,8 @@ impl Engine {
         if packet.length > overlay.inner_mtu && packet.dont_fragment {
             return Err(DropReason::ExceedsTunnelMtu.into());
         }
-        let is_believed = is_believed(packet, &self.flows.originals, reply.twin);
+        let ends = packet.transport.may_end_a_connection();
+        let is_believed = !ends || self.flows.originals[reply.twin].may_believe(packet.transport);
         let ip = frame.get_mut(packet.direction.ip_offset()..).ok_or(DropReason::Truncated)?;
         rewrite(ip, packet, Side::Destination, &reply.change())?;
         let WayBack { inner_mac, vni, .. } = reply.way_back();
@@ -95,8 +96,7 @@ impl Engine {
             egress: egress.address,
             egress_port: tuple.source_port,
         };
-        let mut is_free = |reply: &_| self.flows.is_free(reply);
-        let egress_port = self.ports.lease(tables.epoch(), egress, &wish.reply(), &mut is_free)?;
+        let egress_port = self.lease(tables, egress, packet.transport, &wish.reply())?;
         let translation = Translation { egress_port, ..wish };
         let mut original = Original::new(&translation, now);
         original.adjacency = adjacency;
@@ -111,6 +111,26 @@ impl Engine {
         Ok(flow)
     }
 
+    /// The port for a new flow, whose replies would come to `wish`. What has no ports needs the
+    /// whole address towards its remote.
+    fn lease(
+        &mut self,
+        tables: &Tables,
+        egress: &EgressAddress,
+        transport: Transport,
+        wish: &Tuple,
+    ) -> Result<u16, DropReason> {
+        let Self { flows, ports, .. } = self;
+        if transport != Transport::Portless {
+            return ports.lease(tables.epoch(), egress, wish, &mut |reply| flows.is_free(reply));
+        }
+        match (egress.own, flows.is_free(wish)) {
+            (true, true) => Ok(wish.destination_port),
+            (true, false) => Err(DropReason::AddressTaken),
+            (false, _) => Err(DropReason::NeedsOwnAddress),
+        }
+    }
+
     /// A known flow's packet from the pod: after the tables have changed, policy and route are
     /// looked up again. The translation stays.
     fn confirm_original(
@@ -120,9 +140,7 @@ impl Engine {
         flow: SlotIndex,
     ) -> Result<SlotIndex, Halt> {
         let Context { tables, .. } = context;
-        if let Transport::Tcp(segment) = packet.transport
-            && segment.opens()
-        {
+        if packet.transport.opens() {
             self.flows.reopen(flow);
         }
         let original = &self.flows.originals[flow];
@@ -202,19 +220,9 @@ fn taught(tables: &Tables, packet: &Packet) -> Result<WayBack, DropReason> {
 fn may_open(transport: Transport) -> Result<(), DropReason> {
     match transport {
         Transport::Tcp(segment) if !segment.opens() => Err(DropReason::TcpNotSyn),
+        Transport::Sctp(chunk) if !chunk.opens() => Err(DropReason::SctpNotInit),
         Transport::Error => Err(DropReason::ErrorWithoutFlow),
-        Transport::Tcp(_) | Transport::Udp | Transport::Echo => Ok(()),
-    }
-}
-
-/// Whether a packet from outside says something of its flow: all but a RST that the pod will not
-/// believe. The pod gets that too, and answers it.
-fn is_believed(packet: &Packet, originals: &Table<Original>, flow: SlotIndex) -> bool {
-    match packet.transport {
-        Transport::Tcp(segment) if segment.has_rst() => {
-            originals[flow].may_be_reset(segment.sequence)
-        }
-        _ => true,
+        _ => Ok(()),
     }
 }
 
@@ -222,7 +230,7 @@ fn is_believed(packet: &Packet, originals: &Table<Original>, flow: SlotIndex) ->
 fn without_reply_flow(transport: Transport) -> DropReason {
     match transport {
         Transport::Error => DropReason::ErrorWithoutFlow,
-        Transport::Tcp(_) | Transport::Udp | Transport::Echo => DropReason::NoFlow,
+        _ => DropReason::NoFlow,
     }
 }
 

@@ -60,8 +60,9 @@ pub(crate) struct Original {
     pub(crate) way_back: u32,
     pub(crate) last_seen: Tick,
     pub(crate) created: Tick,
-    /// TCP: the sequence number that the pod expects next, by its last acknowledgment.
-    acknowledged: u32,
+    /// TCP: the sequence number that the pod expects next, by its last acknowledgment. SCTP: the
+    /// tag that its INIT asked for.
+    expected: u32,
     pub(crate) tally: Tally,
 }
 
@@ -203,22 +204,34 @@ impl Original {
         if packet.transport == Transport::Error {
             return;
         }
-        if let Transport::Tcp(segment) = packet.transport
-            && let Some(expected) = segment.acknowledges()
-            && (!self.progress.has_spoken() || is_later(expected, self.acknowledged))
-        {
-            self.acknowledged = expected;
+        match packet.transport {
+            Transport::Tcp(segment) => {
+                if let Some(expected) = segment.acknowledges()
+                    && (!self.progress.has_spoken() || is_later(expected, self.expected))
+                {
+                    self.expected = expected;
+                }
+            }
+            Transport::Sctp(chunk) if chunk.opens() => self.expected = chunk.initiate_tag,
+            _ => {}
         }
         self.progress.note(packet.transport);
         self.last_seen = now;
         self.tally.count(packet.length);
     }
 
-    /// Whether a RST from outside with this sequence number is one that the pod may believe
-    /// (RFC 5961, section 3): whoever cannot see the connection has to guess. Before the pod has
-    /// acknowledged anything there is nothing to go by.
-    pub(crate) fn may_be_reset(&self, sequence: u32) -> bool {
-        !self.progress.has_spoken() || sequence.wrapping_sub(self.acknowledged) < RESET_WINDOW
+    /// Whether the pod may believe a packet from outside (RFC 5961, section 3): of what ends a
+    /// connection, whoever cannot see it has to guess a part. Before the pod has acknowledged
+    /// anything on TCP there is nothing to go by.
+    pub(crate) fn may_believe(&self, transport: Transport) -> bool {
+        match transport {
+            Transport::Tcp(segment) if segment.has_rst() => {
+                !self.progress.has_spoken()
+                    || segment.sequence.wrapping_sub(self.expected) < RESET_WINDOW
+            }
+            Transport::Sctp(chunk) if chunk.ends() => chunk.tag == self.expected,
+            _ => true,
+        }
     }
 
     /// What becomes of a packet's source.
@@ -307,7 +320,7 @@ impl Slot for Original {
         way_back: 0,
         last_seen: 0,
         created: 0,
-        acknowledged: 0,
+        expected: 0,
         tally: Tally::NONE,
     };
 

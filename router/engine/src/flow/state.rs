@@ -1,7 +1,7 @@
 //! How far a flow has come, and how long it may stay idle (RFC 4787, RFC 5382, RFC 5508).
 
 use crate::engine::Nanos;
-use crate::packet::{TCP, Transport, UDP};
+use crate::packet::{ECHO_PROTOCOL, SCTP, TCP, Transport};
 
 /// What one direction of a flow has shown: each direction keeps its own in its own cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,11 +11,11 @@ pub(crate) struct Progress(u8);
 impl Progress {
     pub(crate) const NONE: Self = Self(0);
 
-    /// It has sent something other than a TCP segment that opens.
+    /// It has sent something other than what opens a connection.
     const SPOKEN: u8 = 1;
     /// It has sent a FIN.
     const FIN: u8 = 2;
-    /// It has sent a RST.
+    /// It has sent what ends a connection at once: a RST, an ABORT, a SHUTDOWN COMPLETE.
     const RST: u8 = 4;
 
     /// Takes note of a packet in this direction.
@@ -28,12 +28,16 @@ impl Progress {
                 let spoken = if segment.opens() { 0 } else { Self::SPOKEN };
                 fin | rst | spoken
             }
-            Transport::Udp | Transport::Echo => Self::SPOKEN,
+            Transport::Sctp(chunk) => {
+                let end = if chunk.ends() { Self::RST } else { 0 };
+                end | if chunk.opens() { 0 } else { Self::SPOKEN }
+            }
+            Transport::Udp | Transport::Portless | Transport::Echo => Self::SPOKEN,
             Transport::Error => 0,
         };
     }
 
-    /// Whether it has sent something other than a TCP segment that opens.
+    /// Whether it has sent something other than what opens a connection.
     pub(super) fn has_spoken(self) -> bool {
         self.has(Self::SPOKEN)
     }
@@ -46,13 +50,13 @@ impl Progress {
 /// How far a flow has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowState {
-    /// Not yet answered; of TCP, not yet both ways.
+    /// Not yet answered; of TCP and SCTP, not yet both ways.
     Opening,
     /// Both sides have spoken.
     Established,
     /// TCP: one side has sent FIN, the other has not yet.
     HalfClosed,
-    /// TCP: both sides have sent FIN, or one a RST.
+    /// TCP: both sides have sent FIN, or one a RST. SCTP: one has sent what ends it.
     Closing,
 }
 
@@ -74,7 +78,7 @@ impl FlowState {
 /// How long a flow may stay idle in both directions before it ends, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// TCP that is opening: 240 s, the least that RFC 5382 allows.
+    /// TCP (and SCTP, here and below) that is opening: 240 s, the least that RFC 5382 allows.
     pub tcp_opening_ns: Nanos,
     /// TCP that is established: 7,440 s, the least that RFC 5382 allows.
     pub tcp_established_ns: Nanos,
@@ -82,7 +86,7 @@ pub struct Timeouts {
     pub tcp_half_closed_ns: Nanos,
     /// TCP that both sides have closed or one has reset: 10 s, as Cilium.
     pub tcp_closing_ns: Nanos,
-    /// UDP: 300 s, as RFC 4787 recommends.
+    /// UDP and protocols without ports: 300 s, as RFC 4787 recommends.
     pub udp_ns: Nanos,
     /// ICMP echo: 60 s, the least that RFC 5508 allows.
     pub icmp_ns: Nanos,
@@ -113,12 +117,12 @@ impl Timeouts {
     /// The timeout of a flow.
     pub(crate) fn of(&self, protocol: u8, state: FlowState) -> Nanos {
         match (protocol, state) {
-            (TCP, FlowState::Opening) => self.tcp_opening_ns,
-            (TCP, FlowState::Established) => self.tcp_established_ns,
-            (TCP, FlowState::HalfClosed) => self.tcp_half_closed_ns,
-            (TCP, FlowState::Closing) => self.tcp_closing_ns,
-            (UDP, _) => self.udp_ns,
-            _ => self.icmp_ns,
+            (TCP | SCTP, FlowState::Opening) => self.tcp_opening_ns,
+            (TCP | SCTP, FlowState::Established) => self.tcp_established_ns,
+            (TCP | SCTP, FlowState::HalfClosed) => self.tcp_half_closed_ns,
+            (TCP | SCTP, FlowState::Closing) => self.tcp_closing_ns,
+            (ECHO_PROTOCOL, _) => self.icmp_ns,
+            _ => self.udp_ns,
         }
     }
 }

@@ -4,9 +4,10 @@
 use std::net::Ipv4Addr;
 
 use super::rewrite::{Change, Side};
+use super::sctp;
 use crate::DropReason;
 use crate::checksum::Delta;
-use crate::packet::{ECHO_PROTOCOL, QUOTED_IP, TCP};
+use crate::packet::{ECHO_PROTOCOL, QUOTED_IP, SCTP, TCP, UDP};
 
 /// Rewrites one end of the packet that an ICMP error quotes, and the checksums: that of the quoted
 /// IPv4 header, of the quoted transport header as far as it is quoted, and of the message.
@@ -23,12 +24,28 @@ pub(super) fn rewrite(
     place.copy_from_slice(&change.address.octets());
     let mut message_delta = address.plus(replace(&mut header[10..12], |sum| address.apply(sum)));
 
+    let rest_length = usize::from(u16::from_be_bytes([header[2], header[3]]))
+        .saturating_sub(header.len() + sctp::HEADER);
+    message_delta = message_delta.plus(match protocol {
+        ECHO_PROTOCOL | TCP | UDP => rewrite_ports(payload, protocol, side, change, address)?,
+        SCTP => rewrite_sctp(payload, rest_length, side, change)?,
+        _ => Delta::NONE,
+    });
+    replace(&mut icmp[2..4], |sum| message_delta.apply(sum));
+    Ok(())
+}
+
+/// Rewrites a quoted port, or echo identifier, and the quoted checksum as far as that is quoted.
+fn rewrite_ports(
+    payload: &mut [u8],
+    protocol: u8,
+    side: Side,
+    change: &Change,
+    address: Delta,
+) -> Result<Delta, DropReason> {
     let transport = payload.first_chunk_mut::<8>().ok_or(DropReason::BadQuote)?;
     let place = if protocol == ECHO_PROTOCOL { &mut transport[4..6] } else { side.port(transport) };
     let port = replace(place, |_| change.port);
-    message_delta = message_delta.plus(port);
-
-    // What this does to the quoted transport checksum, where that is quoted.
     let checksum = match protocol {
         ECHO_PROTOCOL => replace(&mut transport[2..4], |sum| port.apply(sum)),
         TCP => match payload.first_chunk_mut::<18>() {
@@ -37,9 +54,26 @@ pub(super) fn rewrite(
         },
         _ => replace(&mut transport[6..8], |sum| port.plus(address).apply_udp(sum)),
     };
-    message_delta = message_delta.plus(checksum);
-    replace(&mut icmp[2..4], |sum| message_delta.apply(sum));
-    Ok(())
+    Ok(port.plus(checksum))
+}
+
+/// The same of SCTP, whose packet had `rest_length` bytes behind its common header.
+fn rewrite_sctp(
+    payload: &mut [u8],
+    rest_length: usize,
+    side: Side,
+    change: &Change,
+) -> Result<Delta, DropReason> {
+    let start = payload.first_chunk_mut::<8>().ok_or(DropReason::BadQuote)?;
+    let old_start = *start;
+    let port = replace(side.port(start), |_| change.port);
+    let Some(header) = payload.first_chunk_mut::<{ sctp::HEADER }>() else { return Ok(port) };
+    let mut old = *header;
+    old[..8].copy_from_slice(&old_start);
+    let [a, b, c, d] = sctp::quoted_checksum(&old, header, rest_length);
+    let high = replace(&mut header[8..10], |_| u16::from_be_bytes([a, b]));
+    let low = replace(&mut header[10..12], |_| u16::from_be_bytes([c, d]));
+    Ok(port.plus(high).plus(low))
 }
 
 /// Replaces a 16-bit word; says what that does to a checksum over it.

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::error;
+use super::{error, sctp};
 use crate::DropReason;
 use crate::checksum::Delta;
 use crate::packet::{ECHO_PROTOCOL, Packet, Transport};
@@ -60,9 +60,21 @@ impl Change {
     pub(crate) fn new(protocol: u8, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Self {
         let address = Delta::address(from.0, to.0);
         let port = Delta::word(from.1, to.1);
+        // Of SCTP and of protocols without ports it means nothing.
         let transport = if protocol == ECHO_PROTOCOL { port } else { port.plus(address) };
         Self { address: to.0, port: to.1, ip: address.plus(Delta::TTL_DECREMENT), transport }
     }
+}
+
+/// The part of a transport header that has its ports.
+fn start(payload: &mut [u8]) -> Result<&mut [u8; 8], DropReason> {
+    payload.first_chunk_mut().ok_or(DropReason::BadTransport)
+}
+
+/// What a packet has behind its IPv4 header, without what a frame has behind the packet.
+fn without_padding<'a>(payload: &'a mut [u8], packet: &Packet) -> Result<&'a mut [u8], DropReason> {
+    let length = usize::from(packet.length).saturating_sub(20);
+    payload.get_mut(..length).ok_or(DropReason::BadTransport)
 }
 
 /// Rewrites the IPv4 packet that starts `bytes` and was parsed as `packet`.
@@ -74,27 +86,39 @@ pub(crate) fn rewrite(
     change: &Change,
 ) -> Result<(), DropReason> {
     let (header, payload) = bytes.split_first_chunk_mut::<20>().ok_or(DropReason::Truncated)?;
-    let transport = payload.first_chunk_mut::<8>().ok_or(DropReason::BadTransport)?;
     match packet.transport {
         Transport::Tcp(_) => {
-            side.port(transport).copy_from_slice(&change.port.to_be_bytes());
+            side.port(start(payload)?).copy_from_slice(&change.port.to_be_bytes());
             let segment = payload.first_chunk_mut::<20>().ok_or(DropReason::BadTransport)?;
             let checksum = change.transport.apply(u16::from_be_bytes([segment[16], segment[17]]));
             segment[16..18].copy_from_slice(&checksum.to_be_bytes());
         }
         Transport::Udp => {
+            let transport = start(payload)?;
             side.port(transport).copy_from_slice(&change.port.to_be_bytes());
             let checksum = u16::from_be_bytes([transport[6], transport[7]]);
             transport[6..8].copy_from_slice(&change.transport.apply_udp(checksum).to_be_bytes());
         }
         Transport::Echo => {
+            let transport = start(payload)?;
             transport[4..6].copy_from_slice(&change.port.to_be_bytes());
             let checksum = change.transport.apply(u16::from_be_bytes([transport[2], transport[3]]));
             transport[2..4].copy_from_slice(&checksum.to_be_bytes());
         }
+        Transport::Sctp(_) => {
+            let message = without_padding(payload, packet)?;
+            let (header, rest) = message.split_first_chunk_mut().ok_or(DropReason::BadTransport)?;
+            let old = *header;
+            side.port(start(header)?).copy_from_slice(&change.port.to_be_bytes());
+            // Mostly the pod keeps its port.
+            if *header != old {
+                let checksum = sctp::checksum(&old, header, rest);
+                header[8..].copy_from_slice(&checksum);
+            }
+        }
+        Transport::Portless => {}
         Transport::Error => {
-            let length = usize::from(packet.length).saturating_sub(header.len());
-            let message = payload.get_mut(..length).ok_or(DropReason::BadTransport)?;
+            let message = without_padding(payload, packet)?;
             error::rewrite(message, packet.tuple.protocol, side.other(), change)?;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::ipv4::{ICMP, Ipv4Header, TCP, UDP};
+use super::ipv4::{ICMP, Ipv4Header, SCTP, TCP, UDP};
 use super::{Direction, Transport};
 use crate::DropReason;
 use crate::checksum::checksum;
@@ -82,11 +82,14 @@ fn quoted_tuple(direction: Direction, quote: &[u8]) -> Option<Tuple> {
     let [p0, p1, p2, p3, i0, i1, ..] = *transport.first_chunk::<8>()?;
     let identifier = u16::from_be_bytes([i0, i1]);
     let (source_port, destination_port) = match (header[9], direction, p0) {
-        (TCP | UDP, ..) => (u16::from_be_bytes([p0, p1]), u16::from_be_bytes([p2, p3])),
+        (TCP | UDP | SCTP, ..) => (u16::from_be_bytes([p0, p1]), u16::from_be_bytes([p2, p3])),
         // From outside about a pod's request, or from a pod about the reply that it got.
         (ICMP, Direction::Reply, ECHO_REQUEST) => (identifier, 0),
         (ICMP, Direction::Forward, ECHO_REPLY) => (0, identifier),
-        _ => return None,
+        // No protocol has the number 0: the table's empty slots have it.
+        (ICMP | 0, ..) => return None,
+        // Without ports; where the flow is none, there is no such protocol.
+        _ => (0, 0),
     };
     Some(Tuple {
         source: Ipv4Addr::new(s0, s1, s2, s3),

@@ -17,6 +17,7 @@ const DONT_FRAGMENT: u8 = 0x40;
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+pub(crate) const SCTP: u8 = 132;
 
 /// The checked header of a packet to forward.
 pub(super) struct Ipv4Header {

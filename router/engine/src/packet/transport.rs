@@ -1,7 +1,7 @@
-//! What follows the IPv4 header: TCP (RFC 9293), UDP (RFC 768), ICMP. Further protocols, such as
-//! SCTP, find their place here.
+//! What follows the IPv4 header: TCP (RFC 9293), UDP (RFC 768), ICMP, SCTP (RFC 9260), and protocols
+//! that have no ports.
 
-use super::ipv4::{ICMP, Ipv4Header, TCP, UDP};
+use super::ipv4::{ICMP, Ipv4Header, SCTP, TCP, UDP};
 use super::{Direction, icmp};
 use crate::DropReason;
 use crate::flow::Tuple;
@@ -11,10 +11,33 @@ use crate::flow::Tuple;
 pub(crate) enum Transport {
     Tcp(Segment),
     Udp,
+    Sctp(Chunk),
+    /// Of a protocol without ports, such as GRE and ESP: its address alone is translated.
+    Portless,
     /// An ICMP echo request of a pod or a reply to one.
     Echo,
     /// An ICMP error that quotes a packet of the flow.
     Error,
+}
+
+impl Transport {
+    /// Whether this opens a connection, of a protocol that has such.
+    pub(crate) fn opens(self) -> bool {
+        match self {
+            Self::Tcp(segment) => segment.opens(),
+            Self::Sctp(chunk) => chunk.opens(),
+            Self::Udp | Self::Portless | Self::Echo | Self::Error => false,
+        }
+    }
+
+    /// Whether a connection may be over with this, if the other side believes it.
+    pub(crate) fn may_end_a_connection(self) -> bool {
+        match self {
+            Self::Tcp(segment) => segment.has_rst(),
+            Self::Sctp(chunk) => chunk.ends(),
+            Self::Udp | Self::Portless | Self::Echo | Self::Error => false,
+        }
+    }
 }
 
 /// What the state of a connection depends on.
@@ -51,6 +74,37 @@ impl Segment {
     }
 }
 
+/// What the state of an association depends on: the first chunk of a packet, and the packet's
+/// verification tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    kind: u8,
+    /// What whoever is not on the path cannot know.
+    pub(crate) tag: u32,
+    /// Of an INIT: the tag that it wants to see in return.
+    pub(crate) initiate_tag: u32,
+}
+
+impl Chunk {
+    const INIT: u8 = 1;
+    const ABORT: u8 = 6;
+    const SHUTDOWN_COMPLETE: u8 = 14;
+
+    /// Whether it opens an association.
+    pub(crate) fn opens(self) -> bool {
+        self.kind == Self::INIT
+    }
+
+    /// Whether nothing comes after it.
+    pub(crate) fn ends(self) -> bool {
+        self.kind == Self::ABORT || self.kind == Self::SHUTDOWN_COMPLETE
+    }
+}
+
+/// Protocols that must not be translated by address alone. The first matches the table's empty
+/// slots; of the others a checksum or signature covers the addresses: DCCP, AH, UDP-Lite.
+const UNTRANSLATABLE: [u8; 4] = [0, 33, 51, 136];
+
 /// Checks the transport header; gives its kind and the tuple of the flow that it belongs to.
 pub(super) fn parse(
     direction: Direction,
@@ -61,7 +115,9 @@ pub(super) fn parse(
         TCP => tcp(payload)?,
         UDP => udp(payload)?,
         ICMP => return icmp::parse(direction, header, payload),
-        _ => return Err(DropReason::UnsupportedProtocol),
+        SCTP => sctp(payload)?,
+        other if UNTRANSLATABLE.contains(&other) => return Err(DropReason::UnsupportedProtocol),
+        _ => (Transport::Portless, 0, 0),
     };
     let tuple = Tuple {
         source: header.source,
@@ -97,4 +153,17 @@ fn udp(payload: &[u8]) -> Result<(Transport, u16, u16), DropReason> {
         return Err(DropReason::BadTransport);
     }
     Ok((Transport::Udp, u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
+}
+
+fn sctp(payload: &[u8]) -> Result<(Transport, u16, u16), DropReason> {
+    let header = payload.first_chunk::<16>().ok_or(DropReason::BadTransport)?;
+    let [s0, s1, d0, d1, t0, t1, t2, t3, _, _, _, _, kind, _, _, _] = *header;
+    let initiate_tag = match (kind, payload.get(16..20)) {
+        (Chunk::INIT, Some(&[i0, i1, i2, i3])) => u32::from_be_bytes([i0, i1, i2, i3]),
+        (Chunk::INIT, _) => return Err(DropReason::BadTransport),
+        _ => 0,
+    };
+    let chunk = Chunk { kind, tag: u32::from_be_bytes([t0, t1, t2, t3]), initiate_tag };
+    let ports = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
+    Ok((Transport::Sctp(chunk), ports.0, ports.1))
 }

@@ -29,6 +29,46 @@ pub enum Body {
     EchoRequest,
     /// The identifier is the destination's port.
     EchoReply,
+    /// Asks for the tag 77.
+    SctpInit,
+    /// Shows the tag 77.
+    SctpInitAck,
+    SctpData,
+    /// Shows this tag.
+    SctpAbort(u32),
+    Gre,
+    Esp,
+}
+
+/// The bytes behind an IPv4 header of what etherparse does not build, and their protocol.
+fn raw(body: Body, source: u16, destination: u16, payload: &[u8]) -> Option<(IpNumber, Vec<u8>)> {
+    let (chunk, tag) = match body {
+        Body::SctpInit => (1, 0),
+        Body::SctpInitAck => (2, 77),
+        Body::SctpData => (0, 88),
+        Body::SctpAbort(tag) => (6, tag),
+        Body::Gre => return Some((IpNumber(47), [&[0, 0, 8, 0], payload].concat())),
+        Body::Esp => return Some((IpNumber(50), [&[0, 0, 0, 9, 0, 0, 0, 1], payload].concat())),
+        _ => return None,
+    };
+    let mut bytes = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    bytes.extend(u32::to_be_bytes(tag));
+    bytes.extend([0; 4]);
+    bytes.extend([chunk, 0, 0, 20]);
+    bytes.extend(77_u32.to_be_bytes());
+    bytes.extend(payload);
+    let checksum = crc32c(&bytes).to_le_bytes();
+    bytes[8..12].copy_from_slice(&checksum);
+    Some((IpNumber::SCTP, bytes))
+}
+
+/// RFC 9260, appendix A, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 }
+        })
+    })
 }
 
 fn header(source: Ipv4Addr, destination: Ipv4Addr, ttl: u8) -> Ipv4Header {
@@ -49,6 +89,13 @@ pub fn packet(body: Body, source: End, destination: End, ttl: u8) -> Vec<u8> {
 
 /// An IPv4 packet that carries `payload`.
 pub fn packet_with(body: Body, source: End, destination: End, ttl: u8, payload: &[u8]) -> Vec<u8> {
+    if let Some((protocol, payload)) = raw(body, source.1, destination.1, payload) {
+        let mut header = header(source.0, destination.0, ttl);
+        header.protocol = protocol;
+        header.set_payload_len(payload.len()).unwrap();
+        header.header_checksum = header.calc_header_checksum();
+        return [&header.to_bytes(), payload.as_slice()].concat();
+    }
     let ip = PacketBuilder::ip(etherparse::IpHeaders::Ipv4(
         header(source.0, destination.0, ttl),
         etherparse::Ipv4Extensions::default(),
@@ -70,6 +117,12 @@ pub fn packet_with(body: Body, source: End, destination: End, ttl: u8, payload: 
         }
         Body::EchoRequest => ip.icmpv4_echo_request(source.1, 7).write(&mut bytes, payload),
         Body::EchoReply => ip.icmpv4_echo_reply(destination.1, 7).write(&mut bytes, payload),
+        Body::SctpInit
+        | Body::SctpInitAck
+        | Body::SctpData
+        | Body::SctpAbort(_)
+        | Body::Gre
+        | Body::Esp => unreachable!("built above"),
     }
     .unwrap();
     if body == Body::UdpWithoutChecksum {

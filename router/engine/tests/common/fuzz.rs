@@ -19,11 +19,15 @@ pub fn valid_frames() -> Vec<Vec<u8>> {
         tunnel_frame(&packet(Body::Fin, tcp, https, 64)),
         tunnel_frame(&packet(Body::EchoRequest, (POD, 2000), host, 64)),
         tunnel_frame(&packet(Body::EchoRequest, echo, host, 64)),
+        tunnel_frame(&packet(Body::SctpInit, (POD, 3000), (REMOTE, 2905), 64)),
+        tunnel_frame(&packet(Body::Gre, (POD, 0), host, 64)),
         tunnel_frame(&error((3, 3), POD, REMOTE, 64, &packet(Body::Udp, dns, udp, 9))),
         reply_frame(&packet(Body::Udp, dns, public_udp, 64)),
         reply_frame(&packet(Body::SynAck, https, (EGRESS, 40_001), 64)),
         reply_frame(&packet(Body::Rst, https, (EGRESS, 40_001), 64)),
         reply_frame(&packet(Body::EchoReply, host, (EGRESS, 2000), 64)),
+        reply_frame(&packet(Body::SctpInitAck, (REMOTE, 2905), (EGRESS, 3000), 64)),
+        reply_frame(&packet(Body::Gre, host, (EGRESS, 0), 64)),
         reply_frame(&error((3, 4), ROUTER, EGRESS, 64, &packet(Body::Udp, public_udp, dns, 1))),
         reply_frame(&error(
             (11, 0),
@@ -38,7 +42,7 @@ pub fn valid_frames() -> Vec<Vec<u8>> {
 /// A small gateway that has the flows of [`valid_frames`].
 pub fn valid_gateway() -> Gateway {
     let mut gateway = Gateway::with(EngineConfig { flows_max: 64, ..config() }, tables());
-    for frame in valid_frames().into_iter().take(7) {
+    for frame in valid_frames().into_iter().take(9) {
         gateway.process(frame);
     }
     gateway

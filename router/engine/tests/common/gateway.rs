@@ -71,7 +71,8 @@ pub fn tables() -> TablesInput {
         route("203.0.113.201/32", RouteTarget::Unreachable),
         route("203.0.113.202/32", hop(None, None)),
     ];
-    let egress = |address| EgressAddress { address, port_first: 1024, port_last: 65_535 };
+    let egress =
+        |address| EgressAddress { address, port_first: 1024, port_last: 65_535, own: true };
     let peer = |address, direct| Peer { address, tunnel_address: TUNNEL, direct };
     TablesInput {
         epoch: 1,

@@ -88,6 +88,10 @@ fn unusable() -> Vec<Case> {
         tunnel_frame(&changed(packet_with(Body::Syn, POD_END, REMOTE_END, 64, b""), change))
     };
     let udp = |change: fn(&mut [u8])| tunnel_frame(&changed(request(), change));
+    let sctp = |body, length: u8| {
+        let packet = packet(body, POD_END, REMOTE_END, 64);
+        tunnel_frame(&changed(packet, |bytes| bytes[3] = length))
+    };
     let ping = |change: fn(&mut [u8])| {
         let mut packet = packet(Body::EchoRequest, POD_END, (REMOTE, 0), 64);
         change(&mut packet[20..]);
@@ -99,7 +103,12 @@ fn unusable() -> Vec<Case> {
     let mut bad_error = error((3, 1), ROUTER, EGRESS, 64, &quote);
     bad_error[22] ^= 1;
     vec![
-        (UnsupportedProtocol, udp(|bytes| bytes[9] = 47), "GRE"),
+        (UnsupportedProtocol, udp(|bytes| bytes[9] = 0), "the protocol 0"),
+        (UnsupportedProtocol, udp(|bytes| bytes[9] = 33), "DCCP"),
+        (UnsupportedProtocol, udp(|bytes| bytes[9] = 51), "AH"),
+        (UnsupportedProtocol, udp(|bytes| bytes[9] = 136), "UDP-Lite"),
+        (BadTransport, sctp(Body::SctpData, 35), "15 bytes of SCTP"),
+        (BadTransport, sctp(Body::SctpInit, 39), "an INIT without its tag"),
         (BadTransport, tcp(|bytes| bytes[3] = 39), "19 bytes of TCP"),
         (BadTransport, tcp(|bytes| bytes[32] = 0x40), "a TCP header of 16 bytes"),
         (BadTransport, tcp(|bytes| bytes[32] = 0x60), "a TCP header beyond the packet"),
@@ -140,6 +149,7 @@ fn unwelcome() -> Vec<Case> {
         (TcpNotSyn, tcp(Body::Ack), "an ACK"),
         (TcpNotSyn, tcp(Body::SynAck), "a SYN with ACK"),
         (TcpNotSyn, tcp(Body::Rst), "a RST"),
+        (SctpNotInit, tcp(Body::SctpData), "SCTP that is no INIT"),
         (NoFlow, stray(REMOTE_END, (EGRESS, 6000)), "a reply to another port"),
         (NoFlow, stray((REMOTE, 54), PUBLIC_END), "a reply from another port"),
         (NoFlow, stray((ROUTER, 53), PUBLIC_END), "a reply from another host"),
@@ -159,7 +169,7 @@ fn unwelcome() -> Vec<Case> {
 fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     use DropReason::*;
     let another = |destination| packet(Body::Udp, (OTHER_POD, 5000), destination, 64);
-    let one_port = EgressAddress { address: EGRESS, port_first: 5000, port_last: 5000 };
+    let one_port = EgressAddress { address: EGRESS, port_first: 5000, port_last: 5000, own: true };
     let mut all = Vec::new();
     let mut add =
         |reason, gateway, packet: &[u8]| all.push((reason, gateway, tunnel_frame(packet)));
@@ -184,6 +194,15 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     let mut gateway = Gateway::with(config(), input);
     gateway.sent(tunnel_frame(&request()));
     add(PortsExhausted, gateway, &another(REMOTE_END));
+
+    let gre = |pod| packet(Body::Gre, (pod, 0), (REMOTE, 0), 64);
+    let mut gateway = Gateway::new();
+    gateway.sent(tunnel_frame(&gre(POD)));
+    add(AddressTaken, gateway, &gre(OTHER_POD));
+
+    let mut input = tables();
+    input.egress_addresses[0].own = false;
+    add(NeedsOwnAddress, Gateway::with(config(), input), &gre(POD));
 
     let mut gateway = Gateway::new();
     gateway.sent(tunnel_frame(&request()));

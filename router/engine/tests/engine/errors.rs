@@ -6,11 +6,12 @@ use crate::common::build::{Body, End, error, ethernet, packet, packet_with, vxla
 use crate::common::gateway::*;
 
 /// A flow of each protocol: what the pod sends, what it gets, and the ports.
-const PROTOCOLS: [(Body, Body, u16, u16); 4] = [
+const PROTOCOLS: [(Body, Body, u16, u16); 5] = [
     (Body::Syn, Body::SynAck, 40_001, 443),
     (Body::Udp, Body::Udp, 5000, 53),
     (Body::UdpWithoutChecksum, Body::UdpWithoutChecksum, 5000, 53),
     (Body::EchoRequest, Body::EchoReply, 5, 0),
+    (Body::SctpInit, Body::SctpInitAck, 5000, 2905),
 ];
 
 /// A gateway with a flow; its public end, which is not the pod's port.
@@ -33,7 +34,7 @@ fn quote(packet: &[u8], transport_bytes: usize) -> &[u8] {
 #[test]
 fn an_error_from_outside_reaches_the_pod_with_its_own_packet_quoted() {
     for (body, _, pod_port, remote_port) in PROTOCOLS {
-        for quoted in [8, 16, 18, 20, 500] {
+        for quoted in [8, 12, 16, 18, 20, 500] {
             for type_code in [(3, 4), (3, 3), (11, 0), (12, 0)] {
                 let (pod, remote) = ((POD, pod_port), (REMOTE, remote_port));
                 let (mut gateway, public) = with_flow(body, pod, remote);
@@ -95,7 +96,7 @@ fn what_an_error_quotes_must_be_a_packet_to_where_it_goes() {
     let mut later_fragment = from_pod.clone();
     later_fragment[7] = 1;
     let mut other_protocol = from_pod.clone();
-    other_protocol[9] = 47;
+    other_protocol[9] = 0;
     let outside = |quote: &[u8]| reply_frame(&error((3, 1), ROUTER, EGRESS, 64, quote));
     let from =
         |source, target, quote: &[u8]| tunnel_frame(&error((3, 3), source, target, 64, quote));
@@ -105,7 +106,7 @@ fn what_an_error_quotes_must_be_a_packet_to_where_it_goes() {
         (outside(&[]), "nothing"),
         (outside(&options), "options"),
         (outside(&later_fragment), "a later fragment"),
-        (outside(&other_protocol), "another protocol"),
+        (outside(&other_protocol), "the protocol 0"),
         (outside(&packet(Body::EchoReply, (EGRESS, 0), (REMOTE, 5), 1)), "an echo reply of ours"),
         (outside(&packet(Body::Udp, (OTHER_EGRESS, 5000), remote, 1)), "another's packet"),
         (from(POD, ROUTER, &to_pod), "a packet from another remote"),

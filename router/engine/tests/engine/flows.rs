@@ -29,7 +29,9 @@ fn play(gateway: &mut Gateway, packets: &[Step]) {
 
 #[test]
 fn a_flow_lives_as_long_as_its_state_allows() {
-    use Body::{Ack, Fin, Rst, Syn, SynAck, Udp};
+    use Body::{
+        Ack, Esp, Fin, Gre, Rst, SctpAbort, SctpData, SctpInit, SctpInitAck, Syn, SynAck, Udp,
+    };
     use FlowState::{Closing, Established, HalfClosed, Opening};
     use Step::{Pod, Remote};
 
@@ -49,6 +51,14 @@ fn a_flow_lives_as_long_as_its_state_allows() {
         (after(&[Pod(Rst)]), Closing, 10),
         (after(&[Pod(Fin), Remote(Fin), Pod(Syn)]), Opening, 240),
         (after(&[Remote(Rst), Pod(Syn), Remote(SynAck), Pod(Ack)]), Established, 7440),
+        (vec![Pod(SctpInit), Remote(SctpInitAck)], Opening, 240),
+        (vec![Pod(SctpInit), Remote(SctpInitAck), Pod(SctpData)], Established, 7440),
+        (vec![Pod(SctpInit), Remote(SctpAbort(77))], Closing, 10),
+        (vec![Pod(SctpInit), Remote(SctpAbort(76))], Opening, 240),
+        (vec![Pod(SctpInit), Remote(SctpInitAck), Pod(SctpAbort(5))], Closing, 10),
+        (vec![Pod(SctpInit), Pod(SctpAbort(5)), Pod(SctpInit)], Opening, 240),
+        (vec![Pod(Gre)], Opening, 300),
+        (vec![Pod(Esp), Remote(Esp)], Established, 300),
         (vec![Pod(Udp)], Opening, 300),
         (vec![Pod(Udp), Remote(Udp)], Established, 300),
     ] {
@@ -146,7 +156,7 @@ fn packets_of_either_direction_keep_a_flow_alive() {
 fn an_expired_flow_gives_its_port_back() {
     let mut input = tables();
     input.egress_addresses =
-        vec![EgressAddress { address: EGRESS, port_first: 2000, port_last: 2000 }];
+        vec![EgressAddress { address: EGRESS, port_first: 2000, port_last: 2000, own: true }];
     let mut gateway = Gateway::with(config(), input);
     let first = tunnel_frame(&packet(Body::Udp, (POD, 5000), REMOTE_END, 64));
     let second = tunnel_frame(&packet(Body::Udp, (OTHER_POD, 5000), REMOTE_END, 64));
@@ -188,7 +198,7 @@ fn a_full_table_refuses_newcomers_and_keeps_live_flows() {
 fn every_port_is_leased_before_one_is_refused() {
     let mut input = tables();
     input.egress_addresses =
-        vec![EgressAddress { address: EGRESS, port_first: 16_384, port_last: 29_999 }];
+        vec![EgressAddress { address: EGRESS, port_first: 16_384, port_last: 29_999, own: false }];
     let mut gateway = Gateway::with(EngineConfig { flows_max: 20_000, ..config() }, input);
     let frame = |port| tunnel_frame(&packet(Body::Udp, (POD, port), REMOTE_END, 64));
     let ports = 29_999 - 16_384 + 1;

@@ -2,7 +2,7 @@
 
 use spillway_engine::steer::ECN_SHIFT;
 
-use crate::common::build::{Body, End, changed, ethernet, packet, packet_with, vxlan};
+use crate::common::build::{Body, End, changed, error, ethernet, packet, packet_with, vxlan};
 use crate::common::gateway::*;
 
 /// What the outside is to see of a packet from a pod.
@@ -28,6 +28,9 @@ fn both_directions_are_translated() {
         (Body::UdpWithoutChecksum, Body::UdpWithoutChecksum, 5001, 53),
         (Body::Udp, Body::UdpWithoutChecksum, 5002, 53),
         (Body::EchoRequest, Body::EchoReply, 5003, 0),
+        (Body::SctpInit, Body::SctpInitAck, 5004, 2905),
+        (Body::Gre, Body::Gre, 0, 0),
+        (Body::Esp, Body::Esp, 0, 0),
     ] {
         let mut gateway = Gateway::new();
         let (pod, remote) = ((POD, pod_port), (REMOTE, remote_port));
@@ -72,9 +75,11 @@ fn a_port_outside_of_the_range_is_replaced() {
 
 #[test]
 fn two_pods_with_the_same_port_are_told_apart() {
-    for (body, answer, remote_port) in
-        [(Body::Syn, Body::SynAck, 443), (Body::EchoRequest, Body::EchoReply, 0)]
-    {
+    for (body, answer, remote_port) in [
+        (Body::Syn, Body::SynAck, 443),
+        (Body::EchoRequest, Body::EchoReply, 0),
+        (Body::SctpInit, Body::SctpInitAck, 2905),
+    ] {
         let mut gateway = Gateway::new();
         let remote = (REMOTE, remote_port);
         gateway.sent(tunnel_frame(&packet(body, (POD, 40_001), remote, 64)));
@@ -170,4 +175,30 @@ fn congestion_on_the_tunnel_is_told_to_the_outside_and_the_other_way_round() {
     let (_, sent) = gateway.sent(reply_frame(&reply));
     assert_eq!(sent[15], 3, "the outer TOS byte: congestion, and no DSCP");
     assert_reply(&sent, &with(packet(Body::Udp, remote, pod, 63), congested));
+}
+
+#[test]
+fn a_wrong_sctp_checksum_stays_wrong() {
+    let mut gateway = Gateway::new();
+    let (pod, remote) = ((POD, 5000), (REMOTE, 2905));
+    gateway.sent(tunnel_frame(&packet(Body::SctpInit, (OTHER_POD, 5000), remote, 64)));
+    let mut wrong = packet(Body::SctpInit, pod, remote, 64);
+    wrong[30] ^= 0x40;
+    let (_, sent) = gateway.sent(tunnel_frame(&wrong));
+    let public = gateway.flows().iter().find(|flow| flow.original.source == POD).unwrap().reply;
+    let mut expected = packet(Body::SctpInit, (EGRESS, public.destination_port), remote, 63);
+    assert_ne!(public.destination_port, 5000);
+    expected[30] ^= 0x40;
+    assert_eq!(sent, ethernet(UPLINK_MAC, ROUTER_MAC, &expected));
+}
+
+#[test]
+fn an_error_about_a_packet_without_ports_finds_its_pod() {
+    let mut gateway = Gateway::new();
+    let (pod, remote) = ((POD, 0), (REMOTE, 0));
+    gateway.sent(tunnel_frame(&packet(Body::Esp, pod, remote, 64)));
+    let quote = |from, ttl| packet(Body::Esp, (from, 0), remote, ttl)[..28].to_vec();
+    let arrived = error((3, 4), ROUTER, EGRESS, 64, &quote(EGRESS, 63));
+    let (_, sent) = gateway.sent(reply_frame(&arrived));
+    assert_reply(&sent, &error((3, 4), ROUTER, POD, 63, &quote(POD, 63)));
 }
