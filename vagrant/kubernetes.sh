@@ -112,14 +112,20 @@ labels() {
   check "its flow is there" matches "10\.0\.1\.50" ask flows
   download_start app2-a
   await "the download begins" matches "10\.0\.1\.50.* established" ask flows
+  capture_start unlabelled
   kubectl label pod app2-a app=app2 --overwrite >/dev/null
   await "the pod is gone" lacks "^10\.0\.1\.50 " ask policies
   check "its download ends here: late packets die by name" \
     await "a late packet" matches "deselected.* [1-9]" ask drops
+  check "its node still sends it here: it gets no answer" fails http app2-a "$SERVER" 1
+  check "nothing of it is the kernel's: that dies by name too" matches "no-policy.* [1-9]" ask drops
   download_end
+  capture_stop
+  check "capture: nothing leaks with the gateway's address" none "$TO_SERVER and src $GATEWAY"
   steer del 10.0.1.50
-  capture_start unlabelled
-  check "app2-a is seen as worker1 again" equal "$WORKER1" http app2-a "$SERVER"
+  capture_start unsteered
+  check "its node has heard of it, too: app2-a is seen as worker1" \
+    equal "$WORKER1" http app2-a "$SERVER"
   capture_stop
   check "nothing leaves with the egress address anymore" none "src $EGRESS"
 }

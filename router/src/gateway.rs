@@ -10,10 +10,11 @@ use spillway_engine::fib::Fib;
 use spillway_engine::policy::Policies;
 use spillway_engine::tables::{Neighbour, Peer, Tables, TablesInput};
 use spillway_xdp::device::{DeviceInfo, SocketFd};
-use spillway_xdp::steering::{Attachment, Steering};
+use spillway_xdp::steering::{Attachment, Steering, SteeringError};
 
 use crate::compile::{self, HostPorts};
 use crate::config::Config;
+use crate::grace::Grace;
 use crate::held::Unresolved;
 use crate::kernel::{FibInput, Kernel, LocalAddress};
 use crate::workers::Workers;
@@ -69,6 +70,7 @@ pub(crate) struct Gateway {
     pub(crate) programmed: Option<Programmed>,
     pub(crate) refused: Option<Refused>,
     pub(crate) started: Instant,
+    pub(crate) grace: Grace,
     view: KernelView,
     epoch: u32,
 }
@@ -97,6 +99,7 @@ impl Gateway {
             programmed: None,
             refused: None,
             started: Instant::now(),
+            grace: Grace::default(),
             view: KernelView::default(),
             epoch: 0,
         }
@@ -119,7 +122,8 @@ impl Gateway {
     /// Programs a document that was parsed and checked. When this fails the one before it stays.
     pub(crate) fn apply(&mut self, document: Document, source: &str) -> anyhow::Result<()> {
         let policies = compile::policies(&document);
-        self.steering.apply(&compile::steer_tables(&document, &policies))?;
+        let tables = compile::steer_tables(&document, &policies);
+        self.steer(self.grace.after(tables, Instant::now()))?;
         tracing::info!("generation {} from {source}: programmed", document.generation);
         self.programmed = Some(Programmed {
             document,
@@ -134,6 +138,29 @@ impl Gateway {
         for report in self.reports() {
             tracing::warn!("{report}");
         }
+        Ok(())
+    }
+
+    /// Stops steering what former documents covered, where their grace time is over.
+    pub(crate) fn end_grace(&mut self, now: Instant) -> anyhow::Result<()> {
+        if self.grace.ends().is_some_and(|at| at <= now) {
+            self.steer(self.grace.clone().at(now))?;
+        }
+        Ok(())
+    }
+
+    /// Programs steering. The past must make room for the present.
+    fn steer(&mut self, mut grace: Grace) -> anyhow::Result<()> {
+        let steered = match self.steering.apply(&grace.tables()) {
+            Err(SteeringError::TooMany(problem)) if grace.ends().is_some() => {
+                tracing::warn!("what was just deselected is not dropped for a while: {problem}");
+                grace = grace.forget();
+                self.steering.apply(&grace.tables())
+            }
+            steered => steered,
+        };
+        steered?;
+        self.grace = grace;
         Ok(())
     }
 

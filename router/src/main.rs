@@ -8,6 +8,7 @@ mod cli;
 mod compile;
 mod config;
 mod gateway;
+mod grace;
 mod held;
 mod kernel;
 mod run;

@@ -185,7 +185,8 @@ impl Main {
     fn serve(&mut self, poll: &mut Poll, signals: &mut Signals) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(64);
         loop {
-            let deadline = [self.server.deadline(), self.kernel_again].into_iter().flatten().min();
+            let deadlines = [self.server.deadline(), self.kernel_again, self.gateway.grace.ends()];
+            let deadline = deadlines.into_iter().flatten().min();
             let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             match poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -210,6 +211,7 @@ impl Main {
             }
             let now = Instant::now();
             self.server.expire(now);
+            self.gateway.end_grace(now)?;
             if self.kernel_again.is_some_and(|at| at <= now) {
                 self.follow_kernel()?;
             }

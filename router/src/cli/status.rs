@@ -155,8 +155,10 @@ mod tests {
              eth0         2   02:00:00:00:00:01   1500        4   native   no          \
              \u{20}        0             12                 0\n\
              \n\
-             Worker   Flows   Received   Transmitted   Dropped   Held   TX Ring Full\n\
-             \u{20}    0       3       1000             0         0      0              0\n\
+             Worker   Flows   Received   Transmitted   Dropped   Held   TX Ring Full   \
+             Fragmented   ICMP Errors\n\
+             \u{20}    0       3       1000             0         0      0              0   \
+             \u{20}        0             0\n\
              \n\
              Frames: 16384, of them 8192 free, 8190 to receive into, 2 being sent, 0 held\n\
              Note: rule 100: fwmark 0x1 is not supported and is ignored\n"
