@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use arrayvec::ArrayVec;
 
-use crate::flow::{FlowRecord, Flows, Hasher, SlotIndex, Sweep, Timeouts};
+use crate::flow::{FlowRecord, Flows, Hasher, SlotIndex, Sweep, Timeouts, tick};
 use crate::fragment::Fragments;
 use crate::nat::{Ports, Random};
 use crate::packet::{Direction, Packet, prefetch_headers};
@@ -173,7 +173,8 @@ impl Engine {
         self.now = now;
         let Self { sweep, flows, ports, counters, .. } = self;
         sweep.step(now, flows, &mut |flows, flow| {
-            ports.released(&flows.remove(flow));
+            let (pod, reply) = flows.remove(flow);
+            ports.released(&reply, pod, tick(now));
             counters.flows_expired += 1;
         });
         self.counters.flows_live = u64::from(self.flows.live());

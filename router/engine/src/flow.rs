@@ -11,6 +11,8 @@ mod state;
 mod table;
 mod tuple;
 
+use std::net::Ipv4Addr;
+
 use spillway_mem::{Arena, TagGroup};
 
 pub use record::FlowRecord;
@@ -87,13 +89,13 @@ impl Flows {
         }
     }
 
-    /// Removes a flow; gives its reply tuple, whose port is free again.
-    pub(crate) fn remove(&mut self, original_index: SlotIndex) -> Tuple {
+    /// Removes a flow; gives its pod's address, and its reply tuple, whose port is free again.
+    pub(crate) fn remove(&mut self, original_index: SlotIndex) -> (Ipv4Addr, Tuple) {
         let original = self.originals[original_index];
         let reply = self.replies[original.twin].tuple();
         self.replies.remove(self.hasher.tuple(&reply), original.twin);
         self.originals.remove(self.hasher.tuple(&original.tuple()), original_index);
         self.live = self.live.saturating_sub(1);
-        reply
+        (original.tuple().source, reply)
     }
 }

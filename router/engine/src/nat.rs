@@ -3,9 +3,10 @@
 mod error;
 mod port;
 mod random;
+mod rest;
 mod rewrite;
 mod sctp;
 
-pub(crate) use port::Ports;
+pub(crate) use port::{Ports, Wish};
 pub(crate) use random::Random;
 pub(crate) use rewrite::{Change, Side, rewrite};

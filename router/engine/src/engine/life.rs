@@ -4,8 +4,8 @@
 use super::{Engine, Halt, Nanos, Outlet};
 use crate::DropReason;
 use crate::encap::Label;
-use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
-use crate::nat::{Side, rewrite};
+use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, tick};
+use crate::nat::{Side, Wish, rewrite};
 use crate::packet::{Packet, Transport, tunnel_tos};
 use crate::policy::PolicyIndex;
 use crate::tables::{Adjacency, AdjacencyIndex, EgressAddress, Tables};
@@ -96,7 +96,8 @@ impl Engine {
             egress: egress.address,
             egress_port: tuple.source_port,
         };
-        let egress_port = self.lease(tables, egress, packet.transport, &wish.reply())?;
+        let lease = Wish { reply: wish.reply(), pod: tuple.source, now };
+        let egress_port = self.lease(tables, egress, packet.transport, &lease)?;
         let translation = Translation { egress_port, ..wish };
         let mut original = Original::new(&translation, now);
         original.adjacency = adjacency;
@@ -111,21 +112,21 @@ impl Engine {
         Ok(flow)
     }
 
-    /// The port for a new flow, whose replies would come to `wish`. What has no ports needs the
+    /// The port for a new flow. What has no ports needs the
     /// whole address towards its remote.
     fn lease(
         &mut self,
         tables: &Tables,
         egress: &EgressAddress,
         transport: Transport,
-        wish: &Tuple,
+        wish: &Wish,
     ) -> Result<u16, DropReason> {
         let Self { flows, ports, .. } = self;
         if transport != Transport::Portless {
             return ports.lease(tables.epoch(), egress, wish, &mut |reply| flows.is_free(reply));
         }
-        match (egress.own, flows.is_free(wish)) {
-            (true, true) => Ok(wish.destination_port),
+        match (egress.own, flows.is_free(&wish.reply)) {
+            (true, true) => Ok(wish.reply.destination_port),
             (true, false) => Err(DropReason::AddressTaken),
             (false, _) => Err(DropReason::NeedsOwnAddress),
         }
@@ -184,7 +185,8 @@ impl Engine {
         let policy = tables.policy(tuple.source, tuple.destination);
         let policy = policy.filter(|_| tables.egress(original.egress()).is_some());
         if policy.is_none() {
-            self.ports.released(&self.flows.remove(flow));
+            let (pod, reply) = self.flows.remove(flow);
+            self.ports.released(&reply, pod, tick(self.now));
             self.counters.flows_deselected += 1;
         }
         policy.ok_or(DropReason::Deselected)

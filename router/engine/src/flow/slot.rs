@@ -31,7 +31,7 @@ fn is_later(a: u32, b: u32) -> bool {
 
 /// The tick of a time.
 #[expect(clippy::cast_possible_truncation, reason = "ticks are compared modulo 2^32")]
-pub(crate) fn tick(now: Nanos) -> Tick {
+pub(crate) const fn tick(now: Nanos) -> Tick {
     (now >> TICK_SHIFT) as Tick
 }
 

@@ -2,10 +2,14 @@
 //!
 //! A pod's own port is kept when it may be. Else a class is searched in a random order until a
 //! port is free: first the class of the pod's port, then the worker's others. So a lease fails
-//! only when this worker has no port left towards that remote.
+//! only when this worker has no port left towards that remote. A port that another pod's flow to
+//! the same remote had lately is taken only when nothing else in the class is free.
 
+use std::net::Ipv4Addr;
+
+use super::rest::Resting;
 use crate::DropReason;
-use crate::flow::{Hasher, Tuple};
+use crate::flow::{Hasher, Tick, Tuple};
 use crate::nat::Random;
 use crate::steer::{CLASS_MULTIPLIER, CLASSES, class};
 use crate::tables::EgressAddress;
@@ -34,6 +38,15 @@ const fn port_of(class: u8, number: u8) -> u16 {
     u16::from_be_bytes([class, number]).wrapping_mul(CLASS_INVERSE)
 }
 
+/// What a new flow asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// The tuple of its replies, with the pod's own port.
+    pub(crate) reply: Tuple,
+    pub(crate) pod: Ipv4Addr,
+    pub(crate) now: Tick,
+}
+
 /// What one worker knows of ports. Which are leased is known by the flows alone.
 #[derive(Debug)]
 pub(crate) struct Ports {
@@ -41,6 +54,7 @@ pub(crate) struct Ports {
     classes: Vec<u8>,
     random: Random,
     hasher: Hasher,
+    resting: Resting,
     /// Remotes towards which every port was found leased, by hash: reply tuples with port 0. While
     /// none of its flows ends, a new flow to such a remote costs no search.
     exhausted: [Option<Tuple>; EXHAUSTED_MAX],
@@ -52,66 +66,62 @@ impl Ports {
     pub(crate) fn new(worker: u8, owners: &[u8; CLASSES], random: Random, hasher: Hasher) -> Self {
         let owned = (0..=u8::MAX).zip(owners).filter(|(_, owner)| **owner == worker);
         let classes = owned.map(|(class, _)| class).collect();
-        Self { classes, random, hasher, exhausted: [None; EXHAUSTED_MAX], epoch: 0 }
+        Self {
+            classes,
+            random,
+            hasher,
+            resting: Resting::new(),
+            exhausted: [None; EXHAUSTED_MAX],
+            epoch: 0,
+        }
     }
 
-    /// Chooses a port on `egress` for replies from `reply.source`: `reply.destination_port` if it
-    /// may be, else another. `is_free` says of a reply tuple whether no flow has it.
+    /// Chooses a port on `egress` for replies: the pod's own if it may be, else another. `is_free`
+    /// says of a reply tuple whether no flow has it.
     pub(crate) fn lease(
         &mut self,
         epoch: u32,
         egress: &EgressAddress,
-        reply: &Tuple,
+        wish: &Wish,
         is_free: &mut dyn FnMut(&Tuple) -> bool,
     ) -> Result<u16, DropReason> {
+        let Wish { reply, pod, now } = *wish;
+        let own = reply.destination_port;
         let mut may_be = |port: u16| {
             (egress.port_first..=egress.port_last).contains(&port)
-                && is_free(&Tuple { destination_port: port, ..*reply })
+                && is_free(&Tuple { destination_port: port, ..reply })
         };
-        let wish = reply.destination_port;
-        if may_be(wish) {
-            return Ok(wish);
+        let is_known = self.is_exhausted(epoch, &reply);
+        let Self { classes, random, hasher, resting, .. } = self;
+        let is_rested = |port: u16| {
+            let tuple = Tuple { destination_port: port, ..reply };
+            !resting.has(hasher.tuple(&tuple), pod, now)
+        };
+        if is_rested(own) && may_be(own) {
+            return Ok(own);
         }
-        if self.is_exhausted(epoch, reply) {
+        if is_known {
             return Err(DropReason::PortsExhausted);
         }
-        let found = self.in_class(class(wish), &mut may_be);
-        let found = found.or_else(|| self.in_other_classes(class(wish), &mut may_be));
+        let rested = in_class(random, class(own), &mut |port| is_rested(port) && may_be(port));
+        let found = rested.or_else(|| in_class(random, class(own), &mut may_be));
+        let found = found.or_else(|| in_other_classes(random, classes, class(own), &mut may_be));
         if found.is_none() {
-            self.remember(reply);
+            self.remember(&reply);
         }
         found.ok_or(DropReason::PortsExhausted)
     }
 
-    /// Forgets that a remote was exhausted: the flow with this reply tuple has ended.
-    pub(crate) fn released(&mut self, reply: &Tuple) {
+    /// A pod's flow with this reply tuple has ended: its port rests, and its remote is not
+    /// exhausted.
+    pub(crate) fn released(&mut self, reply: &Tuple, pod: Ipv4Addr, now: Tick) {
+        self.resting.add(self.hasher.tuple(reply), pod, now);
         let remote = Tuple { destination_port: 0, ..*reply };
         if let Some(entry) = self.entry(&remote)
             && *entry == Some(remote)
         {
             *entry = None;
         }
-    }
-
-    /// Every port of a class, each once, in one of 32,768 orders: a random start and stride.
-    fn in_class(&mut self, class: u8, may_be: &mut dyn FnMut(u16) -> bool) -> Option<u16> {
-        let start = self.random.byte();
-        let stride = self.random.byte() | 1;
-        let number = |step: u8| start.wrapping_add(step.wrapping_mul(stride));
-        (0..=u8::MAX).map(|step| port_of(class, number(step))).find(|port| may_be(*port))
-    }
-
-    fn in_other_classes(
-        &mut self,
-        searched: u8,
-        may_be: &mut dyn FnMut(u16) -> bool,
-    ) -> Option<u16> {
-        let start = usize::from(self.random.byte());
-        (0..self.classes.len()).find_map(|step| {
-            let place = (start + step) % self.classes.len();
-            let class = self.classes.get(place).copied().filter(|class| *class != searched)?;
-            self.in_class(class, may_be)
-        })
     }
 
     fn is_exhausted(&mut self, epoch: u32, reply: &Tuple) -> bool {
@@ -136,6 +146,28 @@ impl Ports {
         let index = (self.hasher.tuple(remote) >> 32) as usize % EXHAUSTED_MAX;
         self.exhausted.get_mut(index)
     }
+}
+
+/// Every port of a class, each once, in one of 32,768 orders: a random start and stride.
+fn in_class(random: &mut Random, class: u8, may_be: &mut dyn FnMut(u16) -> bool) -> Option<u16> {
+    let start = random.byte();
+    let stride = random.byte() | 1;
+    let number = |step: u8| start.wrapping_add(step.wrapping_mul(stride));
+    (0..=u8::MAX).map(|step| port_of(class, number(step))).find(|port| may_be(*port))
+}
+
+fn in_other_classes(
+    random: &mut Random,
+    classes: &[u8],
+    searched: u8,
+    may_be: &mut dyn FnMut(u16) -> bool,
+) -> Option<u16> {
+    let start = usize::from(random.byte());
+    (0..classes.len()).find_map(|step| {
+        let place = (start + step) % classes.len();
+        let class = classes.get(place).copied().filter(|class| *class != searched)?;
+        in_class(random, class, may_be)
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::tick;
+
+const SECOND: u64 = 1_000_000_000;
 
 fn ports(worker: u8, owners: &[u8; CLASSES], seed: u64) -> Ports {
     Ports::new(worker, owners, Random::new(seed), Hasher::new([3, 5, 7, 11]))
@@ -26,6 +29,13 @@ fn reply(pod_port: u16) -> Tuple {
     }
 }
 
+const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 40);
+const OTHER_POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 41);
+
+fn wish(pod_port: u16, pod: Ipv4Addr) -> Wish {
+    Wish { reply: reply(pod_port), pod, now: tick(1000 * SECOND) }
+}
+
 /// Leases for a pod's port, with these ports taken.
 fn lease(
     ports: &mut Ports,
@@ -34,7 +44,7 @@ fn lease(
     taken: &BTreeSet<u16>,
 ) -> Result<u16, DropReason> {
     let mut is_free = |reply: &Tuple| !taken.contains(&reply.destination_port);
-    ports.lease(1, egress, &reply(pod_port), &mut is_free)
+    ports.lease(1, egress, &wish(pod_port, POD), &mut is_free)
 }
 
 #[test]
@@ -74,11 +84,11 @@ fn an_exhausted_remote_costs_no_search_until_a_port_is_free() {
         false
     };
     for _ in 0..10 {
-        let refused = ports.lease(1, &egress, &reply(80), &mut never_free);
+        let refused = ports.lease(1, &egress, &wish(80, POD), &mut never_free);
         assert_eq!(refused, Err(DropReason::PortsExhausted));
     }
     assert_eq!(asked, 2);
-    ports.released(&reply(2001));
+    ports.released(&reply(2001), POD, 0);
     assert_eq!(lease(&mut ports, &egress, 80, &[2000].into()), Ok(2001));
 }
 
@@ -86,9 +96,25 @@ fn an_exhausted_remote_costs_no_search_until_a_port_is_free() {
 fn a_remembered_exhaustion_ends_with_its_epoch() {
     let mut ports = ports(0, &[0; CLASSES], 1);
     let none = egress(2, 1);
-    assert!(ports.lease(1, &none, &reply(80), &mut |_| true).is_err());
-    assert!(ports.lease(1, &egress(2000, 2001), &reply(80), &mut |_| true).is_err());
-    assert!(ports.lease(2, &egress(2000, 2001), &reply(80), &mut |_| true).is_ok());
+    assert!(ports.lease(1, &none, &wish(80, POD), &mut |_| true).is_err());
+    assert!(ports.lease(1, &egress(2000, 2001), &wish(80, POD), &mut |_| true).is_err());
+    assert!(ports.lease(2, &egress(2000, 2001), &wish(80, POD), &mut |_| true).is_ok());
+}
+
+#[test]
+fn a_port_that_another_pod_had_lately_is_taken_last() {
+    let (all, nobody) = (egress(1024, 65_535), &mut |_: &Tuple| true);
+    let mut ports = ports(0, &[0; CLASSES], 1);
+    let ended = tick(1000 * SECOND);
+    ports.released(&reply(40_001), OTHER_POD, ended);
+    let at = |now: u64, pod| Wish { now: tick(now * SECOND), ..wish(40_001, pod) };
+    let lease = ports.lease(1, &all, &at(1059, POD), nobody).unwrap();
+    assert_ne!(lease, 40_001);
+    assert_eq!(class(lease), class(40_001));
+    assert_eq!(ports.lease(1, &all, &at(1059, OTHER_POD), nobody), Ok(40_001), "its own pod's");
+    assert_eq!(ports.lease(1, &all, &at(1061, POD), nobody), Ok(40_001), "it has rested");
+    let only = egress(40_001, 40_001);
+    assert_eq!(ports.lease(1, &only, &at(1059, POD), nobody), Ok(40_001), "there is no other");
 }
 
 proptest! {
