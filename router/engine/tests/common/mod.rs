@@ -5,3 +5,4 @@
 pub mod build;
 pub mod fuzz;
 pub mod gateway;
+pub mod random;

@@ -6,6 +6,7 @@ use spillway_engine::BURST_MAX;
 
 use crate::common::fuzz::{process_any, run, valid_frames, valid_gateway};
 use crate::common::gateway::SECOND;
+use crate::common::random::Random;
 
 /// How many mutated frames are tried.
 const MUTATED: usize = 300_000;
@@ -26,18 +27,6 @@ fn the_fuzzers_corpus_breaks_nothing() {
         count += 1;
     }
     assert!(count >= 10, "only {count} files in the corpus");
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from(mixed >> 33).unwrap() % limit
-    }
 }
 
 /// Changes some bytes, or the length; mostly makes the header checksum right again, so that what
