@@ -57,6 +57,10 @@ pub(crate) struct Config {
     /// Flows that one worker keeps at most; 1 to 16,777,216. Default: 65536.
     #[serde(default = "flows_max", deserialize_with = "whole::<_, _, 1, FLOWS_MAX>")]
     pub(crate) flows_max: u32,
+    /// Whether TCP segment sizes that do not fit the tunnel are lowered when they are announced.
+    /// Default: yes.
+    #[serde(default = "yes")]
+    pub(crate) mss_clamp: bool,
     /// How long flows may stay idle.
     #[serde(default)]
     pub(crate) timeouts: TimeoutsConfig,
@@ -190,7 +194,11 @@ const fn one() -> u8 {
     1
 }
 
-const fn tunnel_port() -> u16 {
+const fn yes() -> bool {
+    true
+}
+
+fn tunnel_port() -> u16 {
     8_472
 }
 

@@ -89,6 +89,7 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
             hash_key,
             seed: seed.wrapping_add(u64::from(worker)),
             timeouts: config.timeouts.to_engine(),
+            mss_clamp: config.mss_clamp,
         })
     };
     let parts = (0..config.workers).map(engine).zip(lanes).collect();

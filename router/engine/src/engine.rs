@@ -44,6 +44,8 @@ pub struct EngineConfig {
     pub seed: u64,
     /// How long flows may stay idle.
     pub timeouts: Timeouts,
+    /// Whether TCP segment sizes that do not fit the way are lowered when they are announced.
+    pub mss_clamp: bool,
 }
 
 /// What becomes of a frame.
@@ -101,6 +103,7 @@ impl From<DropReason> for Halt {
 pub struct Engine {
     worker: u8,
     owners: [u8; CLASSES],
+    mss_clamp: bool,
     hasher: Hasher,
     flows: Flows,
     ports: Ports,
@@ -124,6 +127,7 @@ impl Engine {
         Self {
             worker: config.worker,
             owners: config.owners,
+            mss_clamp: config.mss_clamp,
             hasher,
             flows: Flows::new(config.flows_max, hasher),
             ports: Ports::new(config.worker, &config.owners, random, hasher),

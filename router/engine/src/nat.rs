@@ -1,6 +1,7 @@
 //! Network address translation: choosing a port, and rewriting a packet.
 
 mod error;
+mod mss;
 mod port;
 mod random;
 mod rest;
@@ -9,4 +10,4 @@ mod sctp;
 
 pub(crate) use port::{Ports, Wish};
 pub(crate) use random::Random;
-pub(crate) use rewrite::{Change, Side, rewrite};
+pub(crate) use rewrite::{Change, Side, clamp_mss, rewrite};

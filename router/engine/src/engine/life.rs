@@ -5,7 +5,7 @@ use super::{Engine, Halt, Nanos, Outlet};
 use crate::DropReason;
 use crate::encap::Label;
 use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, tick};
-use crate::nat::{Side, Wish, rewrite};
+use crate::nat::{Side, Wish, clamp_mss, rewrite};
 use crate::packet::{Packet, Transport, tunnel_tos};
 use crate::policy::PolicyIndex;
 use crate::tables::{Adjacency, AdjacencyIndex, EgressAddress, Tables};
@@ -42,6 +42,12 @@ impl Engine {
         let adjacency = fitting(context.tables, original.adjacency, packet)?;
         let (ethernet, ip) = frame.split_first_chunk_mut().ok_or(DropReason::Truncated)?;
         rewrite(ip, packet, Side::Source, &original.change())?;
+        if self.mss_clamp && packet.transport.has_syn() {
+            let peer = self.flows.replies[original.twin].peer;
+            if let Ok(overlay) = context.tables.overlay_to(peer) {
+                clamp_mss(ip, packet, overlay.inner_mtu);
+            }
+        }
         *ethernet = adjacency.ethernet;
         original.note(packet, context.now);
         Ok(Outlet { device: adjacency.device, mtu: adjacency.mtu })
@@ -67,6 +73,15 @@ impl Engine {
         let is_believed = !ends || self.flows.originals[reply.twin].may_believe(packet.transport);
         let ip = frame.get_mut(packet.direction.ip_offset()..).ok_or(DropReason::Truncated)?;
         rewrite(ip, packet, Side::Destination, &reply.change())?;
+        if self.mss_clamp && packet.transport.has_syn() {
+            let original = &self.flows.originals[reply.twin];
+            let is_current = original.epoch == context.tables.epoch();
+            if let Ok(adjacency) = context.tables.adjacency(original.adjacency)
+                && is_current
+            {
+                clamp_mss(ip, packet, adjacency.mtu);
+            }
+        }
         let WayBack { inner_mac, vni, .. } = reply.way_back();
         let vni = context.tables.reply_vni(vni);
         let (inner_length, tos) = (packet.length, tunnel_tos(packet.tos));

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{error, sctp};
+use super::{error, mss, sctp};
 use crate::DropReason;
 use crate::checksum::Delta;
 use crate::packet::{ECHO_PROTOCOL, Packet, Transport};
@@ -63,6 +63,15 @@ impl Change {
         // Of SCTP and of protocols without ports it means nothing.
         let transport = if protocol == ECHO_PROTOCOL { port } else { port.plus(address) };
         Self { address: to.0, port: to.1, ip: address.plus(Delta::TTL_DECREMENT), transport }
+    }
+}
+
+/// Lowers the segment size that a SYN announces to what fits `mtu`.
+pub(crate) fn clamp_mss(bytes: &mut [u8], packet: &Packet, mtu: u16) {
+    if let Some(payload) = bytes.get_mut(20..)
+        && let Ok(segment) = without_padding(payload, packet)
+    {
+        mss::clamp(segment, mtu);
     }
 }
 

@@ -30,6 +30,11 @@ impl Transport {
         }
     }
 
+    /// Whether this may announce a segment size.
+    pub(crate) fn has_syn(self) -> bool {
+        matches!(self, Self::Tcp(segment) if segment.flags & Segment::SYN != 0)
+    }
+
     /// Whether a connection may be over with this, if the other side believes it.
     pub(crate) fn may_end_a_connection(self) -> bool {
         match self {

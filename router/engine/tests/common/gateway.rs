@@ -101,6 +101,7 @@ pub fn config() -> EngineConfig {
         hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 7],
         seed: 1,
         timeouts: Timeouts::default(),
+        mss_clamp: true,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What leaves and what comes back, byte for byte.
 
+use spillway_engine::EngineConfig;
 use spillway_engine::steer::ECN_SHIFT;
 
 use crate::common::build::{Body, End, changed, error, ethernet, packet, packet_with, vxlan};
@@ -201,4 +202,31 @@ fn an_error_about_a_packet_without_ports_finds_its_pod() {
     let arrived = error((3, 4), ROUTER, EGRESS, 64, &quote(EGRESS, 63));
     let (_, sent) = gateway.sent(reply_frame(&arrived));
     assert_reply(&sent, &error((3, 4), ROUTER, POD, 63, &quote(POD, 63)));
+}
+
+#[test]
+fn a_segment_size_is_lowered_to_what_fits_the_tunnel_and_the_way_out() {
+    for clamps in [true, false] {
+        let mut gateway = Gateway::with(EngineConfig { mss_clamp: clamps, ..config() }, tables());
+        gateway.change(|input| input.devices[0].mtu = 1400);
+        let (pod, remote, public) = ((POD, 40_001), (REMOTE, 443), (EGRESS, 40_001));
+        let (_, sent) = gateway.sent(tunnel_frame(&syn(pod, remote, 64, false, 1460)));
+        let size = if clamps { 1410 } else { 1460 };
+        let expected = syn(public, remote, 63, false, size);
+        assert_eq!(sent, ethernet(UPLINK_MAC, ROUTER_MAC, &expected));
+        let (_, sent) = gateway.sent(reply_frame(&syn(remote, public, 64, true, 1460)));
+        let size = if clamps { 1360 } else { 1460 };
+        assert_reply(&sent, &syn(remote, pod, 63, true, size));
+    }
+}
+
+/// A SYN, or the answer to one, that announces a segment size.
+fn syn(from: End, to: End, ttl: u8, answers: bool, size: u16) -> Vec<u8> {
+    let ip = etherparse::PacketBuilder::ipv4(from.0.octets(), to.0.octets(), ttl);
+    let tcp = ip.tcp(from.1, to.1, 7, 64_000).syn();
+    let tcp = if answers { tcp.ack(1) } else { tcp };
+    let options = [etherparse::TcpOptionElement::MaximumSegmentSize(size)];
+    let mut bytes = Vec::new();
+    tcp.options(&options).unwrap().write(&mut bytes, &[]).unwrap();
+    bytes
 }
