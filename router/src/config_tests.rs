@@ -54,8 +54,8 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
     (
         "worker: 2",
         "line 2, column 1: worker: unknown field \"worker\"; expected one of devices, \
-      workers, tunnel_port, frame_size, umem_frames, flows_max, timeouts, runtime_dir, socket, \
-      idle, unclassified_tunnel_frames",
+      workers, tunnel_port, frame_size, umem_frames, flows_max, mss_clamp, timeouts, runtime_dir, \
+      socket, idle, unclassified_tunnel_frames",
     ),
     ("workers: 0", "line 2, column 10: workers: expected a whole number from 1 to 64, found 0"),
     ("workers: 65", "line 2, column 10: workers: expected a whole number from 1 to 64, found 65"),
@@ -98,6 +98,7 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
         "socket: spillway.sock",
         "line 2, column 9: socket: expected an absolute path, found \"spillway.sock\"",
     ),
+    ("mss_clamp: no", "line 2, column 12: mss_clamp: expected true or false"),
     ("idle: doze", "line 2, column 7: idle: expected one of sleep, spin, found \"doze\""),
     (
         "unclassified_tunnel_frames: steer",
