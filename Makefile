@@ -61,6 +61,7 @@ rootfs: build ## Lay out the image's root file system in target/rootfs, and try 
 	$(AS_ROOT) rm -rf target/rootfs
 	$(AS_ROOT) k8s/image/rootfs.sh target/rootfs target/release
 	$(AS_ROOT) k8s/image/check.sh target/rootfs
+	$(if $(AS_ROOT),$(AS_ROOT) chown -R "$$(id -u):$$(id -g)" target/rootfs)
 
 .PHONY: lab-up
 lab-up: build ## Start the lab with Spillway on its gateway.

@@ -110,7 +110,7 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
             egress_address,
             destinations,
             excluded_destinations,
-            pod_groups: Vec::new(),
+            pod_groups: None,
             pods: Vec::new(),
         };
         parts.push((policy, pods));
@@ -149,10 +149,15 @@ fn name_pods(cluster: &Cluster, parts: Vec<Part>) -> (Vec<DocumentPolicy>, Vec<P
             _ => {
                 let name = format!("pods-{}", groups.len() + 1);
                 for part in selecting {
-                    policies[part].pod_groups.push(name.clone());
+                    policies[part].pod_groups.get_or_insert_default().push(name.clone());
                 }
                 groups.push(PodGroup { name, pods });
             }
+        }
+    }
+    if !groups.is_empty() {
+        for policy in &mut policies {
+            policy.pod_groups.get_or_insert_default();
         }
     }
     (policies, groups)

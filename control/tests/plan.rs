@@ -288,10 +288,11 @@ fn a_pod_that_several_policies_select_is_named_once() {
     let Document { pod_groups, policies, .. } = &plan.document;
     let [group] = &pod_groups[..] else { panic!("{pod_groups:?}") };
     assert_eq!(group.pods, [Ipv4Addr::new(10, 0, 1, 40), Ipv4Addr::new(10, 0, 1, 41)]);
-    let named: Vec<_> = policies.iter().map(|one| (&one.pod_groups[..], &one.pods[..])).collect();
-    let group = [group.name.clone()];
+    let groups_of = |one: &spillway_api::Policy| one.pod_groups.clone().unwrap();
+    let named: Vec<_> = policies.iter().map(|one| (groups_of(one), &one.pods[..])).collect();
+    let group = vec![group.name.clone()];
     let alone = [Ipv4Addr::new(10, 0, 1, 50)];
-    assert_eq!(named, [(&group[..], &[][..]), (&group[..], &[][..]), (&[][..], &alone[..])]);
+    assert_eq!(named, [(group.clone(), &[][..]), (group, &[][..]), (vec![], &alone[..])]);
     let text = serde_json::to_string(&plan.document).unwrap();
     assert_eq!(Document::parse(&text).unwrap(), plan.document);
 }

@@ -123,6 +123,7 @@ fn worker(id: u32, report: &Report) -> Worker {
         dropped: engine.dropped.iter().sum(),
         held: *held as u64,
         tx_ring_full: lane.tx_ring_full,
+        frames_missing: lane.allocate_failed + lane.copy_failed,
         fragmented: engine.fragmented,
         errors_sent: engine.errors_sent,
         errors_limited: engine.errors_limited,

@@ -23,11 +23,10 @@ pub(crate) fn policies(document: &Document) -> Policies {
         destinations: policy.destinations.clone(),
         excluded: policy.excluded_destinations.clone(),
         pods: policy.pods.clone(),
-        pod_groups: policy
-            .pod_groups
-            .iter()
-            .filter_map(|n| indices.get(n.as_str()).copied())
-            .collect(),
+        pod_groups: {
+            let names = policy.pod_groups.iter().flatten();
+            names.filter_map(|name| indices.get(name.as_str()).copied()).collect()
+        },
     });
     Policies::new(policies.collect(), &groups)
 }

@@ -25,6 +25,9 @@ const IDLE_NS_MAX: i64 = 100_000_000;
 /// How long it sleeps at most while frames wait, for a neighbour or on a transmit ring.
 const BUSY_NS_MAX: i64 = 1_000_000;
 
+/// Fragments of one packet, at most: of the largest frame, on the narrowest way.
+const FRAGMENTS_MAX: usize = 96;
+
 /// What the main thread wants of a worker.
 pub(crate) enum Command {
     /// Use these tables from now on.
@@ -151,16 +154,22 @@ impl Worker {
         self.burst = burst;
     }
 
-    /// Sends a frame in pieces.
+    /// Sends a frame in pieces: all of them or, when there are not enough frames, none.
     fn transmit_fragments(&mut self, device: DeviceIndex, fragments: Fragments, frame: Frame) {
         let lane = &mut self.parts.lane;
-        for number in 0.. {
-            let Some(mut piece) = lane.allocate() else { break };
-            let Some(length) = fragments.write(frame.bytes(), number, piece.bytes_mut()) else {
-                lane.recycle(piece);
-                break;
-            };
-            lane.transmit(device, piece, length);
+        let count = fragments.count(frame.bytes());
+        let mut pieces: ArrayVec<Frame, FRAGMENTS_MAX> = ArrayVec::new();
+        while pieces.len() < count.min(FRAGMENTS_MAX)
+            && let Some(piece) = lane.allocate()
+        {
+            pieces.push(piece);
+        }
+        let is_enough = pieces.len() == count;
+        for (number, mut piece) in pieces.into_iter().enumerate() {
+            match fragments.write(frame.bytes(), number, piece.bytes_mut()).filter(|_| is_enough) {
+                Some(length) => lane.transmit(device, piece, length),
+                None => lane.recycle(piece),
+            }
         }
         lane.recycle(frame);
     }
@@ -168,8 +177,9 @@ impl Worker {
     /// Tells the sender of a dropped frame why, if it is owed that.
     fn answer(&mut self, now: Nanos, reason: DropReason, frame: &Frame) {
         let WorkerParts { engine, lane, tables, .. } = &mut self.parts;
+        let Some(owed) = engine.owed_error(now, tables, reason, frame.bytes()) else { return };
         let Some(mut error) = lane.allocate() else { return };
-        match engine.answer(now, tables, reason, frame.bytes(), error.bytes_mut()) {
+        match owed.write(frame.bytes(), error.bytes_mut()) {
             Some(Answer { device, length }) => lane.transmit(device, error, length),
             None => lane.recycle(error),
         }

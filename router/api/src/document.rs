@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::VNI_MAX;
 use crate::scalar::{MacAddress, PortRange, many, one, quote};
-use crate::shape::{list, whole};
+use crate::shape::{list, some_list, whole};
 use crate::yaml::{self, Problem};
 
 /// The ports of a shared egress address that are leased unless the document says others. Linux
@@ -123,9 +123,10 @@ pub struct Policy {
     /// Parts of `destinations` where it is not.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "many")]
     pub excluded_destinations: Vec<Ipv4Net>,
-    /// The names of the groups whose pods it selects.
-    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
-    pub pod_groups: Vec<String>,
+    /// The names of the groups whose pods it selects. Each policy of a document that has groups
+    /// must say them, and be it `[]`: one that was cut off must not pass.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_list")]
+    pub pod_groups: Option<Vec<String>>,
     /// The addresses of the pods that it selects beside those of its groups.
     #[serde(deserialize_with = "many")]
     pub pods: Vec<Ipv4Addr>,
@@ -188,7 +189,8 @@ impl Policy {
         &'a self,
         groups: &HashMap<&str, &'a PodGroup>,
     ) -> impl Iterator<Item = &'a [Ipv4Addr]> {
-        let groups = self.pod_groups.iter().filter_map(|name| groups.get(name.as_str()));
+        let names = self.pod_groups.iter().flatten();
+        let groups = names.filter_map(|name| groups.get(name.as_str()));
         [self.pods.as_slice()].into_iter().chain(groups.map(|group| group.pods.as_slice()))
     }
 }

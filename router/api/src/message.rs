@@ -191,6 +191,8 @@ pub struct Worker {
     pub held: u64,
     /// Packets that found the transmit ring full.
     pub tx_ring_full: u64,
+    /// Times that no frame of memory was free for a fragment, an ICMP error or a copy.
+    pub frames_missing: u64,
     /// Packets sent that were cut into fragments.
     pub fragmented: u64,
     /// ICMP errors of Spillway's own, to senders whose packets were dropped.

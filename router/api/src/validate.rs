@@ -120,6 +120,7 @@ impl Document {
                     return Err(path.index(index).problem(message));
                 }
             }
+            at_most(&path, group_of.len(), PODS_MAX, "pods of all groups")?;
         }
         Ok(group_of)
     }
@@ -145,15 +146,17 @@ impl Document {
             let its_groups = check_groups(&path.clone().field("pod_groups"), policy, &groups)?;
             let path = path.field("pods");
             check_pods(&path, &policy.pods, &ours)?;
-            let twice = |pod| Some((pod, *its_groups.get(group_of.get(&pod)?)?));
-            if let Some((pod, group)) = policy.pods.iter().copied().find_map(twice) {
-                let message = format!("{pod} is in the policy's group {} already", quote(group));
-                return Err(path.problem(message));
+            for (index, pod) in policy.pods.iter().enumerate() {
+                if let Some(group) = group_of.get(pod).filter(|group| its_groups.contains(*group)) {
+                    let group = quote(group);
+                    let message = format!("{pod} is in the policy's group {group} already");
+                    return Err(path.index(index).problem(message));
+                }
             }
             pods.extend(policy.pods.iter().copied());
             at_most(&FieldPath::root("policies"), pods.len(), PODS_MAX, "different pods")?;
         }
-        at_most(&FieldPath::root("pod_groups"), pods.len(), PODS_MAX, "different pods")
+        Ok(())
     }
 }
 
@@ -250,8 +253,12 @@ fn check_groups<'a>(
     policy: &'a Policy,
     groups: &HashMap<&str, &PodGroup>,
 ) -> Result<HashSet<&'a str>, Problem> {
-    let mut names = HashSet::with_capacity(policy.pod_groups.len());
-    for (index, name) in policy.pod_groups.iter().enumerate() {
+    if policy.pod_groups.is_none() && !groups.is_empty() {
+        let message = "is missing, in a document that has pod_groups; expected [] for none";
+        return Err(path.problem(message));
+    }
+    let mut names = HashSet::new();
+    for (index, name) in policy.pod_groups.iter().flatten().enumerate() {
         let problem = |what: &str| path.clone().index(index).problem(quote(name) + what);
         if !groups.contains_key(name.as_str()) {
             return Err(problem(" is not in pod_groups"));

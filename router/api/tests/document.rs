@@ -126,6 +126,17 @@ fn a_document_that_was_cut_off_is_refused() {
     }
 }
 
+/// The same of one with groups, line by line.
+#[test]
+fn a_document_with_groups_that_was_cut_off_is_refused() {
+    let whole = mutated("policies:", "pod_groups: [{name: web, pods: [10.0.1.50]}]\npolicies:");
+    let whole = format!("{whole}    pod_groups: [web]\n");
+    assert!(Document::parse(&whole).is_ok());
+    for (end, _) in whole.match_indices('\n').rev().skip(1) {
+        assert!(Document::parse(&whole[..=end]).is_err(), "accepted:\n{}", &whole[..=end]);
+    }
+}
+
 #[test]
 fn an_older_generation_may_not_replace_a_newer_one() {
     let document = Document::parse(&mutated("generation: 1", "generation: 7")).unwrap();
@@ -166,9 +177,18 @@ fn the_largest_document_is_read_and_one_pod_more_is_refused() {
         "line 5, column 3: policies: expected at most 65536 different pods, found 65537"
     );
     assert!(refusal(&document_of(4_097, 1)).contains("expected at most 4096 policies, found 4097"));
-    let grouped =
-        format!("{}pod_groups: [{{name: g, pods: [10.255.0.1]}}]\n", document_of(4_096, 16));
+    let with_group =
+        document_of(4_096, 16).replace("    pods:\n", "    pod_groups: []\n    pods:\n");
+    let grouped = format!("{with_group}pod_groups: [{{name: g, pods: [10.255.0.1]}}]\n");
     assert!(refusal(&grouped).contains("expected at most 65536 different pods, found 65537"));
+    let pods: Vec<String> =
+        (0..65_537).map(|n| Ipv4Addr::from(0x0a00_0000 + n).to_string()).collect();
+    let group = format!("pod_groups: [{{name: g, pods: [{}]}}]\npolicies:", pods.join(", "));
+    assert_eq!(
+        refusal(&mutated("policies:", &group)),
+        "line 18, column 30: pod_groups[0].pods: expected at most 65536 pods of all groups, found \
+         65537"
+    );
 }
 
 #[test]

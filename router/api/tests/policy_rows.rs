@@ -59,15 +59,19 @@ fn a_row_in_json_has_the_keys_of_cilium_dbg() {
 
 #[test]
 fn pages_of_every_size_give_the_same_rows() {
-    let mut text = EXAMPLE.to_owned();
-    for (name, pods) in [("none", "[]"), ("one", "[10.1.0.1]"), ("two", "[10.1.0.1, 10.1.0.2]")] {
+    let mut text = format!("{EXAMPLE}    pod_groups: []\n");
+    for (name, pods, groups) in [
+        ("none", "[]", "[]"),
+        ("one", "[10.1.0.1]", "[]"),
+        ("two", "[10.1.0.1, 10.1.0.2]", "[three, none]"),
+    ] {
         let _ = write!(
             text,
             "  - name: {name}\n    egress_address: 192.168.44.128\n    destinations: [0.0.0.0/0, \
-             10.0.0.0/8]\n    pods: {pods}\n"
+             10.0.0.0/8]\n    pods: {pods}\n    pod_groups: {groups}\n"
         );
     }
-    text.push_str("    pod_groups: [three, none]\npod_groups:\n  - {name: none, pods: []}\n");
+    text.push_str("pod_groups:\n  - {name: none, pods: []}\n");
     text.push_str("  - {name: three, pods: [10.2.0.1, 10.2.0.2, 10.2.0.3]}\n");
     let document = Document::parse(&text).unwrap();
     let whole = all_rows(&document, 1_000);

@@ -1,7 +1,8 @@
 //! The outer headers of a reply: Ethernet, IPv4, UDP and VXLAN (RFC 7348), from a template.
 //!
-//! Outer DSCP 0, identification 0, no flags, TTL 64, no UDP checksum: as Cilium sends them. The ECN
-//! field is the inner one (RFC 6040).
+//! Outer DSCP 0, TTL 64, no UDP checksum: as Cilium sends them. The ECN field is the inner one (RFC
+//! 6040). They may not be fragmented: nothing would notice pieces that are put together wrongly, and
+//! tunnel endpoints need not take them (RFC 7348, section 4.3).
 
 use std::net::Ipv4Addr;
 
@@ -21,6 +22,7 @@ const SOURCE_PORT_FIRST: u16 = 49_152;
 
 /// What an Ethernet header says before an IPv4 packet.
 pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const DONT_FRAGMENT: u8 = 0x40;
 const IP: usize = 14;
 const UDP: usize = IP + 20;
 const VXLAN: usize = UDP + 8;
@@ -38,8 +40,8 @@ pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6]) -> [u8; 14] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) device: DeviceIndex,
-    /// Our tunnel address, the outer source.
-    pub(crate) tunnel_address: Ipv4Addr,
+    /// Who tells pods of errors.
+    pub(crate) error_source: Ipv4Addr,
     /// The largest inner IPv4 packet that fits, in bytes.
     pub(crate) inner_mtu: u16,
     /// Our link address, the inner source of replies.
@@ -72,6 +74,7 @@ impl Overlay {
         let mut template = [0; TUNNEL_OVERHEAD];
         template[..IP].copy_from_slice(&adjacency.ethernet);
         template[IP] = 0x45;
+        template[IP + 6] = DONT_FRAGMENT;
         template[IP + 8] = 64;
         template[IP + 9] = 17;
         template[IP + 12..IP + 16].copy_from_slice(&source.octets());
@@ -81,7 +84,7 @@ impl Overlay {
         let template_checksum = checksum(&template[IP..UDP]);
         Self {
             device: adjacency.device,
-            tunnel_address: source,
+            error_source: source,
             inner_mtu: adjacency.mtu.saturating_sub(OUTER_IP_OVERHEAD),
             mac: adjacency.source_mac(),
             template,

@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 
 use crate::flow::{FlowRecord, Flows, Hasher, SlotIndex, Sweep, Timeouts, tick};
 use crate::fragment::Fragments;
-use crate::nat::{Ports, Random};
+use crate::nat::{Identifications, Ports, Random};
 use crate::packet::{Direction, Packet, prefetch_headers};
 use crate::steer::{CLASSES, class};
 use crate::tables::{DeviceIndex, Tables};
@@ -18,7 +18,7 @@ use crate::{Counters, DropReason};
 use error_limit::ErrorLimit;
 use life::Context;
 
-pub use answer::{ANSWER_ROOM, Answer};
+pub use answer::{ANSWER_ROOM, Answer, OwedError};
 
 /// A monotonic time in nanoseconds, from any start.
 pub type Nanos = u64;
@@ -108,7 +108,9 @@ pub struct Engine {
     flows: Flows,
     ports: Ports,
     sweep: Sweep,
-    error_limit: ErrorLimit,
+    /// By direction, then of time exceeded and of fragmentation needed.
+    error_limits: [[ErrorLimit; 2]; 2],
+    identifications: Identifications,
     counters: Counters,
     /// The time of the last call.
     now: Nanos,
@@ -132,7 +134,8 @@ impl Engine {
             flows: Flows::new(config.flows_max, hasher),
             ports: Ports::new(config.worker, &config.owners, random, hasher),
             sweep: Sweep::new(config.timeouts),
-            error_limit: ErrorLimit::new(),
+            error_limits: std::array::from_fn(|_| std::array::from_fn(|_| ErrorLimit::new())),
+            identifications: Identifications::new(config.worker, &config.owners),
             counters: Counters::default(),
             now: 0,
         }

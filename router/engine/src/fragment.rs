@@ -5,8 +5,11 @@ use crate::checksum::checksum;
 use crate::encap;
 use crate::steer::REPLY_IP_OFFSET;
 
+/// No way is narrower than this (RFC 791, section 3.2).
+pub(crate) const MTU_MIN: u16 = 68;
+
 const HEADER: usize = 20;
-const DONT_FRAGMENT_OR_RESERVED: u8 = 0xc0;
+const RESERVED: u8 = 0x80;
 const MORE_FRAGMENTS: u8 = 0x20;
 
 /// How a frame is cut.
@@ -14,11 +17,25 @@ const MORE_FRAGMENTS: u8 = 0x20;
 pub struct Fragments {
     /// Where the packet starts in the frame, and in each fragment's.
     pub(crate) ip_offset: usize,
-    /// The largest IPv4 packet that fits, in bytes; at least 68.
+    /// The largest IPv4 packet that fits, in bytes; at least [`MTU_MIN`].
     pub(crate) mtu: u16,
 }
 
 impl Fragments {
+    /// How many there are of a frame.
+    #[must_use]
+    pub fn count(&self, frame: &[u8]) -> usize {
+        let header = frame.get(self.ip_offset..).and_then(|packet| packet.first_chunk::<HEADER>());
+        let total = header.map_or(0, |header| u16::from_be_bytes([header[2], header[3]]));
+        let payload = usize::from(total).saturating_sub(HEADER);
+        payload.div_ceil(self.step().max(1))
+    }
+
+    /// Bytes of payload in each fragment but the last: whole numbers of 8.
+    fn step(&self) -> usize {
+        usize::from(self.mtu).saturating_sub(HEADER) & !7
+    }
+
     /// Writes the frame of a fragment, counted from 0, into `out`; gives its length. `None` after
     /// the last one, and when `out` is too small for one of `mtu`.
     pub fn write(&self, frame: &[u8], number: usize, out: &mut [u8]) -> Option<u16> {
@@ -27,8 +44,7 @@ impl Fragments {
         let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
         let payload = rest.get(..total.checked_sub(HEADER)?)?;
 
-        // All but the last are whole numbers of 8 bytes.
-        let step = usize::from(self.mtu).checked_sub(HEADER)? & !7;
+        let step = self.step();
         let start = number.checked_mul(step)?;
         let piece = payload.get(start..)?;
         let piece = piece.get(..step).unwrap_or(piece);
@@ -46,8 +62,7 @@ impl Fragments {
         out_payload.copy_from_slice(piece);
         *out_header = *header;
         out_header[2..4].copy_from_slice(&length.to_be_bytes());
-        let flags = header[6] & DONT_FRAGMENT_OR_RESERVED;
-        out_header[6] = flags | offset[0] | if is_last { 0 } else { MORE_FRAGMENTS };
+        out_header[6] = header[6] & RESERVED | offset[0] | if is_last { 0 } else { MORE_FRAGMENTS };
         out_header[7] = offset[1];
         out_header[10..12].fill(0);
         let sum = checksum(out_header);

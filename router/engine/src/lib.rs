@@ -23,6 +23,6 @@ pub mod tables;
 
 pub use counters::{Counters, Traffic};
 pub use drop_reason::{DROP_REASONS, DropReason};
-pub use engine::{ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Verdict};
+pub use engine::{ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, OwedError, Verdict};
 pub use flow::{FlowRecord, FlowState, Timeouts, Tuple};
 pub use fragment::Fragments;

@@ -1,6 +1,7 @@
 //! Network address translation: choosing a port, and rewriting a packet.
 
 mod error;
+mod identification;
 mod mss;
 mod port;
 mod random;
@@ -8,6 +9,7 @@ mod rest;
 mod rewrite;
 mod sctp;
 
+pub(crate) use identification::Identifications;
 pub(crate) use port::{Ports, Wish};
 pub(crate) use random::Random;
 pub(crate) use rewrite::{Change, Side, clamp_mss, rewrite};

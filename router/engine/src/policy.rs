@@ -56,16 +56,22 @@ impl Policies {
     #[must_use]
     pub fn new(policies: Vec<Policy>, groups: &[&[Ipv4Addr]]) -> Self {
         assert!(policies.len() <= usize::from(PolicyIndex::MAX), "more than 65,535 policies");
-        let selections = selections(&policies, groups);
-        let mut sets = Vec::new();
-        let mut set_of_selection: HashMap<&[PolicyIndex], usize> = HashMap::new();
-        let mut pods = Vec::with_capacity(selections.len());
-        for (pod, selecting) in &selections {
-            let set = *set_of_selection.entry(selecting).or_insert_with(|| {
-                sets.push(flatten(&policies, selecting));
-                sets.len() - 1
+        let of_group = selecting_groups(&policies, groups);
+        let (mut sets, mut pods) = (Vec::new(), Vec::new());
+        let mut set_of_selection: HashMap<Vec<PolicyIndex>, usize> = HashMap::new();
+        let mut set_of_way: HashMap<Way, Option<usize>> = HashMap::new();
+        for (pod, way) in ways(&policies, groups) {
+            let set = set_of_way.entry(way).or_insert_with_key(|way| {
+                let selecting = way.selecting(&of_group);
+                // Pods of a group that no policy names are selected by none.
+                (!selecting.is_empty()).then(|| {
+                    *set_of_selection.entry(selecting).or_insert_with_key(|selecting| {
+                        sets.push(flatten(&policies, selecting));
+                        sets.len() - 1
+                    })
+                })
             });
-            pods.push((*pod, set));
+            pods.extend(set.map(|set| (pod, set)));
         }
         let maps = sets.iter().map(|set| PrefixMap::new(set)).collect();
         let set_of_pod = pods.iter().copied().collect();
@@ -98,10 +104,28 @@ impl Policies {
     }
 }
 
-/// The policies that select each pod, ascending.
-fn selections(policies: &[Policy], groups: &[&[Ipv4Addr]]) -> BTreeMap<Ipv4Addr, Vec<PolicyIndex>> {
+/// How a pod comes to be selected: pods of one group share one, however many policies name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Way {
+    groups: Vec<usize>,
+    /// The policies that name the pod itself.
+    policies: Vec<PolicyIndex>,
+}
+
+impl Way {
+    /// The policies that select its pods, ascending.
+    fn selecting(&self, of_group: &[Vec<PolicyIndex>]) -> Vec<PolicyIndex> {
+        let groups = self.groups.iter().filter_map(|group| of_group.get(*group)).flatten();
+        let mut selecting: Vec<_> = groups.chain(&self.policies).copied().collect();
+        selecting.sort_unstable();
+        selecting.dedup();
+        selecting
+    }
+}
+
+/// The policies that name each group.
+fn selecting_groups(policies: &[Policy], groups: &[&[Ipv4Addr]]) -> Vec<Vec<PolicyIndex>> {
     let mut of_group: Vec<Vec<PolicyIndex>> = vec![Vec::new(); groups.len()];
-    let mut of_pod: BTreeMap<Ipv4Addr, Vec<PolicyIndex>> = BTreeMap::new();
     for (index, policy) in (0..).zip(policies) {
         for group in &policy.pod_groups {
             assert!(*group < groups.len(), "a policy names a group that is not there");
@@ -109,22 +133,24 @@ fn selections(policies: &[Policy], groups: &[&[Ipv4Addr]]) -> BTreeMap<Ipv4Addr,
                 selecting.push(index);
             }
         }
-        for pod in &policy.pods {
-            of_pod.entry(*pod).or_default().push(index);
-        }
     }
-    for (pods, selecting) in groups.iter().zip(&of_group) {
+    of_group
+}
+
+/// How each pod comes to be selected.
+fn ways(policies: &[Policy], groups: &[&[Ipv4Addr]]) -> BTreeMap<Ipv4Addr, Way> {
+    let mut ways: BTreeMap<Ipv4Addr, Way> = BTreeMap::new();
+    for (group, pods) in groups.iter().enumerate() {
         for pod in *pods {
-            of_pod.entry(*pod).or_default().extend(selecting);
+            ways.entry(*pod).or_default().groups.push(group);
         }
     }
-    for selecting in of_pod.values_mut() {
-        selecting.sort_unstable();
-        selecting.dedup();
+    for (index, policy) in (0..).zip(policies) {
+        for pod in &policy.pods {
+            ways.entry(*pod).or_default().policies.push(index);
+        }
     }
-    // Pods of a group that no policy names are selected by none.
-    of_pod.retain(|_, selecting| !selecting.is_empty());
-    of_pod
+    ways
 }
 
 /// What one policy says of one prefix.

@@ -77,7 +77,7 @@ fn devices(status: &Status) -> Table<10> {
     table
 }
 
-fn workers(status: &Status) -> Table<9> {
+fn workers(status: &Status) -> Table<10> {
     let mut table = Table::new([
         ("Worker", Right),
         ("Flows", Right),
@@ -86,6 +86,7 @@ fn workers(status: &Status) -> Table<9> {
         ("Dropped", Right),
         ("Held", Right),
         ("TX Ring Full", Right),
+        ("No Frame", Right),
         ("Fragmented", Right),
         ("ICMP Errors", Right),
     ]);
@@ -98,6 +99,7 @@ fn workers(status: &Status) -> Table<9> {
             worker.dropped.to_string(),
             worker.held.to_string(),
             worker.tx_ring_full.to_string(),
+            worker.frames_missing.to_string(),
             worker.fragmented.to_string(),
             worker.errors_sent.to_string(),
         ]);
@@ -156,9 +158,9 @@ mod tests {
              \u{20}        0             12                 0\n\
              \n\
              Worker   Flows   Received   Transmitted   Dropped   Held   TX Ring Full   \
-             Fragmented   ICMP Errors\n\
+             No Frame   Fragmented   ICMP Errors\n\
              \u{20}    0       3       1000             0         0      0              0   \
-             \u{20}        0             0\n\
+             \u{20}      0            0             0\n\
              \n\
              Frames: 16384, of them 8192 free, 8190 to receive into, 2 being sent, 0 held\n\
              Note: rule 100: fwmark 0x1 is not supported and is ignored\n"

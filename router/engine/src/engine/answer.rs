@@ -7,14 +7,15 @@ use super::{Engine, Nanos};
 use crate::DropReason;
 use crate::checksum::checksum;
 use crate::encap::{Label, Overlay};
-use crate::flow::Tuple;
+use crate::flow::{Slot, Tuple};
+use crate::fragment::MTU_MIN;
 use crate::packet::{
     DESTINATION_UNREACHABLE, Direction, ICMP, Packet, TIME_EXCEEDED, Transport, tunnel_tos,
 };
 use crate::steer::{REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use crate::tables::{Adjacency, DeviceIndex, Tables};
 
-/// How many bytes [`Engine::answer`] needs for an answer.
+/// How many bytes [`OwedError::write`] needs for an answer.
 pub const ANSWER_ROOM: usize = REPLY_IP_OFFSET + ERROR_MAX as usize;
 
 /// An error is no larger than every host can take (RFC 1812, section 4.3.2.3).
@@ -39,6 +40,7 @@ pub struct Answer {
 }
 
 /// The way back to a packet's sender.
+#[derive(Clone, Copy, Debug)]
 enum Way<'a> {
     /// To a pod.
     Tunnel(&'a Overlay),
@@ -46,8 +48,18 @@ enum Way<'a> {
     Plain(&'a Adjacency),
 }
 
+/// An ICMP error that the sender of a dropped frame is owed.
+#[derive(Clone, Copy, Debug)]
+pub struct OwedError<'a> {
+    packet: Packet,
+    /// The first bytes of its message.
+    icmp: [u8; ICMP_HEADER],
+    way: Way<'a>,
+    vni: [u8; 3],
+}
+
 impl DropReason {
-    /// Whether the sender may be owed an ICMP error: then [`Engine::answer`] writes it.
+    /// Whether the sender may be owed an ICMP error: then [`Engine::owed_error`] knows it.
     #[must_use]
     pub const fn is_answered(self) -> bool {
         matches!(self, Self::TtlExpired | Self::ExceedsMtu | Self::ExceedsTunnelMtu)
@@ -55,39 +67,42 @@ impl DropReason {
 }
 
 impl Engine {
-    /// Writes into `out` the ICMP error that the sender of a frame is owed which was dropped for
-    /// `reason`; `None` when it is owed none, has had too many, or `out` has no room. `frame` is as
-    /// it was received, which it still is after a drop; `out` needs [`ANSWER_ROOM`].
-    pub fn answer(
+    /// The ICMP error that the sender of a frame is owed which was dropped for `reason`, counted as
+    /// sent; `None` when it is owed none, or has had too many. `frame` is as it was received, which
+    /// it still is after a drop.
+    pub fn owed_error<'a>(
         &mut self,
         now: Nanos,
-        tables: &Tables,
+        tables: &'a Tables,
         reason: DropReason,
         frame: &[u8],
-        out: &mut [u8],
-    ) -> Option<Answer> {
+    ) -> Option<OwedError<'a>> {
         let packet = Packet::parse_any_ttl(frame, &self.hasher).ok()?;
         // An error about an error has no end (RFC 1122, section 3.2.2).
         if !reason.is_answered() || packet.transport == Transport::Error {
             return None;
         }
-        let error = match reason {
-            DropReason::TtlExpired => [TIME_EXCEEDED, 0, 0, 0, 0, 0, 0, 0],
-            _ if !packet.dont_fragment => return None,
-            _ => fragmentation_needed(self.path_mtu(tables, &packet)?),
+        let is_too_large = reason != DropReason::TtlExpired;
+        let icmp = match is_too_large {
+            true => fragmentation_needed(self.path_mtu(tables, &packet)?)?,
+            false => [TIME_EXCEEDED, 0, 0, 0, 0, 0, 0, 0],
         };
         let way = match packet.direction {
             Direction::Forward => Way::Tunnel(way_to_pod(tables, &packet)?),
             Direction::Reply => Way::Plain(self.way_to_remote(tables, &packet)?),
         };
-        if !self.error_limit.admits(self.hasher.address(packet.tuple.source), now) {
+        let [of_pods, of_outside] = &mut self.error_limits;
+        let [time_exceeded, too_large] = match packet.direction {
+            Direction::Forward => of_pods,
+            Direction::Reply => of_outside,
+        };
+        let limit = if is_too_large { too_large } else { time_exceeded };
+        if !limit.admits(self.hasher.address(packet.tuple.source), now) {
             self.counters.errors_limited += 1;
             return None;
         }
-        let quote = frame.get(packet.direction.ip_offset()..)?.get(..usize::from(packet.length))?;
-        let answer = write(tables, &way, &packet, error, quote, out)?;
         self.counters.errors_sent += 1;
-        Some(answer)
+        Some(OwedError { packet, icmp, way, vni: tables.reply_vni(packet.steer.vni) })
     }
 
     /// The largest packet that would have got through, in bytes.
@@ -106,10 +121,14 @@ impl Engine {
         tables.adjacency(next_hop).ok().map(|adjacency| adjacency.mtu)
     }
 
-    /// To the outside only about packets of live flows: to all others we are nobody.
+    /// To the outside only about packets of flows that live and are still selected: to all others we
+    /// are nobody.
     fn way_to_remote<'a>(&self, tables: &'a Tables, packet: &Packet) -> Option<&'a Adjacency> {
-        self.flows.replies.find(&packet.tuple, packet.hash)?;
+        let flow = self.flows.replies.find(&packet.tuple, packet.hash)?;
+        let original = self.flows.originals[self.flows.replies[flow].twin].tuple();
+        tables.policy(original.source, original.destination)?;
         let Tuple { source: remote, destination: egress, .. } = packet.tuple;
+        tables.egress(egress)?;
         tables.adjacency(tables.route(egress, remote, packet.hash).ok()?).ok()
     }
 }
@@ -120,55 +139,51 @@ fn way_to_pod<'a>(tables: &'a Tables, packet: &Packet) -> Option<&'a Overlay> {
     tables.overlay_to(tables.peer(packet.steer.outer_source).ok()?).ok()
 }
 
-/// The word behind the ICMP checksum has the MTU of the next hop (RFC 1191).
-fn fragmentation_needed(mtu: u16) -> [u8; ICMP_HEADER] {
+/// The word behind the ICMP checksum has the MTU of the next hop (RFC 1191). There is none below the
+/// least of all (RFC 791).
+fn fragmentation_needed(mtu: u16) -> Option<[u8; ICMP_HEADER]> {
     let [high, low] = mtu.to_be_bytes();
-    [DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED, 0, 0, 0, 0, high, low]
+    let message = [DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED, 0, 0, 0, 0, high, low];
+    (mtu >= MTU_MIN).then_some(message)
 }
 
-/// Writes the whole frame: to a pod from our tunnel address, to the outside from the egress address.
-fn write(
-    tables: &Tables,
-    way: &Way<'_>,
-    packet: &Packet,
-    error: [u8; ICMP_HEADER],
-    quote: &[u8],
-    out: &mut [u8],
-) -> Option<Answer> {
-    let receiver = packet.tuple.source;
-    let (ip_offset, source, mtu) = match way {
-        Way::Tunnel(overlay) => (REPLY_IP_OFFSET, overlay.tunnel_address, overlay.inner_mtu),
-        Way::Plain(adjacency) => (TUNNEL_IP_OFFSET, packet.tuple.destination, adjacency.mtu),
-    };
-    let room = usize::from(mtu.min(ERROR_MAX)).checked_sub(IP_HEADER + ICMP_HEADER)?;
-    let quote = quote.get(..room).unwrap_or(quote);
-    let ip_length = u16::try_from(IP_HEADER + ICMP_HEADER + quote.len()).ok()?;
-    let frame_length = ip_offset + usize::from(ip_length);
-    let message = out.get_mut(ip_offset..frame_length)?;
-    let (header, icmp) = message.split_first_chunk_mut()?;
-    *header = ipv4_header(source, receiver, ip_length);
-    icmp.get_mut(..ICMP_HEADER)?.copy_from_slice(&error);
-    icmp.get_mut(ICMP_HEADER..)?.copy_from_slice(quote);
-    let sum = checksum(icmp);
-    icmp.get_mut(2..4)?.copy_from_slice(&sum.to_be_bytes());
-    let device = match way {
-        Way::Tunnel(overlay) => {
-            let label = Label {
-                hash: packet.hash,
-                vni: tables.reply_vni(packet.steer.vni),
-                inner_mac: packet.steer.inner_mac,
-                inner_length: ip_length,
-                tos: tunnel_tos(TOS),
-            };
-            overlay.write(out, &label).ok()?;
-            overlay.device
-        }
-        Way::Plain(adjacency) => {
-            *out.first_chunk_mut()? = adjacency.ethernet;
-            adjacency.device
-        }
-    };
-    Some(Answer { device, length: u16::try_from(frame_length).ok()? })
+impl OwedError<'_> {
+    /// Writes the whole frame into `out`, which needs [`ANSWER_ROOM`]: to a pod from a tunnel
+    /// address of ours, to the outside from the egress address. `frame` is the dropped one. `None`
+    /// when it does not fit.
+    pub fn write(&self, frame: &[u8], out: &mut [u8]) -> Option<Answer> {
+        let Self { packet, icmp, way, vni } = self;
+        let quote = frame.get(packet.direction.ip_offset()..)?.get(..usize::from(packet.length))?;
+        let (ip_offset, source, mtu) = match way {
+            Way::Tunnel(overlay) => (REPLY_IP_OFFSET, overlay.error_source, overlay.inner_mtu),
+            Way::Plain(adjacency) => (TUNNEL_IP_OFFSET, packet.tuple.destination, adjacency.mtu),
+        };
+        let room = usize::from(mtu.min(ERROR_MAX)).checked_sub(IP_HEADER + ICMP_HEADER)?;
+        let quote = quote.get(..room).unwrap_or(quote);
+        let ip_length = u16::try_from(IP_HEADER + ICMP_HEADER + quote.len()).ok()?;
+        let frame_length = ip_offset + usize::from(ip_length);
+        let (header, message) = out.get_mut(ip_offset..frame_length)?.split_first_chunk_mut()?;
+        *header = ipv4_header(source, packet.tuple.source, ip_length);
+        message.get_mut(..ICMP_HEADER)?.copy_from_slice(icmp);
+        message.get_mut(ICMP_HEADER..)?.copy_from_slice(quote);
+        let sum = checksum(message);
+        message.get_mut(2..4)?.copy_from_slice(&sum.to_be_bytes());
+        let device = match way {
+            Way::Tunnel(overlay) => {
+                let (inner_mac, tos) = (packet.steer.inner_mac, tunnel_tos(TOS));
+                let (hash, vni) = (packet.hash, *vni);
+                overlay
+                    .write(out, &Label { hash, vni, inner_mac, inner_length: ip_length, tos })
+                    .ok()?;
+                overlay.device
+            }
+            Way::Plain(adjacency) => {
+                *out.first_chunk_mut()? = adjacency.ethernet;
+                adjacency.device
+            }
+        };
+        Some(Answer { device, length: u16::try_from(frame_length).ok()? })
+    }
 }
 
 /// The header of an ICMP error. It is never fragmented, so it needs no identification (RFC 6864).

@@ -9,10 +9,11 @@ const INTERVAL: Nanos = 100_000_000;
 const BURST: Nanos = 20;
 
 /// A place for each receiver by its hash. Receivers that share one share its rate, so that memory
-/// and the sum of all are bounded: 2,560 errors a second.
+/// and the sum of all are bounded: 2,560 errors of a kind a second, and 5,120 at once.
 const PLACES: usize = 256;
 
-/// The receivers' rates, as the generic cell rate algorithm keeps them.
+/// Rates of errors of one kind, in one direction: traceroutes cost nobody the news of what fits, and
+/// the outside takes nothing from pods. Kept as the generic cell rate algorithm does.
 #[derive(Debug)]
 pub(super) struct ErrorLimit {
     /// When each place will have had its errors at the long run's rate.

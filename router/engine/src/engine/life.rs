@@ -4,8 +4,9 @@
 use super::{Engine, Halt, Nanos, Outlet};
 use crate::DropReason;
 use crate::encap::Label;
-use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, tick};
-use crate::nat::{Side, Wish, clamp_mss, rewrite};
+use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
+use crate::fragment::MTU_MIN;
+use crate::nat::{Change, Side, Wish, clamp_mss, rewrite};
 use crate::packet::{Packet, Transport, tunnel_tos};
 use crate::policy::PolicyIndex;
 use crate::tables::{Adjacency, AdjacencyIndex, EgressAddress, Tables};
@@ -42,6 +43,11 @@ impl Engine {
         let adjacency = fitting(context.tables, original.adjacency, packet)?;
         let (ethernet, ip) = frame.split_first_chunk_mut().ok_or(DropReason::Truncated)?;
         rewrite(ip, packet, Side::Source, &original.change())?;
+        if !packet.dont_fragment {
+            let Change { address, .. } = original.change();
+            let of = Tuple { source: address, source_port: 0, destination_port: 0, ..packet.tuple };
+            self.identifications.renew(ip, self.hasher.tuple(&of));
+        }
         if self.mss_clamp && packet.transport.has_syn() {
             let peer = self.flows.replies[original.twin].peer;
             if let Ok(overlay) = context.tables.overlay_to(peer) {
@@ -66,7 +72,7 @@ impl Engine {
         self.confirm_reply(context, flow)?;
         let reply = &mut self.flows.replies[flow];
         let overlay = context.tables.overlay_to(reply.peer)?;
-        if packet.length > overlay.inner_mtu && packet.dont_fragment {
+        if !may_pass(packet, overlay.inner_mtu) {
             return Err(DropReason::ExceedsTunnelMtu.into());
         }
         let ends = packet.transport.may_end_a_connection();
@@ -258,8 +264,13 @@ fn fitting<'a>(
     packet: &Packet,
 ) -> Result<&'a Adjacency, DropReason> {
     let adjacency = tables.adjacency(index)?;
-    if packet.length > adjacency.mtu && packet.dont_fragment {
+    if !may_pass(packet, adjacency.mtu) {
         return Err(DropReason::ExceedsMtu);
     }
     Ok(adjacency)
+}
+
+/// Whether a packet fits, whole or in pieces.
+fn may_pass(packet: &Packet, mtu: u16) -> bool {
+    packet.length <= mtu || (!packet.dont_fragment && mtu >= MTU_MIN)
 }

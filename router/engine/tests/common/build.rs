@@ -186,7 +186,7 @@ pub fn vxlan(
     let mut payload = vec![0x08, 0, 0, 0, vni[0], vni[1], vni[2], 0];
     payload.extend(inner);
     let mut outer = Ipv4Header::new(0, 64, IpNumber::UDP, TUNNEL.octets(), peer.octets()).unwrap();
-    outer.dont_fragment = false;
+    outer.dont_fragment = true;
     outer.ecn = (inner[15] & 3).try_into().unwrap();
     let ip = etherparse::IpHeaders::Ipv4(outer, etherparse::Ipv4Extensions::default());
     let mut bytes = Vec::new();

@@ -84,8 +84,9 @@ pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
 /// Whoever is answered gets an error of a pod's or to a pod.
 fn answer_any(gateway: &mut Gateway, reason: DropReason, frame: &[u8]) {
     let mut out = [0; ANSWER_ROOM];
-    let answer = gateway.engine.answer(gateway.now, &gateway.tables, reason, frame, &mut out);
-    if let Some(Answer { length, .. }) = answer {
+    let owed = gateway.engine.owed_error(gateway.now, &gateway.tables, reason, frame);
+    if let Some(owed) = owed {
+        let Answer { length, .. } = owed.write(frame, &mut out).unwrap();
         let from_pod = frame[0] & KIND_MASK == KIND_TUNNEL;
         check_sent(&out[..usize::from(length)], !from_pod);
     }

@@ -176,8 +176,9 @@ impl Gateway {
         let reason = self.dropped(frame.clone());
         let mut out = vec![0xee; ANSWER_ROOM];
         let (now, tables) = (self.now, &self.tables);
-        let answer = self.engine.answer(now, tables, reason, &frame, &mut out);
-        let answer = answer.map(|Answer { device, length }| {
+        let owed = self.engine.owed_error(now, tables, reason, &frame);
+        let answer = owed.map(|owed| {
+            let Answer { device, length } = owed.write(&frame, &mut out).unwrap();
             out.truncate(usize::from(length));
             (device, out)
         });

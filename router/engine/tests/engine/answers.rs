@@ -6,7 +6,7 @@ use etherparse::{IpNumber, Ipv4Header, PacketBuilder};
 use spillway_engine::DropReason;
 use spillway_engine::policy::Policies;
 
-use crate::common::build::{Body, End, error, ethernet, packet, packet_with, vxlan};
+use crate::common::build::{Body, End, changed, error, ethernet, packet, packet_with, vxlan};
 use crate::common::gateway::*;
 
 const POD_END: End = (POD, 5000);
@@ -136,8 +136,58 @@ fn an_answer_without_room_is_none() {
     let probe = tunnel_frame(&packet(Body::Udp, POD_END, REMOTE_END, 1));
     let whole = gateway.answered(probe.clone()).1.unwrap().1.len();
     let (now, reason) = (gateway.now + SECOND, DropReason::TtlExpired);
+    let owed = gateway.engine.owed_error(now, &gateway.tables, reason, &probe).unwrap();
     for room in [0, 13, 63, 64, 91, whole - 1] {
-        let mut out = vec![0; room];
-        assert_eq!(gateway.engine.answer(now, &gateway.tables, reason, &probe, &mut out), None);
+        assert_eq!(owed.write(&probe, &mut vec![0; room]), None);
+    }
+}
+
+#[test]
+fn traceroutes_cost_nobody_the_news_of_what_fits() {
+    let mut gateway = Gateway::new();
+    let probe = tunnel_frame(&packet(Body::Udp, POD_END, REMOTE_END, 1));
+    while gateway.answered(probe.clone()).1.is_some() {}
+    let large = packet_with(Body::Udp, POD_END, REMOTE_END, 64, &[7; 1473]);
+    assert!(gateway.answered(tunnel_frame(&large)).1.is_some());
+}
+
+#[test]
+fn an_address_that_is_no_longer_ours_tells_nothing() {
+    let without: [fn(&mut spillway_engine::tables::TablesInput); 2] =
+        [|input| input.egress_addresses.clear(), |input| input.policies = Policies::default()];
+    for without in without {
+        let mut gateway = Gateway::new();
+        gateway.sent(tunnel_frame(&packet(Body::Udp, POD_END, REMOTE_END, 64)));
+        gateway.change(without);
+        let late = reply_frame(&packet(Body::Udp, REMOTE_END, PUBLIC_END, 1));
+        assert_eq!(gateway.answered(late), (DropReason::TtlExpired, None));
+    }
+}
+
+#[test]
+fn a_pod_of_the_gateway_sees_the_address_that_others_see() {
+    let mut gateway = Gateway::new();
+    gateway.change(|input| input.peers[1].tunnel_address = Ipv4Addr::new(169, 254, 44, 2));
+    let probe = packet(Body::Udp, POD_END, REMOTE_END, 1);
+    let (_, answer) = gateway.answered(tunnel_frame_from(DIRECT_PEER, POD_MAC, VNI, &probe));
+    assert_eq!(answer.unwrap().1[64..], owed((11, 0), 0, TUNNEL, POD, &probe));
+}
+
+#[test]
+fn there_is_no_way_below_the_least_mtu() {
+    for (device, mtu) in [(0, 67), (1, 117)] {
+        let mut gateway = Gateway::new();
+        gateway.sent(tunnel_frame(&packet(Body::Udp, POD_END, REMOTE_END, 64)));
+        gateway.change(|input| input.devices[device].mtu = mtu);
+        for fragment in [0, 0x40] {
+            let large = |from, to| {
+                changed(packet_with(Body::Udp, from, to, 64, &[7; 100]), |b| b[6] = fragment)
+            };
+            let (frame, reason) = match device {
+                0 => (tunnel_frame(&large(POD_END, REMOTE_END)), DropReason::ExceedsMtu),
+                _ => (reply_frame(&large(REMOTE_END, PUBLIC_END)), DropReason::ExceedsTunnelMtu),
+            };
+            assert_eq!(gateway.answered(frame), (reason, None));
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use etherparse::SlicedPacket;
 use etherparse::defrag::IpDefragPool;
+use spillway_engine::Verdict;
 
 use crate::common::build::{Body, End, changed, ethernet, packet, packet_with, vxlan};
 use crate::common::gateway::*;
@@ -74,4 +75,34 @@ fn a_packet_that_just_fits_stays_whole() {
     let (_, frames) =
         gateway.fragmented(reply_frame(&large(REMOTE_END, PUBLIC_END, 64, &[3; 1423])));
     assert_eq!(frames.len(), 2);
+}
+
+/// Else a remote would put pieces of one pod's packet and of another's together.
+#[test]
+fn packets_of_different_pods_that_may_be_cut_are_told_apart() {
+    let mut gateway = Gateway::new();
+    let identification = |frame: &[u8]| [frame[18], frame[19]];
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        for pod in [POD, OTHER_POD] {
+            let (_, sent) = gateway.sent(tunnel_frame(&large((pod, 5000), REMOTE_END, 64, b"x")));
+            assert!(seen.insert(identification(&sent)));
+            let (header, _) = etherparse::Ipv4Header::from_slice(&sent[14..]).unwrap();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+        }
+    }
+    let (_, sent) = gateway.sent(tunnel_frame(&packet(Body::Udp, POD_END, REMOTE_END, 64)));
+    assert_eq!(identification(&sent), [0x12, 0x34], "what may not be cut keeps it");
+}
+
+#[test]
+fn the_number_of_fragments_is_known_before_they_are_made() {
+    let mut gateway = Gateway::new();
+    gateway.change(|input| input.devices[0].mtu = 68);
+    for size in [41, 48, 88, 89, 1000] {
+        let frame = tunnel_frame(&large(POD_END, REMOTE_END, 64, &vec![1; size]));
+        let (verdict, frame) = gateway.process(frame);
+        let Verdict::Fragment { fragments, .. } = verdict else { panic!("{verdict:?}") };
+        assert_eq!(fragments.count(&frame), pieces(fragments, &frame).len(), "{size}");
+    }
 }
