@@ -6,6 +6,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
+# A user's PATH on Debian lacks the directories of ip, nft and conntrack.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH="$$PATH")
 # Cargo builds as the user and runs each test as root.
 TEST_RUNNER := $(if $(AS_ROOT),--config 'target."cfg(all())".runner = "sudo -E"')
