@@ -114,6 +114,8 @@ esac
 if [[ ! ${MACHINES_REHEARSAL_INSIDE-} ]]; then
   ((EUID == 0)) || { echo "rehearse.sh: needs root, for namespaces: try sudo" >&2 && exit 1; }
   mkdir -p "$FILES"
+  # Made by sudo, it would be in the way of its owner's `vagrant up`.
+  [[ -z ${SUDO_UID:-} ]] || chown "$SUDO_UID:${SUDO_GID:-0}" "$FILES"
   # With a process namespace, so that nothing is left running whatever happens.
   MACHINES_REHEARSAL_INSIDE=1 exec unshare --net --mount --propagation private --pid --fork \
     --mount-proc --kill-child "$0" "$@"
