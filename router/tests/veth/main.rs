@@ -11,6 +11,7 @@
 mod live;
 mod millions;
 mod mutated;
+mod owed;
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -270,6 +271,11 @@ fn assert_all_forwarded(rig: &Rig, packets: u64, flows: u64) {
     assert!(of_workers.iter().all(|of_one| *of_one > flows / 4), "{of_workers:?}");
     let transmitted: u64 = status.workers.iter().map(|worker| worker.transmitted).sum();
     assert_eq!(transmitted, 2 * packets);
+    wait_for_every_frame(rig);
+}
+
+/// Waits until each frame is free or with the kernel, to receive into.
+fn wait_for_every_frame(rig: &Rig) {
     wait_until("every frame is accounted for", Duration::from_secs(5), || {
         let frames = rig.client().status().unwrap().frames;
         frames.transmitting == 0
