@@ -98,7 +98,8 @@ allowed() {
 udp() { on "$1" python3 "$here/services/udp_echo.py" ask "$2" 8001 "${@:3}"; }
 # pings HOST DESTINATION [OPTION...]: one echo request, one reply.
 pings() { on "$1" ping -n -c 1 -W 2 "${@:3}" "$2"; }
-trace() { on app1-a traceroute -n -U -w 1 -q 1 -m 6 "$SERVER"; }
+# trace POD
+trace() { on "$1" traceroute -n -U -w 1 -q 1 -m 6 "$SERVER"; }
 
 # download HOST BYTES: what arrives must have the checksum that the server tells.
 download() {

@@ -117,12 +117,15 @@ real_traffic() {
 what_a_router_owes() {
   chapter "What a router owes: traceroute shows the gateway, and senders learn what fits the tunnel"
   local path
-  path=$(trace) || true
+  path=$(trace app1-a) || true
   check "traceroute -n -U shows the gateway" \
     matches "^ *[0-9]+ +${GATEWAY//./\\.} " echo "$path"
   check "traceroute -n -U shows the router beyond the gateway" \
     matches "^ *[0-9]+ +192\.168\.44\.1 " echo "$path"
   check "traceroute -n -U ends at the server" matches "^ *[0-9]+ +${SERVER//./\\.} " echo "$path"
+  path=$(trace app1-c) || true
+  check "traceroute of a pod on the gateway shows it, by the address of that tunnel" \
+    matches "^ *[0-9]+ +169\.254\.44\.2 " echo "$path"
   check "an answer of 1,500 bytes that may be cut comes through the tunnel, whole again in the pod" \
     matches "^$EGRESS:[0-9]+ 1472$" udp app1-a "$SERVER" 1 1472 cut
   check "one that may not be cut does not" fails udp app1-a "$SERVER" 1 1472 whole

@@ -40,8 +40,8 @@ pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6]) -> [u8; 14] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) device: DeviceIndex,
-    /// Who tells pods of errors.
-    pub(crate) error_source: Ipv4Addr,
+    /// Our tunnel address, the outer source.
+    pub(crate) tunnel_address: Ipv4Addr,
     /// The largest inner IPv4 packet that fits, in bytes.
     pub(crate) inner_mtu: u16,
     /// Our link address, the inner source of replies.
@@ -84,7 +84,7 @@ impl Overlay {
         let template_checksum = checksum(&template[IP..UDP]);
         Self {
             device: adjacency.device,
-            error_source: source,
+            tunnel_address: source,
             inner_mtu: adjacency.mtu.saturating_sub(OUTER_IP_OVERHEAD),
             mac: adjacency.source_mac(),
             template,

@@ -162,16 +162,8 @@ impl Tables {
             tables.adjacencies.push(adjacency);
             tables.neighbours.insert(key, index);
         }
-        // A link-local one is no router's in a traceroute, and nobody forwards it (RFC 3927).
-        let mut tunnel_addresses = input.peers.iter().map(|peer| peer.tunnel_address);
-        let shown = tunnel_addresses.find(|address| !address.is_link_local());
         for (index, peer) in (0..).zip(&input.peers) {
-            let mut overlay = tables.overlay(peer, input.tunnel_port);
-            if let Ok(overlay) = &mut overlay
-                && peer.tunnel_address.is_link_local()
-            {
-                overlay.error_source = shown.unwrap_or(peer.tunnel_address);
-            }
+            let overlay = tables.overlay(peer, input.tunnel_port);
             tables.overlays.push(overlay);
             tables.peers.insert(peer.address, index);
         }

@@ -148,14 +148,14 @@ fn fragmentation_needed(mtu: u16) -> Option<[u8; ICMP_HEADER]> {
 }
 
 impl OwedError<'_> {
-    /// Writes the whole frame into `out`, which needs [`ANSWER_ROOM`]: to a pod from a tunnel
-    /// address of ours, to the outside from the egress address. `frame` is the dropped one. `None`
+    /// Writes the whole frame into `out`, which needs [`ANSWER_ROOM`]: to a pod from our
+    /// tunnel address, to the outside from the egress address. `frame` is the dropped one. `None`
     /// when it does not fit.
     pub fn write(&self, frame: &[u8], out: &mut [u8]) -> Option<Answer> {
         let Self { packet, icmp, way, vni } = self;
         let quote = frame.get(packet.direction.ip_offset()..)?.get(..usize::from(packet.length))?;
         let (ip_offset, source, mtu) = match way {
-            Way::Tunnel(overlay) => (REPLY_IP_OFFSET, overlay.error_source, overlay.inner_mtu),
+            Way::Tunnel(overlay) => (REPLY_IP_OFFSET, overlay.tunnel_address, overlay.inner_mtu),
             Way::Plain(adjacency) => (TUNNEL_IP_OFFSET, packet.tuple.destination, adjacency.mtu),
         };
         let room = usize::from(mtu.min(ERROR_MAX)).checked_sub(IP_HEADER + ICMP_HEADER)?;

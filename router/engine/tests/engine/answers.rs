@@ -164,13 +164,16 @@ fn an_address_that_is_no_longer_ours_tells_nothing() {
     }
 }
 
+/// A pod on the gateway has another tunnel: its node's kernel would not believe a packet from outside
+/// that has the node's own address.
 #[test]
-fn a_pod_of_the_gateway_sees_the_address_that_others_see() {
+fn a_pod_is_told_by_the_tunnel_that_it_came_through() {
     let mut gateway = Gateway::new();
-    gateway.change(|input| input.peers[1].tunnel_address = Ipv4Addr::new(169, 254, 44, 2));
+    let tunnel_address = Ipv4Addr::new(169, 254, 44, 2);
+    gateway.change(|input| input.peers[1].tunnel_address = tunnel_address);
     let probe = packet(Body::Udp, POD_END, REMOTE_END, 1);
     let (_, answer) = gateway.answered(tunnel_frame_from(DIRECT_PEER, POD_MAC, VNI, &probe));
-    assert_eq!(answer.unwrap().1[64..], owed((11, 0), 0, TUNNEL, POD, &probe));
+    assert_eq!(answer.unwrap().1[64..], owed((11, 0), 0, tunnel_address, POD, &probe));
 }
 
 #[test]
