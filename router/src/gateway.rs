@@ -142,11 +142,15 @@ impl Gateway {
     }
 
     /// Stops steering what former documents covered, where their grace time is over.
-    pub(crate) fn end_grace(&mut self, now: Instant) -> anyhow::Result<()> {
-        if self.grace.ends().is_some_and(|at| at <= now) {
-            self.steer(self.grace.clone().at(now))?;
+    pub(crate) fn end_grace(&mut self, now: Instant) {
+        if self.grace.ends().is_none_or(|at| at > now) {
+            return;
         }
-        Ok(())
+        let later = self.grace.clone().at(now);
+        if let Err(error) = self.steer(later.clone()) {
+            tracing::warn!("what was deselected is dropped until the next document: {error:#}");
+            self.grace = later;
+        }
     }
 
     /// Programs steering. The past must make room for the present.

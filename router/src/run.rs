@@ -212,7 +212,7 @@ impl Main {
             }
             let now = Instant::now();
             self.server.expire(now);
-            self.gateway.end_grace(now)?;
+            self.gateway.end_grace(now);
             if self.kernel_again.is_some_and(|at| at <= now) {
                 self.follow_kernel()?;
             }

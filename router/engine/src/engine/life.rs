@@ -4,9 +4,9 @@
 use super::{Engine, Halt, Nanos, Outlet};
 use crate::DropReason;
 use crate::encap::Label;
-use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
+use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, tick};
 use crate::fragment::MTU_MIN;
-use crate::nat::{Change, Side, Wish, clamp_mss, rewrite};
+use crate::nat::{Side, Wish, clamp_mss, rewrite};
 use crate::packet::{Packet, Transport, tunnel_tos};
 use crate::policy::PolicyIndex;
 use crate::tables::{Adjacency, AdjacencyIndex, EgressAddress, Tables};
@@ -43,16 +43,9 @@ impl Engine {
         let adjacency = fitting(context.tables, original.adjacency, packet)?;
         let (ethernet, ip) = frame.split_first_chunk_mut().ok_or(DropReason::Truncated)?;
         rewrite(ip, packet, Side::Source, &original.change())?;
-        if !packet.dont_fragment {
-            let Change { address, .. } = original.change();
-            let of = Tuple { source: address, source_port: 0, destination_port: 0, ..packet.tuple };
-            self.identifications.renew(ip, self.hasher.tuple(&of));
-        }
+        self.identifications.renew(ip, packet, &self.hasher, original.egress());
         if self.mss_clamp && packet.transport.has_syn() {
-            let peer = self.flows.replies[original.twin].peer;
-            if let Ok(overlay) = context.tables.overlay_to(peer) {
-                clamp_mss(ip, packet, overlay.inner_mtu);
-            }
+            fit_to_tunnel(context.tables, packet, ip);
         }
         *ethernet = adjacency.ethernet;
         original.note(packet, context.now);
@@ -80,13 +73,7 @@ impl Engine {
         let ip = frame.get_mut(packet.direction.ip_offset()..).ok_or(DropReason::Truncated)?;
         rewrite(ip, packet, Side::Destination, &reply.change())?;
         if self.mss_clamp && packet.transport.has_syn() {
-            let original = &self.flows.originals[reply.twin];
-            let is_current = original.epoch == context.tables.epoch();
-            if let Ok(adjacency) = context.tables.adjacency(original.adjacency)
-                && is_current
-            {
-                clamp_mss(ip, packet, adjacency.mtu);
-            }
+            fit_to_way_out(context.tables, packet, &self.flows.originals[reply.twin], ip);
         }
         let WayBack { inner_mac, vni, .. } = reply.way_back();
         let vni = context.tables.reply_vni(vni);
@@ -268,6 +255,22 @@ fn fitting<'a>(
         return Err(DropReason::ExceedsMtu);
     }
     Ok(adjacency)
+}
+
+/// Lets a pod's SYN announce no larger segments than come back through its tunnel.
+fn fit_to_tunnel(tables: &Tables, packet: &Packet, ip: &mut [u8]) {
+    let peer = tables.peer(packet.steer.outer_source).map_err(Halt::from);
+    if let Ok(overlay) = peer.and_then(|peer| tables.overlay_to(peer)) {
+        clamp_mss(ip, packet, overlay.inner_mtu);
+    }
+}
+
+/// Lets the answer to a SYN announce no larger segments than leave on the flow's way out.
+fn fit_to_way_out(tables: &Tables, packet: &Packet, original: &Original, ip: &mut [u8]) {
+    let is_known = original.epoch == tables.epoch();
+    if let Some(adjacency) = tables.adjacency(original.adjacency).ok().filter(|_| is_known) {
+        clamp_mss(ip, packet, adjacency.mtu);
+    }
 }
 
 /// Whether a packet fits, whole or in pieces.

@@ -2,7 +2,11 @@
 //! the same, or their fragments would be put together (RFC 6864, section 5.3). Of packets that may not
 //! be, nobody looks at it.
 
+use std::net::Ipv4Addr;
+
 use crate::checksum::Delta;
+use crate::flow::{Hasher, Tuple};
+use crate::packet::Packet;
 use crate::steer::CLASSES;
 
 /// Counters by hash of source, destination and protocol.
@@ -22,9 +26,21 @@ impl Identifications {
         Self { given: [0; PLACES], worker: worker.into(), workers: u16::from(last) + 1 }
     }
 
-    /// Gives the IPv4 packet that starts `bytes` a new one; `hash` is of its addresses and protocol.
-    pub(crate) fn renew(&mut self, bytes: &mut [u8], hash: u64) {
-        let [.., place] = hash.to_be_bytes();
+    /// Gives the IPv4 packet that starts `bytes`, and leaves as `egress`, a new one if it may be
+    /// fragmented.
+    #[inline]
+    pub(crate) fn renew(
+        &mut self,
+        bytes: &mut [u8],
+        packet: &Packet,
+        hasher: &Hasher,
+        egress: Ipv4Addr,
+    ) {
+        if packet.dont_fragment {
+            return;
+        }
+        let of = Tuple { source: egress, source_port: 0, destination_port: 0, ..packet.tuple };
+        let [.., place] = hasher.tuple(&of).to_be_bytes();
         let (Some(given), Some(header)) =
             (self.given.get_mut(usize::from(place)), bytes.first_chunk_mut::<20>())
         else {
