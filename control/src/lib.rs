@@ -6,8 +6,8 @@
 //!                                    └────reports────→ status ──→ Kubernetes
 //! ```
 //!
-//! `labels`, `policy`, `cluster`, `gateway`, `prefixes`, `plan`, `document` and `explain` are pure. The README
-//! beside this crate tells what policies mean and where that differs from Cilium.
+//! `labels`, `policy`, `cluster`, `gateway`, `prefixes`, `plan`, `document` and `explain` are pure. The
+//! README beside this crate tells what policies mean and where that differs from Cilium.
 #![forbid(unsafe_code)]
 
 pub mod cluster;

@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 
 use crate::DropReason;
 use crate::checksum::{Delta, checksum};
+use crate::packet::DONT_FRAGMENT;
 use crate::steer::{REPLY_IP_OFFSET, TUNNEL_OVERHEAD};
 use crate::tables::{Adjacency, DeviceIndex};
 
@@ -22,7 +23,6 @@ const SOURCE_PORT_FIRST: u16 = 49_152;
 
 /// What an Ethernet header says before an IPv4 packet.
 pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
-const DONT_FRAGMENT: u8 = 0x40;
 const IP: usize = 14;
 const UDP: usize = IP + 20;
 const VXLAN: usize = UDP + 8;

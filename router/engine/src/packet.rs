@@ -17,7 +17,7 @@ use crate::steer::{
 
 pub(crate) use ecn::encapsulate as tunnel_tos;
 pub(crate) use icmp::{DESTINATION_UNREACHABLE, ECHO_PROTOCOL, QUOTED_IP, TIME_EXCEEDED};
-pub(crate) use ipv4::{ICMP, SCTP, TCP, UDP};
+pub(crate) use ipv4::{DONT_FRAGMENT, ICMP, SCTP, TCP, UDP};
 pub(crate) use transport::Transport;
 
 /// Which way a packet goes.

@@ -10,7 +10,8 @@ use crate::encap::{Label, Overlay};
 use crate::flow::{Slot, Tuple};
 use crate::fragment::MTU_MIN;
 use crate::packet::{
-    DESTINATION_UNREACHABLE, Direction, ICMP, Packet, TIME_EXCEEDED, Transport, tunnel_tos,
+    DESTINATION_UNREACHABLE, DONT_FRAGMENT, Direction, ICMP, Packet, TIME_EXCEEDED, Transport,
+    tunnel_tos,
 };
 use crate::steer::{REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use crate::tables::{Adjacency, DeviceIndex, Tables};
@@ -188,7 +189,6 @@ impl OwedError<'_> {
 
 /// The header of an ICMP error. It is never fragmented, so it needs no identification (RFC 6864).
 fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, length: u16) -> [u8; IP_HEADER] {
-    const DONT_FRAGMENT: u8 = 0x40;
     const TTL: u8 = 64;
     let mut header = [0; IP_HEADER];
     header[0] = 0x45;

@@ -68,6 +68,7 @@ impl Engine {
         if !may_pass(packet, overlay.inner_mtu) {
             return Err(DropReason::ExceedsTunnelMtu.into());
         }
+        // The twin is another cache line: looked at only for what may end the flow.
         let ends = packet.transport.may_end_a_connection();
         let is_believed = !ends || self.flows.originals[reply.twin].may_believe(packet.transport);
         let ip = frame.get_mut(packet.direction.ip_offset()..).ok_or(DropReason::Truncated)?;
@@ -120,8 +121,7 @@ impl Engine {
         Ok(flow)
     }
 
-    /// The port for a new flow. What has no ports needs the
-    /// whole address towards its remote.
+    /// The port for a new flow. What has no ports needs the whole address towards its remote.
     fn lease(
         &mut self,
         tables: &Tables,

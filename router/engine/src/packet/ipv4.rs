@@ -12,7 +12,7 @@ const HEADER_LEN: u16 = 20;
 const FRAGMENT_BITS: u16 = 0x3fff;
 
 /// The flag "don't fragment" in the byte that it is in.
-const DONT_FRAGMENT: u8 = 0x40;
+pub(crate) const DONT_FRAGMENT: u8 = 0x40;
 
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const TCP: u8 = 6;
