@@ -125,6 +125,7 @@ fn worker(id: u32, report: &Report) -> Worker {
         tx_ring_full: lane.tx_ring_full,
         frames_missing: lane.allocate_failed + lane.copy_failed,
         fragmented: engine.fragmented,
+        handed_off: engine.handed_off,
         errors_sent: engine.errors_sent,
         errors_limited: engine.errors_limited,
     }

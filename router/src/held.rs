@@ -1,18 +1,21 @@
-//! Frames that wait for a neighbour: bounded in number and in time.
+//! Frames that wait, for a neighbour or for the first fragment of their packet: bounded in number and
+//! in time.
 //!
 //! The engine leaves such a frame untouched, so it can be processed again, as if it came now, when
-//! the tables change. A worker holds few frames for a short time: they are the first packets
-//! towards a next hop that the kernel is just resolving.
+//! the tables change or that fragment has come. A worker holds few frames for a short time: they are
+//! the first packets towards a next hop that the kernel is just resolving, and fragments that have
+//! overtaken others.
 
 use std::net::Ipv4Addr;
 
 use arrayvec::ArrayVec;
+use spillway_engine::Ticket;
 use spillway_engine::tables::DeviceIndex;
 
-/// How many frames one worker holds at most.
+/// How many frames one worker holds at most, for neighbours and as many again for fragments.
 pub(crate) const HELD_FRAMES_MAX: usize = 128;
 
-/// How long a frame waits before it is dropped, in nanoseconds.
+/// How long a frame waits for a neighbour before it is dropped, in nanoseconds.
 pub(crate) const HOLD_NS_MAX: u64 = 1_000_000_000;
 
 /// A next hop whose link address the kernel does not know yet.
@@ -26,22 +29,24 @@ pub(crate) struct Unresolved {
 
 /// One waiting frame.
 #[derive(Debug)]
-pub(crate) struct Held<F> {
+pub(crate) struct Held<F, W> {
     /// The frame, untouched.
     pub(crate) frame: F,
+    /// What is known of it.
+    pub(crate) ticket: Ticket,
     /// What it waits for.
-    pub(crate) waits_for: Unresolved,
+    pub(crate) waits_for: W,
     /// When it is given up, in nanoseconds of the worker's clock.
     pub(crate) deadline_ns: u64,
 }
 
-/// The waiting frames of one worker, oldest first.
+/// The frames of one worker that wait for one kind of thing, oldest first.
 #[derive(Debug)]
-pub(crate) struct HeldFrames<F> {
-    frames: ArrayVec<Held<F>, HELD_FRAMES_MAX>,
+pub(crate) struct HeldFrames<F, W> {
+    frames: ArrayVec<Held<F, W>, HELD_FRAMES_MAX>,
 }
 
-impl<F> HeldFrames<F> {
+impl<F, W: PartialEq> HeldFrames<F, W> {
     pub(crate) fn new() -> Self {
         Self { frames: ArrayVec::new() }
     }
@@ -54,18 +59,18 @@ impl<F> HeldFrames<F> {
         self.frames.len()
     }
 
-    /// Whether some frame already waits for this neighbour, so that it has been asked for.
-    pub(crate) fn waits_for(&self, neighbour: Unresolved) -> bool {
-        self.frames.iter().any(|held| held.waits_for == neighbour)
+    /// Whether some frame already waits for this, so that it has been asked for.
+    pub(crate) fn waits_for(&self, what: &W) -> bool {
+        self.frames.iter().any(|held| held.waits_for == *what)
     }
 
     /// Holds a frame; gives it back when the queue is full.
-    pub(crate) fn hold(&mut self, held: Held<F>) -> Result<(), F> {
+    pub(crate) fn hold(&mut self, held: Held<F, W>) -> Result<(), F> {
         self.frames.try_push(held).map_err(|full| full.element().frame)
     }
 
     /// The oldest frame, whatever it waits for.
-    pub(crate) fn pop(&mut self) -> Option<Held<F>> {
+    pub(crate) fn pop(&mut self) -> Option<Held<F, W>> {
         self.frames.pop_at(0)
     }
 
@@ -83,9 +88,9 @@ impl<F> HeldFrames<F> {
 mod tests {
     use super::*;
 
-    fn held(frame: u32, deadline_ns: u64) -> Held<u32> {
+    fn held(frame: u32, deadline_ns: u64) -> Held<u32, Unresolved> {
         let waits_for = Unresolved { device: 0, address: Ipv4Addr::new(192, 0, 2, 1) };
-        Held { frame, waits_for, deadline_ns }
+        Held { frame, ticket: Ticket::default(), waits_for, deadline_ns }
     }
 
     #[test]
@@ -114,9 +119,9 @@ mod tests {
     fn a_neighbour_is_asked_for_once() {
         let mut queue = HeldFrames::new();
         let neighbour = held(0, 0).waits_for;
-        assert!(!queue.waits_for(neighbour));
+        assert!(!queue.waits_for(&neighbour));
         queue.hold(held(0, 1)).unwrap();
-        assert!(queue.waits_for(neighbour));
-        assert!(!queue.waits_for(Unresolved { device: 1, ..neighbour }));
+        assert!(queue.waits_for(&neighbour));
+        assert!(!queue.waits_for(&Unresolved { device: 1, ..neighbour }));
     }
 }

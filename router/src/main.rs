@@ -10,6 +10,7 @@ mod config;
 mod gateway;
 mod grace;
 mod held;
+mod inbox;
 mod kernel;
 mod run;
 mod server;

@@ -1,5 +1,5 @@
 //! A worker: one thread, its engine and its side of the devices. It shares nothing with the other
-//! workers but free frames.
+//! workers but free frames, and what they hand each other ([`crate::inbox`]).
 //!
 //! The main thread talks to it through a bounded channel of [`Command`]s, read between bursts; the
 //! worker asks the main thread for neighbours through another. Its counters are plain numbers that
@@ -13,11 +13,13 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spillway_engine::tables::{DeviceIndex, Tables};
 use spillway_engine::{
-    Answer, BURST_MAX, Counters, DropReason, Engine, FlowRecord, Fragments, Nanos, Verdict,
+    Answer, BURST_MAX, Counters, DATAGRAM_NS_MAX, DropReason, Engine, FlowRecord, Fragments, Nanos,
+    Ticket, Verdict,
 };
 use spillway_xdp::{Frame, Lane, LaneStatistics};
 
 use crate::held::{HOLD_NS_MAX, Held, HeldFrames, Unresolved};
+use crate::inbox::{Exchange, Handed};
 
 /// How long an idle worker sleeps at most, in nanoseconds: expiry goes on without traffic.
 const IDLE_NS_MAX: i64 = 100_000_000;
@@ -45,7 +47,7 @@ pub(crate) enum Command {
 pub(crate) struct Report {
     pub(crate) engine: Counters,
     pub(crate) lane: LaneStatistics,
-    /// Frames that wait for a neighbour.
+    /// Frames that wait, for a neighbour or for another fragment.
     pub(crate) held: usize,
 }
 
@@ -61,9 +63,10 @@ pub(crate) struct FlowPage {
 pub(crate) struct WorkerParts {
     pub(crate) engine: Engine,
     pub(crate) lane: Lane,
+    pub(crate) exchange: Exchange<Frame>,
     pub(crate) tables: Arc<Tables>,
     pub(crate) commands: Receiver<Command>,
-    /// Readable when a command waits.
+    /// Readable when a command waits, or something that another worker has handed over.
     pub(crate) wake: OwnedFd,
     pub(crate) neighbours: Sender<Unresolved>,
     /// Wakes the main thread after a neighbour was asked for.
@@ -75,13 +78,17 @@ pub(crate) struct WorkerParts {
 /// One worker thread's state.
 pub(crate) struct Worker {
     parts: WorkerParts,
-    held: HeldFrames<Frame>,
+    /// Frames that wait for a neighbour.
+    held: HeldFrames<Frame, Unresolved>,
+    /// Fragments that wait for the first of their packet.
+    fragments: HeldFrames<Frame, ()>,
     burst: ArrayVec<Frame, BURST_MAX>,
 }
 
 impl Worker {
     pub(crate) fn new(parts: WorkerParts) -> Self {
-        Self { parts, held: HeldFrames::new(), burst: ArrayVec::new() }
+        let (held, fragments) = (HeldFrames::new(), HeldFrames::new());
+        Self { parts, held, fragments, burst: ArrayVec::new() }
     }
 
     /// Forwards until it is told to stop.
@@ -99,59 +106,108 @@ impl Worker {
         }
     }
 
-    /// One round: receive a burst, process it, send it, give frames back. Returns how many came.
+    /// One round: receive a burst, process it and what other workers have handed over, send it, give
+    /// frames back. Returns how many came.
     fn breathe(&mut self, now: Nanos) -> usize {
         let received = self.parts.lane.receive(&mut self.burst);
         if received > 0 {
-            self.process(now, Pass::First);
+            self.process(now);
         }
-        while let Some(frame) = self.held.pop_expired(now) {
-            self.parts.engine.drop_held(DropReason::NeighbourUnresolved);
-            self.parts.lane.recycle(frame);
+        let handed = self.take_handed(now);
+        if self.parts.engine.take_learned() {
+            self.retry_fragments(now);
         }
+        self.give_up(now);
         self.parts.engine.expire(now);
+        self.tell_others();
         self.parts.lane.flush();
-        received
+        received + handed
     }
 
     /// Hands the burst to the engine and does with each frame what it says.
-    fn process(&mut self, now: Nanos, pass: Pass) {
-        let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+    fn process(&mut self, now: Nanos) {
+        let mut verdicts = [Verdict::Await; BURST_MAX];
         let verdicts = &mut verdicts[..self.burst.len()];
         {
             let mut frames: ArrayVec<&mut [u8], BURST_MAX> =
                 self.burst.iter_mut().map(Frame::bytes_mut).collect();
-            let Self { parts: WorkerParts { engine, tables, .. }, .. } = self;
-            match pass {
-                Pass::First => engine.process(now, tables, &mut frames, verdicts),
-                Pass::Held { .. } => engine.process_held(now, tables, &mut frames, verdicts),
-            }
+            let WorkerParts { engine, tables, .. } = &mut self.parts;
+            engine.process(now, tables, &mut frames, verdicts);
         }
         let mut burst = std::mem::take(&mut self.burst);
         for (frame, verdict) in burst.drain(..).zip(verdicts.iter()) {
-            match *verdict {
-                Verdict::Transmit { device, length } => {
-                    self.parts.lane.transmit(device, frame, length);
+            self.carry_out(now, frame, *verdict, now + HOLD_NS_MAX);
+        }
+        self.burst = burst;
+    }
+
+    /// Does with a frame what the engine says. For a neighbour it may wait until `deadline_ns`.
+    fn carry_out(&mut self, now: Nanos, frame: Frame, verdict: Verdict, deadline_ns: u64) {
+        match verdict {
+            Verdict::Transmit { device, length } => {
+                self.parts.lane.transmit(device, frame, length);
+            }
+            Verdict::Fragment { device, fragments } => {
+                self.transmit_fragments(device, fragments, frame);
+            }
+            Verdict::Drop(reason) => {
+                if reason.is_answered() {
+                    self.answer(now, reason, &frame);
                 }
-                Verdict::Fragment { device, fragments } => {
-                    self.transmit_fragments(device, fragments, frame);
-                }
-                Verdict::Drop(reason) => {
-                    if reason.is_answered() {
-                        self.answer(now, reason, &frame);
-                    }
+                self.parts.lane.recycle(frame);
+            }
+            Verdict::Hold { device, address, ticket } => {
+                let waits_for = Unresolved { device, address };
+                self.hold(Held { frame, ticket, waits_for, deadline_ns });
+            }
+            Verdict::Await => self.hold_fragment(frame, now + DATAGRAM_NS_MAX),
+            Verdict::HandOff { worker, ticket } => {
+                let handed = Handed::Frame { frame, ticket };
+                if let Err(Handed::Frame { frame, .. }) = self.parts.exchange.hand(worker, handed) {
+                    self.parts.engine.drop_handed_off();
                     self.parts.lane.recycle(frame);
-                }
-                Verdict::Hold { device, address } => {
-                    let deadline_ns = match pass {
-                        Pass::First => now + HOLD_NS_MAX,
-                        Pass::Held { deadline_ns } => deadline_ns,
-                    };
-                    self.hold(frame, Unresolved { device, address }, deadline_ns);
                 }
             }
         }
-        self.burst = burst;
+    }
+
+    /// Goes on with what other workers have handed over, a burst at most; how much it was.
+    fn take_handed(&mut self, now: Nanos) -> usize {
+        for count in 0..BURST_MAX {
+            let WorkerParts { exchange, engine, tables, .. } = &mut self.parts;
+            match exchange.take() {
+                Some(Handed::Frame { mut frame, ticket }) => {
+                    let verdict = engine.process_handed(now, tables, frame.bytes_mut(), ticket);
+                    self.carry_out(now, frame, verdict, now + HOLD_NS_MAX);
+                }
+                Some(Handed::Notice(notice)) => engine.take_notice(now, notice),
+                None => return count,
+            }
+        }
+        BURST_MAX
+    }
+
+    /// Tells other workers what concerns them, and wakes those that something was handed to.
+    fn tell_others(&mut self) {
+        let WorkerParts { engine, exchange, .. } = &mut self.parts;
+        for notice in engine.notices() {
+            // Without room the other one finds out by the time.
+            let _ = exchange.hand(notice.worker, Handed::Notice(notice));
+        }
+        exchange.wake_others();
+    }
+
+    /// Gives up frames that have waited too long.
+    fn give_up(&mut self, now: Nanos) {
+        let WorkerParts { engine, lane, .. } = &mut self.parts;
+        while let Some(frame) = self.held.pop_expired(now) {
+            engine.drop_held(DropReason::NeighbourUnresolved);
+            lane.recycle(frame);
+        }
+        while let Some(frame) = self.fragments.pop_expired(now) {
+            engine.drop_held(DropReason::FragmentTimeout);
+            lane.recycle(frame);
+        }
     }
 
     /// Sends a frame in pieces: all of them or, when there are not enough frames, none.
@@ -186,30 +242,54 @@ impl Worker {
     }
 
     /// Lets a frame wait for a neighbour, and asks for that neighbour the first time.
-    fn hold(&mut self, frame: Frame, waits_for: Unresolved, deadline_ns: u64) {
-        if !self.held.waits_for(waits_for)
-            && self.parts.neighbours.try_send(waits_for).is_ok()
+    fn hold(&mut self, held: Held<Frame, Unresolved>) {
+        if !self.held.waits_for(&held.waits_for)
+            && self.parts.neighbours.try_send(held.waits_for).is_ok()
             && let Err(error) = self.parts.wake_main.wake()
         {
             tracing::warn!(
                 "cannot wake the main thread for neighbour {}: {error}",
-                waits_for.address
+                held.waits_for.address
             );
         }
-        if let Err(frame) = self.held.hold(Held { frame, waits_for, deadline_ns }) {
+        if let Err(frame) = self.held.hold(held) {
             self.parts.engine.drop_held(DropReason::HoldQueueFull);
             self.parts.lane.recycle(frame);
         }
     }
 
-    /// Processes every held frame once more, since the tables have changed.
+    /// Lets a fragment wait for the first of its packet.
+    fn hold_fragment(&mut self, frame: Frame, deadline_ns: u64) {
+        let held = Held { frame, ticket: Ticket::default(), waits_for: (), deadline_ns };
+        if let Err(frame) = self.fragments.hold(held) {
+            self.parts.engine.drop_held(DropReason::FragmentsFull);
+            self.parts.lane.recycle(frame);
+        }
+    }
+
+    /// Processes every frame that waits for a neighbour once more, since the tables have changed.
     fn retry_held(&mut self, now: Nanos) {
         for _ in 0..self.held.len() {
-            let Some(Held { frame, deadline_ns, .. }) = self.held.pop() else { return };
-            self.burst.push(frame);
-            self.process(now, Pass::Held { deadline_ns });
+            let Some(Held { mut frame, ticket, deadline_ns, .. }) = self.held.pop() else { return };
+            let WorkerParts { engine, tables, .. } = &mut self.parts;
+            let verdict = engine.process_held(now, tables, frame.bytes_mut(), ticket);
+            self.carry_out(now, frame, verdict, deadline_ns);
         }
+        self.tell_others();
         self.parts.lane.flush();
+    }
+
+    /// The same with fragments, since a first one has come.
+    fn retry_fragments(&mut self, now: Nanos) {
+        for _ in 0..self.fragments.len() {
+            let Some(held) = self.fragments.pop() else { return };
+            let Held { mut frame, ticket, deadline_ns, .. } = held;
+            let WorkerParts { engine, tables, .. } = &mut self.parts;
+            match engine.process_held(now, tables, frame.bytes_mut(), ticket) {
+                Verdict::Await => self.hold_fragment(frame, deadline_ns),
+                verdict => self.carry_out(now, frame, verdict, now + HOLD_NS_MAX),
+            }
+        }
     }
 
     /// Carries out a command. Whoever asked may have gone away meanwhile: then nobody minds.
@@ -222,7 +302,11 @@ impl Worker {
             Command::Report(reply) => {
                 let engine = self.parts.engine.counters().clone();
                 let lane = self.parts.lane.statistics();
-                let _ = reply.try_send(Report { engine, lane, held: self.held.len() });
+                let _ = reply.try_send(Report {
+                    engine,
+                    lane,
+                    held: self.held.len() + self.fragments.len(),
+                });
             }
             Command::Flows { cursor, limit, reply } => {
                 let mut flows = Vec::with_capacity(limit);
@@ -235,7 +319,8 @@ impl Worker {
 
     /// Sleeps until a frame or a command comes, or it is time for expiry.
     fn sleep(&mut self) {
-        let busy = !self.held.is_empty() || self.parts.lane.transmit_pending();
+        let waits = !self.held.is_empty() || !self.fragments.is_empty();
+        let busy = waits || self.parts.lane.transmit_pending();
         let timeout = Timespec { tv_sec: 0, tv_nsec: if busy { BUSY_NS_MAX } else { IDLE_NS_MAX } };
         let woken = {
             let mut fds: Vec<PollFd<'_>> = std::iter::once(self.parts.wake.as_fd())
@@ -251,15 +336,6 @@ impl Worker {
             let _ = rustix::io::read(&self.parts.wake, &mut count);
         }
     }
-}
-
-/// Whether the frames of a burst are new to the engine.
-#[derive(Clone, Copy)]
-enum Pass {
-    /// They were just received.
-    First,
-    /// They waited for a neighbour, and may until `deadline_ns`.
-    Held { deadline_ns: u64 },
 }
 
 /// The monotonic clock, read once per burst.

@@ -11,9 +11,10 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use rustix::event::EventfdFlags;
 use spillway_engine::Engine;
 use spillway_engine::tables::Tables;
-use spillway_xdp::Lane;
+use spillway_xdp::{Frame, Lane};
 
 use crate::held::Unresolved;
+use crate::inbox::{Exchange, Inbox};
 use crate::worker::{Command, FlowPage, Report, Worker, WorkerParts};
 
 /// Commands that wait for a worker, at most.
@@ -50,16 +51,20 @@ impl Workers {
     ) -> anyhow::Result<Self> {
         let (ask, neighbours) = bounded(NEIGHBOUR_REQUESTS_MAX);
         let mut handles = Vec::with_capacity(parts.len());
-        for (id, (engine, lane)) in parts.into_iter().enumerate() {
+        let wakes: Vec<OwnedFd> = parts.iter().map(|_| eventfd()).collect::<Result<_, _>>()?;
+        let inboxes: Arc<[Inbox<Frame>]> = wakes
+            .iter()
+            .map(|wake| Ok(Inbox::new(duplicate(wake)?)))
+            .collect::<anyhow::Result<_>>()?;
+        for (id, ((engine, lane), wake)) in (0_u8..).zip(parts.into_iter().zip(wakes)) {
             let (commands, receiver) = bounded(COMMANDS_MAX);
-            let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-                .context("cannot make an eventfd")?;
             let worker = Worker::new(WorkerParts {
                 engine,
                 lane,
+                exchange: Exchange::new(Arc::clone(&inboxes), id),
                 tables: Arc::clone(tables),
                 commands: receiver,
-                wake: wake.try_clone().context("cannot duplicate an eventfd")?,
+                wake: duplicate(&wake)?,
                 neighbours: ask.clone(),
                 wake_main: Arc::clone(wake_main),
                 spin,
@@ -129,4 +134,14 @@ impl Workers {
             .with_context(|| format!("cannot wake worker {id}"))?;
         Ok(())
     }
+}
+
+/// What makes a worker's sleep end.
+fn eventfd() -> anyhow::Result<OwnedFd> {
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+    rustix::event::eventfd(0, flags).context("cannot make an eventfd")
+}
+
+fn duplicate(eventfd: &OwnedFd) -> anyhow::Result<OwnedFd> {
+    eventfd.try_clone().context("cannot duplicate an eventfd")
 }

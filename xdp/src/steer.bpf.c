@@ -7,8 +7,9 @@
  * start, gets a steer header there, and is redirected to the socket of the worker that owns its
  * flow. All else is the kernel's, untouched.
  *
- * It is stateless: it knows addresses, sets and port ranges, never flows. It outlives the process
- * that loaded it: with nobody listening, frames that are ours are dropped, not passed.
+ * It knows addresses, sets and port ranges, never flows; all that it remembers are fragments to
+ * addresses that the host uses too. It outlives the process that loaded it: with nobody listening,
+ * frames that are ours are dropped, not passed.
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
@@ -78,6 +79,14 @@ struct {
 	__type(key, __be32);
 	__type(value, struct egress_ports);
 } egress SEC(".maps");
+
+/* Packets to addresses shared with the host whose first fragment was ours: so are the others. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct fragment_key);
+	__type(value, __u8);
+} fragments SEC(".maps");
 
 /* The worker that owns each class of ports. */
 struct {
@@ -239,6 +248,33 @@ static __always_inline enum steer_outcome classify_tunnel(struct iphdr *outer, i
 	return STEER_TUNNEL;
 }
 
+/*
+ * A fragment to an address that the host uses too. The port of the first one tells whose all are; one
+ * that comes before it is the host's.
+ */
+static __always_inline enum steer_outcome classify_fragment(struct iphdr *ip,
+							     struct egress_ports *ports, void *end)
+{
+	struct fragment_key key = {
+		.source = ip->saddr,
+		.destination = ip->daddr,
+		.identification = ip->id,
+		.protocol = ip->protocol,
+	};
+	__u16 port = 0;
+	__u8 ours = 1;
+
+	if (ip->frag_off & bpf_htons(IP_OFFSET_MASK))
+		return bpf_map_lookup_elem(&fragments, &key) ? STEER_REPLY : PASS_HOST;
+	if (flow_port(ip, 2, ICMP_ECHO_REPLY, end, &port) || port < ports->first ||
+	    port > ports->last) {
+		bpf_map_delete_elem(&fragments, &key);
+		return PASS_HOST;
+	}
+	bpf_map_update_elem(&fragments, &key, &ours, BPF_ANY);
+	return STEER_REPLY;
+}
+
 /* A packet to an egress address: does it answer one of ours, or is it the host's? */
 static __always_inline enum steer_outcome classify_reply(struct iphdr *ip,
 							  struct egress_ports *ports, void *end,
@@ -249,8 +285,9 @@ static __always_inline enum steer_outcome classify_reply(struct iphdr *ip,
 	struct iphdr *error;
 
 	frame->header.kind = KIND_REPLY | (ip->tos & 3) << ECN_SHIFT;
+	/* As of pods' fragments, the owner is that of port 0. */
 	if (ip->frag_off & bpf_htons(IP_FRAGMENT_MASK))
-		return portless;
+		return ports->own ? STEER_REPLY : classify_fragment(ip, ports, end);
 	error = quoted(ip, end);
 	if (error) {
 		if (error->saddr != ip->daddr)

@@ -41,6 +41,15 @@ struct egress_ports {
 	__u8 pad[3];
 };
 
+/* What the fragments of a packet have in common. */
+struct fragment_key {
+	__be32 source;
+	__be32 destination;
+	__be16 identification;
+	__u8 protocol;
+	__u8 pad;
+};
+
 /* Longest prefix match of (policy set, destination). */
 struct destination_key {
 	__u32 prefix_len;     /* 32 for the set, and the length of the prefix */

@@ -195,6 +195,8 @@ pub struct Worker {
     pub frames_missing: u64,
     /// Packets sent that were cut into fragments.
     pub fragmented: u64,
+    /// Frames handed to other workers: fragments, and packets of flows that those have adopted.
+    pub handed_off: u64,
     /// ICMP errors of Spillway's own, to senders whose packets were dropped.
     pub errors_sent: u64,
     /// Such errors that were not sent because their receiver had too many.
@@ -213,7 +215,7 @@ pub struct Frames {
     pub receiving: u64,
     /// With the kernel, to be sent.
     pub transmitting: u64,
-    /// Waiting for a neighbour.
+    /// With the workers: waiting for a neighbour or another fragment, or being handed over.
     pub held: u64,
 }
 

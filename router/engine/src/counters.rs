@@ -19,7 +19,7 @@ impl Traffic {
 }
 
 /// One worker's counters. At every moment
-/// `received = transmitted + held + the sum of dropped`.
+/// `received + taken_over = transmitted + held + handed_off + the sum of dropped`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Frames handed in for the first time.
@@ -28,8 +28,12 @@ pub struct Counters {
     pub transmitted: u64,
     /// Those of them that were cut into fragments.
     pub fragmented: u64,
-    /// Frames that wait for a neighbour now: a gauge.
+    /// Frames that wait now, for a neighbour or for the first fragment of their packet: a gauge.
     pub held: u64,
+    /// Frames that another worker has handed over.
+    pub taken_over: u64,
+    /// Frames handed to another worker.
+    pub handed_off: u64,
     /// Frames dropped, by [`DropReason`] as the index.
     pub dropped: [u64; DROP_REASONS],
     /// Packets of pods sent outside.
@@ -57,6 +61,8 @@ impl Default for Counters {
             transmitted: 0,
             fragmented: 0,
             held: 0,
+            taken_over: 0,
+            handed_off: 0,
             dropped: [0; DROP_REASONS],
             forward: Traffic::default(),
             reply: Traffic::default(),

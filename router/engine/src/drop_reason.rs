@@ -41,8 +41,16 @@ drop_reasons! {
     IpOptions = "ip-options",
     /// The IPv4 header checksum is wrong.
     BadIpChecksum = "bad-ip-checksum",
-    /// The packet is a fragment.
-    Fragment = "fragment",
+    /// The place that a fragment says is its own is impossible.
+    BadFragment = "bad-fragment",
+    /// A fragment of an ICMP error, or of SCTP whose port had to change: no checksum can follow.
+    UnsupportedFragment = "unsupported-fragment",
+    /// The fragment overlaps or repeats another one of its packet.
+    FragmentOverlap = "fragment-overlap",
+    /// The first fragment of the packet, which has the ports, did not come in time.
+    FragmentTimeout = "fragment-timeout",
+    /// Too many packets are on their way in fragments, or one is in too many parts.
+    FragmentsFull = "fragments-full",
     /// The source address cannot be that of a host on a network.
     MartianSource = "martian-source",
     /// The destination address is not that of one host on a network.
@@ -81,7 +89,7 @@ drop_reasons! {
     ErrorWithoutFlow = "error-without-flow",
     /// The flow table is full; live flows are not evicted.
     FlowTableFull = "flow-table-full",
-    /// Every port of the egress address towards this remote is leased.
+    /// Every port of the egress address towards this remote is leased, with every worker.
     PortsExhausted = "ports-exhausted",
     /// Another pod uses the egress address towards this remote, and the protocol has no ports.
     AddressTaken = "address-taken",
@@ -103,6 +111,10 @@ drop_reasons! {
     NeighbourUnresolved = "neighbour-unresolved",
     /// Too many frames already wait for link addresses.
     HoldQueueFull = "hold-queue-full",
+    /// Too many flows of this worker already live with others.
+    RedirectsFull = "redirects-full",
+    /// The worker that the frame should go to does not keep up with what others hand it.
+    HandOffFull = "hand-off-full",
 }
 
 /// How many reasons there are: the length of the counter array.

@@ -1,23 +1,30 @@
 //! One worker's engine: bursts in, verdicts out. What happens to one packet is told in `life.rs`.
 
+mod adoption;
 mod answer;
 mod error_limit;
+mod fragments;
 mod life;
 
 use std::net::Ipv4Addr;
 
 use arrayvec::ArrayVec;
 
-use crate::flow::{FlowRecord, Flows, Hasher, SlotIndex, Sweep, Timeouts, tick};
+use crate::flow::{
+    FlowRecord, Flows, Hasher, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Timeouts, tick,
+};
 use crate::fragment::Fragments;
 use crate::nat::{Identifications, Ports, Random};
 use crate::packet::{Direction, Packet, prefetch_headers};
+use crate::reassembly::Reassembly;
 use crate::steer::{CLASSES, class};
 use crate::tables::{DeviceIndex, Tables};
-use crate::{Counters, DropReason};
+use crate::{Counters, DropReason, Ticket};
+use adoption::Notices;
 use error_limit::ErrorLimit;
 use life::Context;
 
+pub use adoption::Notice;
 pub use answer::{ANSWER_ROOM, Answer, OwedError};
 
 /// A monotonic time in nanoseconds, from any start.
@@ -65,13 +72,26 @@ pub enum Verdict {
         /// How it is to be cut.
         fragments: Fragments,
     },
-    /// Keep it, and hand it to [`Engine::process_held`] once the neighbour is known: the frame is
+    /// Keep it, and give it to [`Engine::process_held`] once the neighbour is known: the frame is
     /// untouched.
     Hold {
         /// The device that the neighbour is reached through.
         device: DeviceIndex,
         /// The neighbour whose link address is missing.
         address: Ipv4Addr,
+        /// To be given back with the frame.
+        ticket: Ticket,
+    },
+    /// Keep it for [`DATAGRAM_NS_MAX`](crate::DATAGRAM_NS_MAX) at most, and give it to
+    /// [`Engine::process_held`] with a new ticket whenever [`Engine::take_learned`] says so: a
+    /// fragment that came before the first one. The frame is untouched.
+    Await,
+    /// Give it to [`Engine::process_handed`] of another worker: the frame is untouched.
+    HandOff {
+        /// The worker.
+        worker: u8,
+        /// To be given along with the frame.
+        ticket: Ticket,
     },
     /// Forget it.
     Drop(DropReason),
@@ -90,6 +110,8 @@ struct Outlet {
 pub(crate) enum Halt {
     Drop(DropReason),
     Hold { device: DeviceIndex, address: Ipv4Addr },
+    Await,
+    HandOff { worker: u8, ticket: Ticket },
 }
 
 impl From<DropReason> for Halt {
@@ -103,14 +125,19 @@ impl From<DropReason> for Halt {
 pub struct Engine {
     worker: u8,
     owners: [u8; CLASSES],
+    /// How many workers there are.
+    workers: u8,
     mss_clamp: bool,
     hasher: Hasher,
     flows: Flows,
+    redirects: Redirects,
+    reassembly: Reassembly,
     ports: Ports,
     sweep: Sweep,
     /// By direction, then of time exceeded and of fragmentation needed.
     error_limits: [[ErrorLimit; 2]; 2],
     identifications: Identifications,
+    notices: Notices,
     counters: Counters,
     /// The time of the last call.
     now: Nanos,
@@ -126,16 +153,23 @@ impl Engine {
         assert!((1..=FLOWS_MAX).contains(&config.flows_max), "flows_max is 1 to {FLOWS_MAX}");
         let hasher = Hasher::new(config.hash_key);
         let random = Random::new(config.seed);
+        let last = config.owners.iter().copied().fold(config.worker, u8::max);
+        let redirects_max = if last > 0 { REDIRECTS_MAX } else { 1 };
+        let gets_fragments = config.owners.get(usize::from(class(0))) == Some(&config.worker);
         Self {
             worker: config.worker,
             owners: config.owners,
+            workers: last.saturating_add(1),
             mss_clamp: config.mss_clamp,
             hasher,
             flows: Flows::new(config.flows_max, hasher),
+            redirects: Redirects::new(redirects_max, hasher),
+            reassembly: Reassembly::new(gets_fragments, hasher),
             ports: Ports::new(config.worker, &config.owners, random, hasher),
             sweep: Sweep::new(config.timeouts),
             error_limits: std::array::from_fn(|_| std::array::from_fn(|_| ErrorLimit::new())),
             identifications: Identifications::new(config.worker, &config.owners),
+            notices: ArrayVec::new(),
             counters: Counters::default(),
             now: 0,
         }
@@ -155,17 +189,28 @@ impl Engine {
         self.burst(now, tables, frames, verdicts);
     }
 
-    /// The same for frames that a verdict has held: they have been received before.
+    /// The same for a frame that a verdict has held.
     pub fn process_held(
         &mut self,
         now: Nanos,
         tables: &Tables,
-        frames: &mut [&mut [u8]],
-        verdicts: &mut [Verdict],
-    ) {
-        let released = frames.len().min(verdicts.len()).min(BURST_MAX) as u64;
-        self.counters.held = self.counters.held.saturating_sub(released);
-        self.burst(now, tables, frames, verdicts);
+        frame: &mut [u8],
+        ticket: Ticket,
+    ) -> Verdict {
+        self.counters.held = self.counters.held.saturating_sub(1);
+        self.resume(now, tables, frame, ticket)
+    }
+
+    /// The same for a frame that another worker's verdict has handed to this one.
+    pub fn process_handed(
+        &mut self,
+        now: Nanos,
+        tables: &Tables,
+        frame: &mut [u8],
+        ticket: Ticket,
+    ) -> Verdict {
+        self.counters.taken_over += 1;
+        self.resume(now, tables, frame, ticket)
     }
 
     /// Counts a held frame as dropped: the worker gives it up.
@@ -174,16 +219,31 @@ impl Engine {
         self.counters.count_drop(reason);
     }
 
+    /// Counts a frame as dropped that could not be handed to its worker.
+    pub fn drop_handed_off(&mut self) {
+        self.counters.handed_off = self.counters.handed_off.saturating_sub(1);
+        self.counters.count_drop(DropReason::HandOffFull);
+    }
+
+    /// Whether frames that await the first fragment of their packet should be tried again: said
+    /// once. Ask after each burst.
+    pub fn take_learned(&mut self) -> bool {
+        self.reassembly.take_learned()
+    }
+
     /// Ends some flows that have been idle for too long. A bounded amount of work: call it once in
     /// each round, at least some times a second.
     pub fn expire(&mut self, now: Nanos) {
         self.now = now;
-        let Self { sweep, flows, ports, counters, .. } = self;
+        let Self { worker, owners, sweep, flows, ports, notices, counters, .. } = self;
         sweep.step(now, flows, &mut |flows, flow| {
-            let (pod, reply) = flows.remove(flow);
-            ports.released(&reply, pod, tick(now));
+            let (original, reply) = flows.remove(flow);
+            ports.released(&reply, original.source, tick(now));
             counters.flows_expired += 1;
+            adoption::tell_owner(notices, (owners, *worker), &original, false);
         });
+        self.redirects.expire(now);
+        self.reassembly.expire(now);
         self.counters.flows_live = u64::from(self.flows.live());
     }
 
@@ -223,11 +283,27 @@ impl Engine {
         self.counters.flows_live = u64::from(self.flows.live());
     }
 
+    /// Goes on with a frame that has been through an engine before.
+    fn resume(&mut self, now: Nanos, tables: &Tables, frame: &mut [u8], ticket: Ticket) -> Verdict {
+        self.now = now;
+        let context = Context::again(tables, now, ticket);
+        let packet = Packet::parse(frame, &self.hasher);
+        let candidate = self.candidate(&packet);
+        let verdict = self.verdict(context, frame, &packet, candidate);
+        self.counters.flows_live = u64::from(self.flows.live());
+        verdict
+    }
+
+    /// The worker that owns the class of a port.
+    fn owner(&self, port: u16) -> u8 {
+        self.owners.get(usize::from(class(port))).copied().unwrap_or_default()
+    }
+
     /// Checks a frame; starts to load what will find its flow.
     fn parse(&self, frame: &[u8]) -> Result<Packet, DropReason> {
         let packet = Packet::parse(frame, &self.hasher)?;
-        let owner = self.owners.get(usize::from(class(packet.owner_port())));
-        if owner != Some(&self.worker) {
+        let port = if packet.fragment.is_some() { 0 } else { packet.owner_port() };
+        if self.owner(port) != self.worker {
             return Err(DropReason::WrongWorker);
         }
         match packet.direction {
@@ -258,38 +334,58 @@ impl Engine {
         packet: &Result<Packet, DropReason>,
         candidate: SlotIndex,
     ) -> Verdict {
-        let outcome = match packet {
-            Ok(packet) => {
-                let outlet = match packet.direction {
+        match packet {
+            Ok(packet @ Packet { fragment: None, .. }) => {
+                let outcome = match packet.direction {
                     Direction::Forward => self.forward(context, frame, packet, candidate),
                     Direction::Reply => self.reply(context, frame, packet, candidate),
                 };
-                outlet.map(|outlet| (outlet, packet))
+                self.conclude(context, packet, outcome)
             }
-            Err(reason) => Err(Halt::Drop(*reason)),
-        };
+            Ok(packet @ Packet { fragment: Some(fragment), .. }) => {
+                self.fragment(context, frame, packet, fragment)
+            }
+            Err(reason) => self.drop(*reason),
+        }
+    }
+
+    /// Counts what becomes of a packet.
+    fn conclude(
+        &mut self,
+        context: Context<'_>,
+        packet: &Packet,
+        outcome: Result<Outlet, Halt>,
+    ) -> Verdict {
         match outcome {
-            Ok((outlet, packet)) => {
-                self.counters.transmitted += 1;
-                match packet.direction {
-                    Direction::Forward => self.counters.forward.count(packet.length),
-                    Direction::Reply => self.counters.reply.count(packet.length),
-                }
-                self.send(outlet, packet)
-            }
-            Err(Halt::Drop(reason)) => {
-                self.counters.count_drop(reason);
-                Verdict::Drop(reason)
-            }
+            Ok(outlet) => self.send(outlet, packet),
+            Err(Halt::Drop(reason)) => self.drop(reason),
             Err(Halt::Hold { device, address }) => {
                 self.counters.held += 1;
-                Verdict::Hold { device, address }
+                Verdict::Hold { device, address, ticket: context.ticket }
+            }
+            Err(Halt::Await) => {
+                self.counters.held += 1;
+                Verdict::Await
+            }
+            Err(Halt::HandOff { worker, ticket }) => {
+                self.counters.handed_off += 1;
+                Verdict::HandOff { worker, ticket }
             }
         }
     }
 
+    fn drop(&mut self, reason: DropReason) -> Verdict {
+        self.counters.count_drop(reason);
+        Verdict::Drop(reason)
+    }
+
     /// In one piece, if it fits.
     fn send(&mut self, Outlet { device, mtu }: Outlet, packet: &Packet) -> Verdict {
+        self.counters.transmitted += 1;
+        match packet.direction {
+            Direction::Forward => self.counters.forward.count(packet.length),
+            Direction::Reply => self.counters.reply.count(packet.length),
+        }
         if packet.length <= mtu {
             return Verdict::Transmit { device, length: packet.frame_length() };
         }

@@ -6,12 +6,11 @@
 
 mod expiry;
 mod record;
+mod redirect;
 mod slot;
 mod state;
 mod table;
 mod tuple;
-
-use std::net::Ipv4Addr;
 
 use spillway_mem::{Arena, TagGroup};
 
@@ -19,7 +18,8 @@ pub use record::FlowRecord;
 pub use state::{FlowState, Timeouts};
 pub use tuple::Tuple;
 
-pub(crate) use expiry::Sweep;
+pub(crate) use expiry::{Pace, Sweep};
+pub(crate) use redirect::{REDIRECTS_MAX, Redirects};
 pub(crate) use slot::{Original, Reply, Tick, Translation, WayBack, tick};
 pub(crate) use table::{Slot, SlotIndex, Table};
 pub(crate) use tuple::Hasher;
@@ -89,13 +89,13 @@ impl Flows {
         }
     }
 
-    /// Removes a flow; gives its pod's address, and its reply tuple, whose port is free again.
-    pub(crate) fn remove(&mut self, original_index: SlotIndex) -> (Ipv4Addr, Tuple) {
+    /// Removes a flow; gives its tuples. The port of its replies is free again.
+    pub(crate) fn remove(&mut self, original_index: SlotIndex) -> (Tuple, Tuple) {
         let original = self.originals[original_index];
         let reply = self.replies[original.twin].tuple();
         self.replies.remove(self.hasher.tuple(&reply), original.twin);
         self.originals.remove(self.hasher.tuple(&original.tuple()), original_index);
         self.live = self.live.saturating_sub(1);
-        (original.tuple().source, reply)
+        (original.tuple(), reply)
     }
 }

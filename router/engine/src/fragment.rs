@@ -11,6 +11,7 @@ pub(crate) const MTU_MIN: u16 = 68;
 const HEADER: usize = 20;
 const RESERVED: u8 = 0x80;
 const MORE_FRAGMENTS: u8 = 0x20;
+const OFFSET: u16 = 0x1fff;
 
 /// How a frame is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,9 @@ impl Fragments {
         if piece.is_empty() {
             return None;
         }
-        let is_last = start + piece.len() == payload.len();
+        // A fragment can be cut once more.
+        let is_last = start + piece.len() == payload.len() && header[6] & MORE_FRAGMENTS == 0;
+        let start = start + usize::from(u16::from_be_bytes([header[6], header[7]]) & OFFSET) * 8;
         let length = u16::try_from(HEADER + piece.len()).ok()?;
         let offset = u16::try_from(start / 8).ok()?.to_be_bytes();
 

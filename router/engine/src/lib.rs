@@ -18,11 +18,17 @@ mod lpm;
 mod nat;
 mod packet;
 pub mod policy;
+mod reassembly;
 pub mod steer;
 pub mod tables;
+mod ticket;
 
 pub use counters::{Counters, Traffic};
 pub use drop_reason::{DROP_REASONS, DropReason};
-pub use engine::{ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, OwedError, Verdict};
+pub use engine::{
+    ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Notice, OwedError, Verdict,
+};
 pub use flow::{FlowRecord, FlowState, Timeouts, Tuple};
 pub use fragment::Fragments;
+pub use reassembly::DATAGRAM_NS_MAX;
+pub use ticket::Ticket;

@@ -11,13 +11,14 @@ use spillway_mem::prefetch;
 use crate::DropReason;
 use crate::encap::ETHERTYPE_IPV4;
 use crate::flow::{Hasher, Tuple};
+use crate::reassembly::Datagram;
 use crate::steer::{
     KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, SteerHeader, TUNNEL_IP_OFFSET,
 };
 
 pub(crate) use ecn::encapsulate as tunnel_tos;
 pub(crate) use icmp::{DESTINATION_UNREACHABLE, ECHO_PROTOCOL, QUOTED_IP, TIME_EXCEEDED};
-pub(crate) use ipv4::{DONT_FRAGMENT, ICMP, SCTP, TCP, UDP};
+pub(crate) use ipv4::{DONT_FRAGMENT, Fragment, ICMP, SCTP, TCP, UDP};
 pub(crate) use transport::Transport;
 
 /// Which way a packet goes.
@@ -59,6 +60,8 @@ pub(crate) struct Packet {
     ttl: u8,
     /// Whether nobody may fragment it.
     pub(crate) dont_fragment: bool,
+    /// Of a fragment: where it belongs. Its ports are known after [`Packet::of`] only.
+    pub(crate) fragment: Option<Fragment>,
 }
 
 impl Packet {
@@ -103,15 +106,30 @@ impl Packet {
             tos,
             ttl: header.ttl,
             dont_fragment: header.dont_fragment,
+            fragment: header.fragment,
         })
     }
 
-    /// The port on our side of the flow, whose class says which worker owns it.
+    /// A fragment, with what is known of its packet.
+    pub(crate) fn of(self, datagram: &Datagram, hasher: &Hasher) -> Self {
+        let Datagram { source_port, destination_port, identification } = *datagram;
+        let tuple = Tuple { source_port, destination_port, ..self.tuple };
+        let fragment = self.fragment.map(|fragment| Fragment { identification, ..fragment });
+        Self { tuple, fragment, hash: hasher.tuple(&tuple), ..self }
+    }
+
+    /// The port on our side of the flow, whose class says which worker owns it. Not of a fragment,
+    /// before its ports are known: steering gives all of them to the owner of port 0.
     pub(crate) fn owner_port(&self) -> u16 {
         match self.direction {
             Direction::Forward => self.tuple.source_port,
             Direction::Reply => self.tuple.destination_port,
         }
+    }
+
+    /// Whether its protocol has no ports, nor anything in their place.
+    pub(crate) fn has_no_ports(&self) -> bool {
+        !matches!(self.tuple.protocol, TCP | UDP | SCTP | ICMP)
     }
 
     /// How long the forwarded frame is, in bytes: padding behind the packet is cut off.

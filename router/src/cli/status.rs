@@ -77,7 +77,7 @@ fn devices(status: &Status) -> Table<10> {
     table
 }
 
-fn workers(status: &Status) -> Table<10> {
+fn workers(status: &Status) -> Table<11> {
     let mut table = Table::new([
         ("Worker", Right),
         ("Flows", Right),
@@ -88,6 +88,7 @@ fn workers(status: &Status) -> Table<10> {
         ("TX Ring Full", Right),
         ("No Frame", Right),
         ("Fragmented", Right),
+        ("Handed Off", Right),
         ("ICMP Errors", Right),
     ]);
     for worker in &status.workers {
@@ -101,6 +102,7 @@ fn workers(status: &Status) -> Table<10> {
             worker.tx_ring_full.to_string(),
             worker.frames_missing.to_string(),
             worker.fragmented.to_string(),
+            worker.handed_off.to_string(),
             worker.errors_sent.to_string(),
         ]);
     }
@@ -158,9 +160,9 @@ mod tests {
              \u{20}        0             12                 0\n\
              \n\
              Worker   Flows   Received   Transmitted   Dropped   Held   TX Ring Full   \
-             No Frame   Fragmented   ICMP Errors\n\
+             No Frame   Fragmented   Handed Off   ICMP Errors\n\
              \u{20}    0       3       1000             0         0      0              0   \
-             \u{20}      0            0             0\n\
+             \u{20}      0            0            0             0\n\
              \n\
              Frames: 16384, of them 8192 free, 8190 to receive into, 2 being sent, 0 held\n\
              Note: rule 100: fwmark 0x1 is not supported and is ignored\n"

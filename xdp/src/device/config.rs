@@ -7,8 +7,9 @@ use super::{BURST_MAX, ENCAPSULATION, ETHERNET_HEADER, FILL_RING, TRANSMIT_RING,
 /// Free frames that a worker keeps for itself at most, per UMEM.
 pub(super) const CACHE_MAX: usize = 512;
 
-/// Frames a worker may have in its hands: a burst, those that wait for a neighbour, and room.
-const HELD_PER_WORKER: u32 = 256;
+/// Frames a worker may have in its hands: a burst, those that wait for a neighbour or for another
+/// fragment, some that others have handed it, and room.
+const HELD_PER_WORKER: u32 = 512;
 
 /// Sockets that one process opens at most.
 const SOCKETS_MAX: u32 = 4096;

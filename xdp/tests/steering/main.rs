@@ -158,6 +158,48 @@ fn a_frame_that_is_cut_off_anywhere_does_not_leak() {
     }
 }
 
+#[test]
+fn fragments_to_a_shared_address_follow_their_first_one() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    let fragment = |identification: u8, port, place: &[u8]| {
+        let frame = udp((REMOTE, 53), (TUNNEL, port), b"part of an answer");
+        with(with(frame, 18, &[0, identification]), 20, place)
+    };
+    let (first, later, ours, host) = (&[0x20, 0], &[0, 10], 20_000, 2_000);
+    check(
+        &rig,
+        vec![
+            ("later, nothing known", fragment(1, ours, later), PassHost),
+            ("first of ours", fragment(1, ours, first), SteerReply),
+            ("later of ours", fragment(1, ours, later), SteerReply),
+            ("later, though it looks like the host's", fragment(1, host, later), SteerReply),
+            ("later of another packet", fragment(2, ours, later), PassHost),
+            ("later of another protocol", with(fragment(1, ours, later), 23, &[6]), PassHost),
+            ("first of the host's", fragment(2, host, first), PassHost),
+            ("later of the host's", fragment(2, ours, later), PassHost),
+            ("first of the host's, as ours was", fragment(1, host, first), PassHost),
+            ("later of the host's, as ours was", fragment(1, ours, later), PassHost),
+        ],
+    );
+}
+
+#[test]
+fn all_fragments_have_the_owner_of_port_0() {
+    let port = (40_000..).find(|port| owner(*port) != owner(0)).unwrap();
+    let shared = (20_000..).find(|port| owner(*port) != owner(0)).unwrap();
+    let rig = Rig::new(Unclassified::Drop, &[owner(0)]);
+    for place in [&[0x20, 0], &[0, 10]] {
+        let to = |address, port| with(udp((REMOTE, 53), (address, port), b"part"), 20, place);
+        let of_pod = with(tunnel(&udp((POD, port), (REMOTE, 53), b"part")), INNER_IP + 6, place);
+        let cases = vec![
+            ("pod's", of_pod, SteerTunnel),
+            ("to our own", to(OWN, port), SteerReply),
+            ("to a shared one", to(TUNNEL, shared), SteerReply),
+        ];
+        check(&rig, cases);
+    }
+}
+
 /// The first bytes of SCTP.
 fn sctp(source: u16, destination: u16) -> Vec<u8> {
     let mut header = [source.to_be_bytes(), destination.to_be_bytes()].concat();

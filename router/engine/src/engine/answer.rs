@@ -79,8 +79,10 @@ impl Engine {
         frame: &[u8],
     ) -> Option<OwedError<'a>> {
         let packet = Packet::parse_any_ttl(frame, &self.hasher).ok()?;
-        // An error about an error has no end (RFC 1122, section 3.2.2).
-        if !reason.is_answered() || packet.transport == Transport::Error {
+        // An error about an error has no end; of a packet's fragments, the first is answered for
+        // (RFC 1122, section 3.2.2).
+        if !reason.is_answered() || matches!(packet.transport, Transport::Error | Transport::Later)
+        {
             return None;
         }
         let is_too_large = reason != DropReason::TtlExpired;

@@ -2,25 +2,35 @@
 //! frame is written to only when no check and no neighbour can stop it any more.
 
 use super::{Engine, Halt, Nanos, Outlet};
-use crate::DropReason;
 use crate::encap::Label;
 use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, tick};
 use crate::fragment::MTU_MIN;
 use crate::nat::{Side, Wish, clamp_mss, rewrite};
-use crate::packet::{Packet, Transport, tunnel_tos};
+use crate::packet::{Packet, SCTP, TCP, Transport, tunnel_tos};
 use crate::policy::PolicyIndex;
 use crate::tables::{Adjacency, AdjacencyIndex, EgressAddress, Tables};
+use crate::{DropReason, Ticket};
 
 /// What the packets of a burst have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
-    tables: &'a Tables,
-    now: Tick,
+    pub(super) tables: &'a Tables,
+    pub(super) now: Tick,
+    /// What is known of them from before.
+    pub(super) ticket: Ticket,
+    /// Whether they have waited, or come from another worker.
+    pub(super) comes_again: bool,
 }
 
 impl<'a> Context<'a> {
+    /// Of what steering has given to this worker.
     pub(super) fn new(tables: &'a Tables, now: Nanos) -> Self {
-        Self { tables, now: tick(now) }
+        Self { tables, now: tick(now), ticket: Ticket::default(), comes_again: false }
+    }
+
+    /// Of a frame that has waited, or comes from another worker.
+    pub(super) fn again(tables: &'a Tables, now: Nanos, ticket: Ticket) -> Self {
+        Self { ticket, comes_again: true, ..Self::new(tables, now) }
     }
 }
 
@@ -36,10 +46,14 @@ impl Engine {
         let known = self.flows.originals.find_near(&packet.tuple, packet.hash, candidate);
         let flow = match known {
             Some(flow) => self.confirm_original(context, packet, flow)?,
-            None => self.open(context, packet)?,
+            None => {
+                self.follow_redirect(context, packet)?;
+                self.open(context, packet)?
+            }
         };
         self.learn(context, packet, flow)?;
         let original = &mut self.flows.originals[flow];
+        may_change(packet, original.keeps_port())?;
         let adjacency = fitting(context.tables, original.adjacency, packet)?;
         let (ethernet, ip) = frame.split_first_chunk_mut().ok_or(DropReason::Truncated)?;
         rewrite(ip, packet, Side::Source, &original.change())?;
@@ -64,6 +78,7 @@ impl Engine {
         let flow = known.ok_or_else(|| without_reply_flow(packet.transport))?;
         self.confirm_reply(context, flow)?;
         let reply = &mut self.flows.replies[flow];
+        may_change(packet, reply.keeps_port())?;
         let overlay = context.tables.overlay_to(reply.peer)?;
         if !may_pass(packet, overlay.inner_mtu) {
             return Err(DropReason::ExceedsTunnelMtu.into());
@@ -89,8 +104,8 @@ impl Engine {
 
     /// The slow path: policy, route, next hop, port; then the flow exists.
     fn open(&mut self, context: Context<'_>, packet: &Packet) -> Result<SlotIndex, Halt> {
-        let Context { tables, now } = context;
-        may_open(packet.transport)?;
+        let Context { tables, now, .. } = context;
+        may_open(packet)?;
         let way_back = taught(tables, packet)?;
         let Packet { tuple, .. } = packet;
         let policy = tables.policy(tuple.source, tuple.destination).ok_or(DropReason::NoPolicy)?;
@@ -98,7 +113,7 @@ impl Engine {
         let adjacency = tables.route(egress.address, tuple.destination, packet.hash)?;
         fitting(tables, adjacency, packet)?;
         if self.flows.is_full() {
-            return Err(DropReason::FlowTableFull.into());
+            return Err(self.ask_another(context, packet, DropReason::FlowTableFull));
         }
         let wish = Translation {
             original: *tuple,
@@ -106,7 +121,8 @@ impl Engine {
             egress_port: tuple.source_port,
         };
         let lease = Wish { reply: wish.reply(), pod: tuple.source, now };
-        let egress_port = self.lease(tables, egress, packet.transport, &lease)?;
+        let leased = self.lease(tables, egress, packet, &lease);
+        let egress_port = leased.map_err(|reason| self.ask_another(context, packet, reason))?;
         let translation = Translation { egress_port, ..wish };
         let mut original = Original::new(&translation, now);
         original.adjacency = adjacency;
@@ -118,6 +134,7 @@ impl Engine {
         reply.epoch = tables.epoch();
         let flow = self.flows.insert(original, reply).ok_or(DropReason::FlowTableFull)?;
         self.counters.flows_created += 1;
+        self.settle(context, packet);
         Ok(flow)
     }
 
@@ -126,11 +143,11 @@ impl Engine {
         &mut self,
         tables: &Tables,
         egress: &EgressAddress,
-        transport: Transport,
+        packet: &Packet,
         wish: &Wish,
     ) -> Result<u16, DropReason> {
         let Self { flows, ports, .. } = self;
-        if transport != Transport::Portless {
+        if !packet.has_no_ports() {
             return ports.lease(tables.epoch(), egress, wish, &mut |reply| flows.is_free(reply));
         }
         match (egress.own, flows.is_free(&wish.reply)) {
@@ -193,8 +210,9 @@ impl Engine {
         let policy = tables.policy(tuple.source, tuple.destination);
         let policy = policy.filter(|_| tables.egress(original.egress()).is_some());
         if policy.is_none() {
-            let (pod, reply) = self.flows.remove(flow);
-            self.ports.released(&reply, pod, tick(self.now));
+            let (original, reply) = self.flows.remove(flow);
+            self.ports.released(&reply, original.source, tick(self.now));
+            self.tell_owner(&original, false);
             self.counters.flows_deselected += 1;
         }
         policy.ok_or(DropReason::Deselected)
@@ -227,13 +245,22 @@ fn taught(tables: &Tables, packet: &Packet) -> Result<WayBack, DropReason> {
 }
 
 /// Whether a packet of no known flow may open one.
-fn may_open(transport: Transport) -> Result<(), DropReason> {
-    match transport {
-        Transport::Tcp(segment) if !segment.opens() => Err(DropReason::TcpNotSyn),
-        Transport::Sctp(chunk) if !chunk.opens() => Err(DropReason::SctpNotInit),
-        Transport::Error => Err(DropReason::ErrorWithoutFlow),
+fn may_open(packet: &Packet) -> Result<(), DropReason> {
+    match (packet.transport, packet.tuple.protocol) {
+        (Transport::Tcp(segment), _) if !segment.opens() => Err(DropReason::TcpNotSyn),
+        (Transport::Later, TCP) => Err(DropReason::TcpNotSyn),
+        (Transport::Sctp(chunk), _) if !chunk.opens() => Err(DropReason::SctpNotInit),
+        (Transport::Later, SCTP) => Err(DropReason::SctpNotInit),
+        (Transport::Error, _) => Err(DropReason::ErrorWithoutFlow),
         _ => Ok(()),
     }
+}
+
+/// Whether the packet can be translated: the CRC32c of SCTP covers what other fragments have, and
+/// does not cover the addresses.
+fn may_change(packet: &Packet, keeps_port: bool) -> Result<(), DropReason> {
+    let is_part = packet.fragment.is_some() && packet.tuple.protocol == SCTP;
+    if is_part && !keeps_port { Err(DropReason::UnsupportedFragment) } else { Ok(()) }
 }
 
 /// Why a packet from outside dies that belongs to no flow.

@@ -18,19 +18,50 @@ const GROUPS_MAX: usize = 256;
 /// How many flows one call ends, at most.
 pub(crate) const EXPIRED_MAX: usize = 256;
 
-/// Where the sweep is.
+/// How far a sweep over a table is, and what of it is due.
 #[derive(Debug)]
-pub(crate) struct Sweep {
-    timeouts: Timeouts,
+pub(crate) struct Pace {
+    /// How long a pass over the whole table takes.
+    pass_ns: Nanos,
     /// The group that is looked at next.
     group: usize,
     /// The time up to which groups have been looked at.
     swept_until: Nanos,
 }
 
+impl Pace {
+    pub(crate) fn new(pass_ns: Nanos) -> Self {
+        Self { pass_ns, group: 0, swept_until: 0 }
+    }
+
+    /// How many groups of a table of `groups` to look at now, so that a pass takes `pass_ns`;
+    /// [`GROUPS_MAX`] at most.
+    pub(crate) fn due(&mut self, now: Nanos, groups: usize) -> usize {
+        let elapsed = now.saturating_sub(self.swept_until).min(self.pass_ns);
+        let due = elapsed * groups as u64 / self.pass_ns;
+        if due > 0 {
+            self.swept_until = now;
+        }
+        usize::try_from(due).unwrap_or(GROUPS_MAX).min(GROUPS_MAX)
+    }
+
+    /// The next group.
+    pub(crate) fn step(&mut self, groups: usize) -> usize {
+        let next = (self.group + 1) % groups;
+        std::mem::replace(&mut self.group, next)
+    }
+}
+
+/// Looks for flows that have been idle for too long.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    timeouts: Timeouts,
+    pace: Pace,
+}
+
 impl Sweep {
     pub(crate) fn new(timeouts: Timeouts) -> Self {
-        Self { timeouts, group: 0, swept_until: 0 }
+        Self { timeouts, pace: Pace::new(PASS_NS) }
     }
 
     /// Looks at the groups that are due; calls `expired` with the place of each flow that has been
@@ -42,44 +73,37 @@ impl Sweep {
         expired: &mut dyn FnMut(&mut Flows, SlotIndex),
     ) {
         let mut count = 0;
-        for _ in 0..self.due(now, flows.originals.groups()) {
-            for index in flows.originals.entries(self.group) {
+        let groups = flows.originals.groups();
+        for _ in 0..self.pace.due(now, groups) {
+            for index in flows.originals.entries(self.pace.step(groups)) {
                 if self.is_expired(flows, index, tick(now)) {
                     expired(flows, index);
                     count += 1;
                 }
             }
-            self.group = (self.group + 1) % flows.originals.groups();
             if count >= EXPIRED_MAX {
                 return;
             }
         }
     }
 
-    /// How many groups to look at now, so that a pass takes [`PASS_NS`].
-    fn due(&mut self, now: Nanos, groups: usize) -> usize {
-        let elapsed = now.saturating_sub(self.swept_until).min(PASS_NS);
-        let due = elapsed * groups as u64 / PASS_NS;
-        if due > 0 {
-            self.swept_until = now;
-        }
-        usize::try_from(due).unwrap_or(GROUPS_MAX).min(GROUPS_MAX)
-    }
-
     fn is_expired(&self, flows: &Flows, index: SlotIndex, now: Tick) -> bool {
         let original = &flows.originals[index];
-        // A clock that seems to run backwards makes nothing old.
-        let idle =
-            |last_seen: Tick| now.wrapping_sub(last_seen).cast_signed().max(0).cast_unsigned();
         // Most entries are ruled out without a look at their twin.
-        if idle(original.last_seen) <= ticks(self.timeouts.shortest()) {
+        if !is_idle_for(self.timeouts.shortest(), original.last_seen, now) {
             return false;
         }
         let reply = &flows.replies[original.twin];
         let state = FlowState::of(original.progress, reply.progress);
-        let timeout = ticks(self.timeouts.of(original.protocol(), state));
-        idle(original.last_seen).min(idle(reply.last_seen)) > timeout
+        let timeout = self.timeouts.of(original.protocol(), state);
+        is_idle_for(timeout, original.last_seen, now) && is_idle_for(timeout, reply.last_seen, now)
     }
+}
+
+/// Whether more than `timeout` has passed since `last_seen`. A clock that seems to run backwards
+/// makes nothing old.
+pub(super) fn is_idle_for(timeout: Nanos, last_seen: Tick, now: Tick) -> bool {
+    now.wrapping_sub(last_seen).cast_signed().max(0).cast_unsigned() > ticks(timeout)
 }
 
 /// A duration in whole ticks. An entry is older than it when more ticks have passed.

@@ -193,6 +193,11 @@ impl Original {
         self.protocol
     }
 
+    /// Whether the outside sees the pod's own port.
+    pub(crate) fn keeps_port(&self) -> bool {
+        self.egress_port == self.pod_port
+    }
+
     /// The egress address that the flow keeps.
     pub(crate) fn egress(&self) -> Ipv4Addr {
         self.egress
@@ -264,6 +269,11 @@ impl Reply {
             last_seen: now,
             ..Self::EMPTY
         }
+    }
+
+    /// Whether the outside sees the pod's own port.
+    pub(crate) fn keeps_port(&self) -> bool {
+        self.egress_port == self.pod_port
     }
 
     /// Where replies go from now on.

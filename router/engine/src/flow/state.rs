@@ -32,7 +32,9 @@ impl Progress {
                 let end = if chunk.ends() { Self::RST } else { 0 };
                 end | if chunk.opens() { 0 } else { Self::SPOKEN }
             }
-            Transport::Udp | Transport::Portless | Transport::Echo => Self::SPOKEN,
+            Transport::Udp | Transport::Portless | Transport::Echo | Transport::Later => {
+                Self::SPOKEN
+            }
             Transport::Error => 0,
         };
     }

@@ -21,6 +21,15 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// Matches no packet: no protocol has the number 0.
+    pub(crate) const NONE: Self = Self {
+        source: Ipv4Addr::UNSPECIFIED,
+        destination: Ipv4Addr::UNSPECIFIED,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+    };
+
     /// The same in the other direction.
     #[must_use]
     pub fn reversed(self) -> Self {

@@ -12,10 +12,13 @@ use crate::steer::CLASSES;
 /// Counters by hash of source, destination and protocol.
 const PLACES: usize = 256;
 
-/// What one worker gives out: each worker has every so many-th number.
+/// What one worker gives out: each worker has every so many-th number, and so have the packets that
+/// come in fragments, of which one worker has all.
 #[derive(Debug)]
 pub(crate) struct Identifications {
     given: [u16; PLACES],
+    /// To packets that come in fragments: their egress address is not known yet.
+    given_to_fragments: [u16; PLACES],
     worker: u16,
     workers: u16,
 }
@@ -23,11 +26,23 @@ pub(crate) struct Identifications {
 impl Identifications {
     pub(crate) fn new(worker: u8, owners: &[u8; CLASSES]) -> Self {
         let last = owners.iter().copied().max().unwrap_or_default().max(worker);
-        Self { given: [0; PLACES], worker: worker.into(), workers: u16::from(last) + 1 }
+        Self {
+            given: [0; PLACES],
+            given_to_fragments: [0; PLACES],
+            worker: worker.into(),
+            workers: u16::from(last) + 1,
+        }
+    }
+
+    /// A new one for a pod's packet that comes in fragments.
+    pub(crate) fn for_fragments(&mut self, packet: &Packet, hasher: &Hasher) -> u16 {
+        let Tuple { destination, protocol, .. } = packet.tuple;
+        let of = Tuple { destination, protocol, ..Tuple::NONE };
+        next(&mut self.given_to_fragments, hasher.tuple(&of), self.workers + 1, self.workers)
     }
 
     /// Gives the IPv4 packet that starts `bytes`, and leaves as `egress`, a new one if it may be
-    /// fragmented.
+    /// fragmented, and a fragment that of its packet.
     #[inline]
     pub(crate) fn renew(
         &mut self,
@@ -36,21 +51,27 @@ impl Identifications {
         hasher: &Hasher,
         egress: Ipv4Addr,
     ) {
-        if packet.dont_fragment {
-            return;
-        }
-        let of = Tuple { source: egress, source_port: 0, destination_port: 0, ..packet.tuple };
-        let [.., place] = hasher.tuple(&of).to_be_bytes();
-        let (Some(given), Some(header)) =
-            (self.given.get_mut(usize::from(place)), bytes.first_chunk_mut::<20>())
-        else {
-            return;
+        let new = match packet.fragment {
+            Some(fragment) => fragment.identification,
+            None if packet.dont_fragment => return,
+            None => {
+                let of =
+                    Tuple { source: egress, source_port: 0, destination_port: 0, ..packet.tuple };
+                next(&mut self.given, hasher.tuple(&of), self.workers + 1, self.worker)
+            }
         };
-        *given = given.wrapping_add(1);
-        let new = given.wrapping_mul(self.workers).wrapping_add(self.worker);
+        let Some(header) = bytes.first_chunk_mut::<20>() else { return };
         let delta = Delta::word(u16::from_be_bytes([header[4], header[5]]), new);
         let checksum = delta.apply(u16::from_be_bytes([header[10], header[11]]));
         header[4..6].copy_from_slice(&new.to_be_bytes());
         header[10..12].copy_from_slice(&checksum.to_be_bytes());
     }
+}
+
+/// The next number that one of so many shares gives out in the place that a hash chooses.
+fn next(given: &mut [u16; PLACES], hash: u64, shares: u16, share: u16) -> u16 {
+    let [.., place] = hash.to_be_bytes();
+    let Some(given) = given.get_mut(usize::from(place)) else { return share };
+    *given = given.wrapping_add(1);
+    given.wrapping_mul(shares).wrapping_add(share)
 }

@@ -2,8 +2,9 @@
 //!
 //! A pod's own port is kept when it may be. Else a class is searched in a random order until a
 //! port is free: first the class of the pod's port, then the worker's others. So a lease fails
-//! only when this worker has no port left towards that remote. A port that another pod's flow to
-//! the same remote had lately is taken only when nothing else in the class is free.
+//! only when this worker has no port left towards that remote; then others are asked
+//! (`engine/adoption.rs`). A port that another pod's flow to the same remote had lately is taken
+//! only when nothing else in the class is free.
 
 use std::net::Ipv4Addr;
 
@@ -52,6 +53,8 @@ pub(crate) struct Wish {
 pub(crate) struct Ports {
     /// The classes that this worker owns.
     classes: Vec<u8>,
+    /// Whether it owns each class.
+    owns: [bool; CLASSES],
     random: Random,
     hasher: Hasher,
     resting: Resting,
@@ -68,6 +71,7 @@ impl Ports {
         let classes = owned.map(|(class, _)| class).collect();
         Self {
             classes,
+            owns: owners.map(|owner| owner == worker),
             random,
             hasher,
             resting: Resting::new(),
@@ -87,6 +91,9 @@ impl Ports {
     ) -> Result<u16, DropReason> {
         let Wish { reply, pod, now } = *wish;
         let own = reply.destination_port;
+        // Replies to a port of another worker's class would never come here.
+        let own_class = class(own);
+        let is_ours = self.owns.get(usize::from(own_class)).copied().unwrap_or_default();
         let mut may_be = |port: u16| {
             (egress.port_first..=egress.port_last).contains(&port)
                 && is_free(&Tuple { destination_port: port, ..reply })
@@ -97,15 +104,19 @@ impl Ports {
             let tuple = Tuple { destination_port: port, ..reply };
             !resting.has(hasher.tuple(&tuple), pod, now)
         };
-        if is_rested(own) && may_be(own) {
+        if is_ours && is_rested(own) && may_be(own) {
             return Ok(own);
         }
         if is_known {
             return Err(DropReason::PortsExhausted);
         }
-        let rested = in_class(random, class(own), &mut |port| is_rested(port) && may_be(port));
-        let found = rested.or_else(|| in_class(random, class(own), &mut may_be));
-        let found = found.or_else(|| in_other_classes(random, classes, class(own), &mut may_be));
+        let mut found = None;
+        if is_ours {
+            let mut rested = |port| is_rested(port) && may_be(port);
+            found = in_class(random, own_class, &mut rested);
+            found = found.or_else(|| in_class(random, own_class, &mut may_be));
+        }
+        let found = found.or_else(|| in_other_classes(random, classes, own_class, &mut may_be));
         if found.is_none() {
             self.remember(&reply);
         }

@@ -119,13 +119,13 @@ pub(crate) fn rewrite(
             let (header, rest) = message.split_first_chunk_mut().ok_or(DropReason::BadTransport)?;
             let old = *header;
             side.port(start(header)?).copy_from_slice(&change.port.to_be_bytes());
-            // Mostly the pod keeps its port.
+            // Mostly the pod keeps its port; a change of it is refused for fragments.
             if *header != old {
                 let checksum = sctp::checksum(&old, header, rest);
                 header[8..].copy_from_slice(&checksum);
             }
         }
-        Transport::Portless => {}
+        Transport::Portless | Transport::Later => {}
         Transport::Error => {
             let message = without_padding(payload, packet)?;
             error::rewrite(message, packet.tuple.protocol, side.other(), change)?;

@@ -35,6 +35,10 @@ pub(super) fn parse(
         (Direction::Forward, ECHO_REQUEST, 0) => (identifier, 0),
         (Direction::Reply, ECHO_REPLY, 0) => (0, identifier),
         (_, DESTINATION_UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM, _) => {
+            if header.fragment.is_some() {
+                // Its checksum covers what is not here.
+                return Err(DropReason::UnsupportedFragment);
+            }
             return error(direction, header, message);
         }
         _ => return Err(DropReason::UnsupportedIcmp),

@@ -8,8 +8,12 @@ use crate::checksum::checksum;
 /// Length of a header without options, in bytes.
 const HEADER_LEN: u16 = 20;
 
-/// The fragment offset and the flag "more fragments".
-const FRAGMENT_BITS: u16 = 0x3fff;
+/// The flag "more fragments" in the word of flags and offset, and the offset.
+const MORE_FRAGMENTS: u16 = 0x2000;
+const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+/// The largest payload that a packet can have, in bytes.
+const PAYLOAD_MAX: usize = (u16::MAX - HEADER_LEN) as usize;
 
 /// The flag "don't fragment" in the byte that it is in.
 pub(crate) const DONT_FRAGMENT: u8 = 0x40;
@@ -18,6 +22,24 @@ pub(crate) const ICMP: u8 = 1;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 pub(crate) const SCTP: u8 = 132;
+
+/// Where a fragment belongs (RFC 791, section 2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fragment {
+    /// What the fragments of one packet have in common.
+    pub(crate) identification: u16,
+    /// Where its payload starts and ends in the packet's, in units of 8 bytes.
+    pub(crate) start: u16,
+    pub(crate) end: u16,
+    pub(crate) is_last: bool,
+}
+
+impl Fragment {
+    /// Whether it has the transport header.
+    pub(crate) fn is_first(&self) -> bool {
+        self.start == 0
+    }
+}
 
 /// The checked header of a packet to forward.
 pub(super) struct Ipv4Header {
@@ -28,6 +50,7 @@ pub(super) struct Ipv4Header {
     pub(super) tos: u8,
     pub(super) ttl: u8,
     pub(super) dont_fragment: bool,
+    pub(super) fragment: Option<Fragment>,
 }
 
 /// Checks a packet's header; gives it with the payload, without padding behind it.
@@ -49,9 +72,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Ipv4Header, &[u8]), DropReason> {
     if checksum(header) != 0 {
         return Err(DropReason::BadIpChecksum);
     }
-    if u16::from_be_bytes([header[6], header[7]]) & FRAGMENT_BITS != 0 {
-        return Err(DropReason::Fragment);
-    }
+    let [_, _, _, _, i0, i1, f0, f1, ..] = *header;
+    let place = u16::from_be_bytes([f0, f1]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET);
+    let fragment = match place {
+        0 => None,
+        _ => Some(fragment(u16::from_be_bytes([i0, i1]), place, payload_length)?),
+    };
     let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
     let source = Ipv4Addr::new(s0, s1, s2, s3);
     let destination = Ipv4Addr::new(d0, d1, d2, d3);
@@ -64,9 +90,33 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Ipv4Header, &[u8]), DropReason> {
     let (tos, ttl, protocol) = (header[1], header[8], header[9]);
     let dont_fragment = header[6] & DONT_FRAGMENT != 0;
     Ok((
-        Ipv4Header { source, destination, protocol, total_length, tos, ttl, dont_fragment },
+        Ipv4Header {
+            source,
+            destination,
+            protocol,
+            total_length,
+            tos,
+            ttl,
+            dont_fragment,
+            fragment,
+        },
         payload,
     ))
+}
+
+/// Checks where a fragment says that it belongs: all but the last are whole numbers of 8 bytes, and
+/// none is empty or ends where no packet does.
+fn fragment(identification: u16, place: u16, length: usize) -> Result<Fragment, DropReason> {
+    let start = place & FRAGMENT_OFFSET;
+    let is_last = place & MORE_FRAGMENTS == 0;
+    let is_possible = length > 0
+        && (is_last || length.is_multiple_of(8))
+        && usize::from(start) * 8 + length <= PAYLOAD_MAX;
+    let units = u16::try_from(length.div_ceil(8)).unwrap_or(u16::MAX);
+    match is_possible {
+        true => Ok(Fragment { identification, start, end: start + units, is_last }),
+        false => Err(DropReason::BadFragment),
+    }
 }
 
 /// Whether an address is no host's on a network that a router may forward to: "this network",

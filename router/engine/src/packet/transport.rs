@@ -18,6 +18,8 @@ pub(crate) enum Transport {
     Echo,
     /// An ICMP error that quotes a packet of the flow.
     Error,
+    /// Of a fragment that is not the first: no header at all.
+    Later,
 }
 
 impl Transport {
@@ -26,7 +28,7 @@ impl Transport {
         match self {
             Self::Tcp(segment) => segment.opens(),
             Self::Sctp(chunk) => chunk.opens(),
-            Self::Udp | Self::Portless | Self::Echo | Self::Error => false,
+            Self::Udp | Self::Portless | Self::Echo | Self::Error | Self::Later => false,
         }
     }
 
@@ -40,7 +42,7 @@ impl Transport {
         match self {
             Self::Tcp(segment) => segment.has_rst(),
             Self::Sctp(chunk) => chunk.ends(),
-            Self::Udp | Self::Portless | Self::Echo | Self::Error => false,
+            Self::Udp | Self::Portless | Self::Echo | Self::Error | Self::Later => false,
         }
     }
 }
@@ -116,12 +118,15 @@ pub(super) fn parse(
     header: &Ipv4Header,
     payload: &[u8],
 ) -> Result<(Transport, Tuple), DropReason> {
+    let is_later = header.fragment.is_some_and(|fragment| !fragment.is_first());
     let (transport, source_port, destination_port) = match header.protocol {
+        other if UNTRANSLATABLE.contains(&other) => return Err(DropReason::UnsupportedProtocol),
+        // Its ports are told by the first one.
+        _ if is_later => (Transport::Later, 0, 0),
         TCP => tcp(payload)?,
-        UDP => udp(payload)?,
+        UDP => udp(payload, header.fragment.is_some())?,
         ICMP => return icmp::parse(direction, header, payload),
         SCTP => sctp(payload)?,
-        other if UNTRANSLATABLE.contains(&other) => return Err(DropReason::UnsupportedProtocol),
         _ => (Transport::Portless, 0, 0),
     };
     let tuple = Tuple {
@@ -150,11 +155,12 @@ fn tcp(payload: &[u8]) -> Result<(Transport, u16, u16), DropReason> {
     Ok((Transport::Tcp(segment), ports.0, ports.1))
 }
 
-fn udp(payload: &[u8]) -> Result<(Transport, u16, u16), DropReason> {
+/// The length that a UDP header says is that of all fragments together.
+fn udp(payload: &[u8], is_fragment: bool) -> Result<(Transport, u16, u16), DropReason> {
     let header = payload.first_chunk::<8>().ok_or(DropReason::BadTransport)?;
     let [s0, s1, d0, d1, l0, l1, ..] = *header;
     let length = usize::from(u16::from_be_bytes([l0, l1]));
-    if length < header.len() || length > payload.len() {
+    if length < header.len() || (length > payload.len() && !is_fragment) {
         return Err(DropReason::BadTransport);
     }
     Ok((Transport::Udp, u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))

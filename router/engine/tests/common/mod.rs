@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "these are tests")]
 
 pub mod build;
+pub mod cluster;
 pub mod fuzz;
 pub mod gateway;
 pub mod random;

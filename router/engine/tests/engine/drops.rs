@@ -18,6 +18,15 @@ const PUBLIC_END: (Ipv4Addr, u16) = (EGRESS, 5000);
 /// Reasons that only a worker has: for frames that it holds.
 const OF_THE_WORKER: [DropReason; 2] = [DropReason::NeighbourUnresolved, DropReason::HoldQueueFull];
 
+/// Reasons that need several packets: see `fragments.rs` and `adoption.rs`.
+const ELSEWHERE: [DropReason; 5] = [
+    DropReason::FragmentOverlap,
+    DropReason::FragmentTimeout,
+    DropReason::FragmentsFull,
+    DropReason::RedirectsFull,
+    DropReason::HandOffFull,
+];
+
 fn request() -> Vec<u8> {
     packet(Body::Udp, POD_END, REMOTE_END, 64)
 }
@@ -46,6 +55,18 @@ fn malformed() -> Vec<Case> {
     tagged_reply[62..64].copy_from_slice(&[0x81, 0x00]);
     let mut bad_checksum = request();
     bad_checksum[10] ^= 1;
+    let fragment = |place: u16, length: u8| {
+        let packet = changed(request(), |bytes| {
+            bytes[3] = 20 + length;
+            bytes[6..8].copy_from_slice(&place.to_be_bytes());
+        });
+        tunnel_frame(&packet)
+    };
+    let quote = packet(Body::Udp, REMOTE_END, POD_END, 1);
+    let part_of_an_error = changed(error((3, 3), POD, REMOTE, 64, &quote[..28]), |bytes| {
+        bytes[3] = 44;
+        bytes[6] = 0x20;
+    });
     let mut congested = tunnel_frame(&changed(request(), |bytes| bytes[1] = 0));
     congested[0] |= 3 << ECN_SHIFT;
     vec![
@@ -66,8 +87,11 @@ fn malformed() -> Vec<Case> {
         (BadIpLength, tunnel_frame(&changed(request(), |bytes| bytes[3] = 19)), "total length 19"),
         (IpOptions, tunnel_frame(&changed(request(), |bytes| bytes[0] = 0x46)), "options"),
         (BadIpChecksum, tunnel_frame(&bad_checksum), "a wrong header checksum"),
-        (Fragment, tunnel_frame(&changed(request(), |bytes| bytes[6] = 0x20)), "a first fragment"),
-        (Fragment, tunnel_frame(&changed(request(), |bytes| bytes[7] = 1)), "a later fragment"),
+        (BadFragment, fragment(0x2000, 27), "a first fragment of 27 bytes"),
+        (BadFragment, fragment(0x2001, 0), "an empty fragment"),
+        (BadFragment, fragment(1, 0), "an empty last fragment"),
+        (BadFragment, fragment(0x1fff, 17), "a last fragment that ends beyond 65,535 bytes"),
+        (UnsupportedFragment, tunnel_frame(&part_of_an_error), "a part of an ICMP error"),
         (MartianSource, tunnel_frame(&from([127, 0, 0, 1])), "from loopback"),
         (MartianSource, tunnel_frame(&from([0, 1, 2, 3])), "from this network"),
         (MartianSource, tunnel_frame(&from([224, 0, 0, 1])), "from a multicast group"),
@@ -213,7 +237,8 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
 
 #[test]
 fn every_reason_is_produced_by_some_packet_and_counted_once() {
-    let mut produced: BTreeSet<DropReason> = OF_THE_WORKER.into();
+    let elsewhere = OF_THE_WORKER.into_iter().chain(ELSEWHERE);
+    let mut produced: BTreeSet<DropReason> = elsewhere.collect();
     for (reason, frame, what) in [malformed(), unusable(), unwelcome()].concat() {
         let mut gateway = Gateway::new();
         gateway.sent(tunnel_frame(&request()));
@@ -247,7 +272,7 @@ fn a_worker_that_gives_a_held_frame_up_says_why() {
     gateway.change(|input| input.neighbours.clear());
     for (held, reason) in (1..).zip(OF_THE_WORKER) {
         let (verdict, frame) = gateway.process(tunnel_frame(&request()));
-        assert_eq!(verdict, Verdict::Hold { device: UPLINK, address: ROUTER });
+        assert!(matches!(verdict, Verdict::Hold { device: UPLINK, address: ROUTER, .. }));
         assert_eq!(frame, tunnel_frame(&request()));
         gateway.engine.drop_held(reason);
         let counters = gateway.engine.counters();

@@ -4,7 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adoption;
 mod answers;
+mod arriving;
 mod drops;
 mod errors;
 mod flows;

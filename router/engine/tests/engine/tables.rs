@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use spillway_engine::policy::Policies;
 use spillway_engine::tables::{Neighbour, ReplyVni};
-use spillway_engine::{DropReason, Verdict};
+use spillway_engine::{DropReason, Ticket, Verdict};
 
 use crate::common::build::{Body, End, packet, vxlan};
 use crate::common::gateway::*;
@@ -23,9 +23,12 @@ fn reply() -> Vec<u8> {
 
 /// Hands a held frame in again.
 fn again(gateway: &mut Gateway, mut frame: Vec<u8>) -> Verdict {
-    let mut verdict = [Verdict::Drop(DropReason::UnknownKind)];
-    gateway.engine.process_held(gateway.now, &gateway.tables, &mut [&mut frame], &mut verdict);
-    verdict[0]
+    let Gateway { engine, tables, now, .. } = gateway;
+    engine.process_held(*now, tables, &mut frame, Ticket::default())
+}
+
+fn hold(device: u16, address: Ipv4Addr) -> Verdict {
+    Verdict::Hold { device, address, ticket: Ticket::default() }
 }
 
 #[test]
@@ -33,7 +36,7 @@ fn a_new_flow_waits_for_its_next_hop_untouched_and_is_received_once() {
     let mut gateway = Gateway::new();
     gateway.change(|input| input.neighbours.clear());
     let (verdict, frame) = gateway.process(request());
-    assert_eq!(verdict, Verdict::Hold { device: UPLINK, address: ROUTER });
+    assert_eq!(verdict, hold(UPLINK, ROUTER));
     assert_eq!(frame, request());
     assert_eq!(gateway.engine.counters().flows_created, 0);
     assert_eq!(again(&mut gateway, frame.clone()), verdict);
@@ -51,10 +54,10 @@ fn a_known_flow_waits_when_its_next_hop_is_lost() {
     gateway.sent(request());
     gateway.change(|input| input.neighbours.clear());
     let (verdict, frame) = gateway.process(request());
-    assert_eq!(verdict, Verdict::Hold { device: UPLINK, address: ROUTER });
+    assert_eq!(verdict, hold(UPLINK, ROUTER));
     assert_eq!(frame, request());
     let (verdict, frame) = gateway.process(reply());
-    assert_eq!(verdict, Verdict::Hold { device: UNDERLAY, address: PEER });
+    assert_eq!(verdict, hold(UNDERLAY, PEER));
     assert_eq!(frame, reply());
     assert_eq!(gateway.flows().len(), 1);
 }

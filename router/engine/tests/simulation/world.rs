@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use spillway_engine::policy::Policies;
-use spillway_engine::steer::class;
-use spillway_engine::tables::{EgressAddress, Tables, TablesInput};
-use spillway_engine::{DropReason, Engine, EngineConfig, Tuple, Verdict};
+use spillway_engine::tables::EgressAddress;
+use spillway_engine::{DropReason, EngineConfig, Tuple};
 
 use crate::common::build::{Body, End, ethernet, packet, vxlan};
+use crate::common::cluster::{Cluster, Outcome};
 use crate::common::gateway::*;
 use crate::common::random::Random;
 use crate::model::{Flow, Life};
@@ -30,6 +30,7 @@ pub(crate) struct Totals {
     pub(crate) replied: u64,
     pub(crate) flows: u64,
     pub(crate) own_ports: u64,
+    pub(crate) adopted: u64,
     pub(crate) drops: BTreeMap<DropReason, u64>,
 }
 
@@ -39,6 +40,7 @@ impl Totals {
         self.replied += other.replied;
         self.flows += other.flows;
         self.own_ports += other.own_ports;
+        self.adopted += other.adopted;
         for (reason, count) in &other.drops {
             *self.drops.entry(*reason).or_default() += count;
         }
@@ -47,6 +49,7 @@ impl Totals {
     pub(crate) fn assert_everything_happened(&self) {
         use DropReason::*;
         assert!(self.forwarded > 10_000 && self.replied > 10_000, "{self:?}");
+        assert!(self.adopted > 300, "{self:?}");
         assert!(self.own_ports > 1000 && self.flows - self.own_ports > 1000, "{self:?}");
         for reason in [
             TcpNotSyn,
@@ -67,12 +70,8 @@ impl Totals {
 
 pub(crate) struct World {
     random: Random,
-    engines: Vec<Engine>,
-    owners: [u8; 256],
+    cluster: Cluster,
     flows_max: u32,
-    input: TablesInput,
-    tables: Tables,
-    now: u64,
     /// When the last whole sweep began.
     swept: u64,
     /// Each pod's egress address, if a policy selects it.
@@ -90,25 +89,16 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(mut random: Random) -> Self {
         let workers = random.pick(&[1, 2, 3, 4_u8]);
-        let owners = std::array::from_fn(|class| u8::try_from(class).unwrap() % workers);
         let flows_max = random.pick(&[8, 64, 1024]);
         let (port_first, port_last) =
             random.pick(&[(1024, 65_535), (16_384, 29_999), (40_000, 40_031), (40_000, 40_007)]);
         let mut input = tables();
         let egress = |address| EgressAddress { address, port_first, port_last, own: true };
         input.egress_addresses = vec![egress(EGRESS), egress(OTHER_EGRESS)];
-        let engine = |worker| {
-            let seed = 1 + u64::from(worker);
-            Engine::new(&EngineConfig { worker, owners, flows_max, seed, ..config() })
-        };
         let mut world = Self {
-            engines: (0..workers).map(engine).collect(),
+            cluster: Cluster::new(workers, EngineConfig { flows_max, ..config() }, input),
             random,
-            owners,
             flows_max,
-            tables: Tables::default(),
-            input,
-            now: 1_000 * SECOND,
             swept: 0,
             selected: [Some(EGRESS); 3],
             covers_second: true,
@@ -126,9 +116,11 @@ impl World {
         match self.random.below(100) {
             0..55 => self.pod_sends(),
             55..90 => self.remote_arrives(),
-            90..94 => self.now += self.random.pick(&[SECOND / 1000, SECOND, 9 * SECOND]),
+            90..94 => self.cluster.now += self.random.pick(&[SECOND / 1000, SECOND, 9 * SECOND]),
             94..97 => self.sweep(),
-            97 => self.now += self.random.pick(&[65 * SECOND, 310 * SECOND, 8_000 * SECOND]),
+            97 => {
+                self.cluster.now += self.random.pick(&[65 * SECOND, 310 * SECOND, 8_000 * SECOND]);
+            }
             98 => self.choose_policies(),
             _ => self.toggle_egress(),
         }
@@ -136,26 +128,22 @@ impl World {
 
     /// Everything ends when nobody speaks any more, and the sums close.
     pub(crate) fn finish(mut self) -> Totals {
-        for engine in &self.engines {
+        self.cluster.assert_sums_close();
+        for engine in &self.cluster.engines {
             let counters = engine.counters();
-            let dropped: u64 = counters.dropped.iter().sum();
-            assert_eq!(counters.received, counters.transmitted + dropped);
             let ended = counters.flows_expired + counters.flows_deselected;
             assert_eq!(counters.flows_live, counters.flows_created - ended);
         }
-        self.now += 8_000 * SECOND;
+        self.cluster.now += 8_000 * SECOND;
         self.sweep();
-        assert!(self.engines.iter().all(|engine| engine.counters().flows_live == 0));
+        assert!(self.cluster.engines.iter().all(|engine| engine.counters().flows_live == 0));
         self.totals
     }
 
     /// A whole pass, with the calls of an idle worker.
     fn sweep(&mut self) {
-        self.swept = self.now;
-        for _ in 0..45 {
-            self.now += SECOND / 10;
-            self.engines.iter_mut().for_each(|engine| engine.expire(self.now));
-        }
+        self.swept = self.cluster.now;
+        assert_eq!(self.cluster.pass(5), 0, "nothing waits");
     }
 
     fn choose_policies(&mut self) {
@@ -168,12 +156,12 @@ impl World {
     }
 
     fn toggle_egress(&mut self) {
-        match self.input.egress_addresses.len() {
-            2 => drop(self.input.egress_addresses.pop()),
+        match self.cluster.input.egress_addresses.len() {
+            2 => drop(self.cluster.input.egress_addresses.pop()),
             _ => {
-                let first = self.input.egress_addresses[0].clone();
+                let first = self.cluster.input.egress_addresses[0].clone();
                 let other = EgressAddress { address: OTHER_EGRESS, ..first };
-                self.input.egress_addresses.push(other);
+                self.cluster.input.egress_addresses.push(other);
             }
         }
         self.publish();
@@ -186,9 +174,8 @@ impl World {
             .iter()
             .zip(self.selected)
             .filter_map(|(pod, egress)| Some(policy(egress?, &[*pod], destinations)));
-        self.input.policies = Policies::new(policies.collect(), &[]);
-        self.input.epoch += 1;
-        self.tables = Tables::new(self.input.clone());
+        self.cluster.input.policies = Policies::new(policies.collect(), &[]);
+        self.cluster.publish();
     }
 
     /// The egress address for a pod's new flows, if its traffic there is selected.
@@ -199,11 +186,11 @@ impl World {
     }
 
     fn egress(&self, address: Ipv4Addr) -> Option<&EgressAddress> {
-        self.input.egress_addresses.iter().find(|egress| egress.address == address)
+        self.cluster.input.egress_addresses.iter().find(|egress| egress.address == address)
     }
 
     fn worker(&self, port: u16) -> usize {
-        usize::from(self.owners[usize::from(class(port))])
+        self.cluster.worker(port)
     }
 
     /// The flow must end with its next packet.
@@ -212,25 +199,18 @@ impl World {
             || self.egress(flow.egress).is_none()
     }
 
-    fn process(&mut self, worker: usize, mut frame: Vec<u8>) -> Result<(u16, Vec<u8>), DropReason> {
-        let mut verdict = [Verdict::Drop(DropReason::UnknownKind)];
-        self.engines[worker].process(self.now, &self.tables, &mut [&mut frame], &mut verdict);
-        match verdict[0] {
-            Verdict::Transmit { device, length } => {
-                frame.truncate(usize::from(length));
-                Ok((device, frame))
-            }
-            Verdict::Drop(reason) => {
-                *self.totals.drops.entry(reason).or_default() += 1;
-                Err(reason)
-            }
-            verdict => panic!("{verdict:?}"),
+    #[track_caller]
+    fn process(&mut self, worker: usize, frame: Vec<u8>) -> Outcome {
+        let outcome = self.cluster.process(worker, frame);
+        if let Err(reason) = outcome {
+            *self.totals.drops.entry(reason).or_default() += 1;
         }
+        outcome
     }
 
     fn forget(&mut self, reply: &Tuple) {
         if let Some(flow) = self.flows.remove(reply) {
-            self.had.insert(*reply, (flow.original.source, self.now + REST));
+            self.had.insert(*reply, (flow.original.source, self.cluster.now + REST));
         }
     }
 
@@ -247,7 +227,8 @@ impl World {
         let (peer, _) = self.random.pick(&PEERS);
         let frame = tunnel_frame_from(peer, POD_MAC, VNI, &packet(body, (pod, port), remote, 64));
         let known = self.flows.values().find(|flow| flow.original == original).cloned();
-        let life = known.as_ref().map_or(Life::Gone, |flow| flow.life(self.now, self.swept));
+        let life =
+            known.as_ref().map_or(Life::Gone, |flow| flow.life(self.cluster.now, self.swept));
         let outcome = self.process(self.worker(port), frame);
         if let Some(flow) = known.filter(|_| life != Life::Gone) {
             let expected = match self.is_deselected(&flow) {
@@ -290,7 +271,7 @@ impl World {
         self.totals.forwarded += 1;
         let flow = self.flows.entry(reply).or_insert(flow);
         flow.peer = peer;
-        flow.sent(body, self.now);
+        flow.sent(body, self.cluster.now);
         self.answer(body, reply);
     }
 
@@ -313,13 +294,7 @@ impl World {
     }
 
     /// A packet of no flow that is known to live.
-    fn opens(
-        &mut self,
-        original: Tuple,
-        body: Body,
-        peer: Ipv4Addr,
-        outcome: Result<(u16, Vec<u8>), DropReason>,
-    ) {
+    fn opens(&mut self, original: Tuple, body: Body, peer: Ipv4Addr, outcome: Outcome) {
         let reason = if original.protocol == 6 && body != Body::Syn {
             DropReason::TcpNotSyn
         } else if let Some(egress) = self.policy(original.source, original.destination) {
@@ -342,25 +317,27 @@ impl World {
         body: Body,
         peer: Ipv4Addr,
         egress: &EgressAddress,
-        outcome: Result<(u16, Vec<u8>), DropReason>,
+        outcome: Outcome,
     ) {
         let worker = self.worker(original.source_port);
         let range = egress.port_first..=egress.port_last;
         let with = |port| Flow::new(original, egress.address, port, peer);
         let is_taken = |port: u16, lives: &[Life]| {
             let flow = self.flows.get(&with(port).reply());
-            flow.is_some_and(|flow| lives.contains(&flow.life(self.now, self.swept)))
+            flow.is_some_and(|flow| lives.contains(&flow.life(self.cluster.now, self.swept)))
         };
         let (device, frame) = match outcome {
             Err(DropReason::FlowTableFull) => {
-                let live = self.engines[worker].counters().flows_live;
+                let live = self.cluster.engines[worker].counters().flows_live;
                 return assert_eq!(live, u64::from(self.flows_max));
             }
             Err(reason) => {
                 assert_eq!(reason, DropReason::PortsExhausted);
-                let mut own = range.filter(|port| self.worker(*port) == worker);
-                let perhaps = [Life::Live, Life::Perhaps];
-                let free = own.find(|port| !is_taken(*port, &perhaps));
+                let full = u64::from(self.flows_max);
+                let has_room =
+                    |worker: usize| self.cluster.engines[worker].counters().flows_live < full;
+                let mut range = range.filter(|port| has_room(self.worker(*port)));
+                let free = range.find(|port| !is_taken(*port, &[Life::Live, Life::Perhaps]));
                 return assert_eq!(free, None, "{original:?}");
             }
             Ok(sent) => sent,
@@ -370,11 +347,18 @@ impl World {
         } else {
             u16::from_be_bytes([frame[34], frame[35]])
         };
-        assert!(range.contains(&port) && self.worker(port) == worker, "{port}");
+        assert!(range.contains(&port), "{port}");
+        // Another worker's only when this one had none.
+        if self.worker(port) != worker {
+            let mut own = range.clone().filter(|port| self.worker(*port) == worker);
+            let free = own.find(|port| !is_taken(*port, &[Life::Live, Life::Perhaps]));
+            assert_eq!(free, None, "{original:?}");
+            self.totals.adopted += 1;
+        }
         assert!(!is_taken(port, &[Life::Live]), "{port} is another flow's: {original:?}");
         let own = original.source_port;
         let last = self.flows.get(&with(own).reply()).map(|flow| flow.original.source);
-        let had = self.had.get(&with(own).reply()).filter(|(_, until)| self.now < *until);
+        let had = self.had.get(&with(own).reply()).filter(|(_, until)| self.cluster.now < *until);
         let rests = last.or(had.map(|(pod, _)| *pod)).is_some_and(|pod| pod != original.source);
         let may_keep = range.contains(&own) && !is_taken(own, &[Life::Live, Life::Perhaps]);
         assert!(port == own || !may_keep || rests, "{original:?} could have kept its port");
@@ -403,14 +387,14 @@ impl World {
         let Some(flow) = self.flows.get(&reply) else {
             return assert_eq!(outcome, Err(DropReason::NoFlow), "{reply:?}");
         };
-        let life = flow.life(self.now, self.swept);
+        let life = flow.life(self.cluster.now, self.swept);
         let deselected = self.is_deselected(flow);
         match outcome {
             Ok((device, frame)) => {
                 assert!(life != Life::Gone && !deselected, "{reply:?}");
                 assert_eq!(device, UNDERLAY);
                 assert_inside(&frame, body, flow, remote);
-                let now = self.now;
+                let now = self.cluster.now;
                 self.flows.get_mut(&reply).unwrap().received(body, now);
                 self.totals.replied += 1;
             }

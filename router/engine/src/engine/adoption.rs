@@ -1,0 +1,126 @@
+//! Adoption: a flow for which the owner of its pod's port has no port left lives with another worker.
+//! The owner asks one after the other, by handing them the packet; who adopts the flow sends it on,
+//! and gets all later packets of the pod from the owner, and the replies from steering. It tells the
+//! owner when the flow is opened and when it has ended.
+
+use arrayvec::ArrayVec;
+
+use super::life::Context;
+use super::{Engine, Halt, Nanos};
+use crate::flow::tick;
+use crate::packet::Packet;
+use crate::steer::{CLASSES, class};
+use crate::{DropReason, Ticket, Tuple};
+
+/// How many notices wait for the worker at most: more than a burst and a sweep make.
+const NOTICES_MAX: usize = 512;
+
+/// What a worker has to tell another one of a flow that it has adopted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Who is to know: [`Engine::take_notice`] of that worker.
+    pub worker: u8,
+    from: u8,
+    original: Tuple,
+    /// Whether it was opened; else it has ended.
+    is_open: bool,
+}
+
+/// Notices that wait for the worker.
+pub(super) type Notices = ArrayVec<Notice, NOTICES_MAX>;
+
+/// Tells the owner of a flow's port about it, if that is not this worker.
+pub(super) fn tell_owner(
+    notices: &mut Notices,
+    (owners, this): (&[u8; CLASSES], u8),
+    original: &Tuple,
+    is_open: bool,
+) {
+    let owner = owners.get(usize::from(class(original.source_port))).copied();
+    if let Some(worker) = owner.filter(|owner| *owner != this) {
+        // Without a notice the owner finds out later, by the time.
+        let _ = notices.try_push(Notice { worker, from: this, original: *original, is_open });
+    }
+}
+
+impl Engine {
+    /// Hands a packet of no flow here to the worker that its flow lives with, if it is known to; that
+    /// one gives it back when the flow has ended meanwhile.
+    pub(super) fn follow_redirect(
+        &mut self,
+        context: Context<'_>,
+        packet: &Packet,
+    ) -> Result<(), Halt> {
+        let Context { ticket, now, .. } = context;
+        if ticket.is_redirected {
+            let worker = self.owner(packet.owner_port());
+            self.redirects.unset(&packet.tuple);
+            let is_back = worker == self.worker;
+            return if is_back { Ok(()) } else { Err(Halt::HandOff { worker, ticket }) };
+        }
+        if ticket.asked > 0 {
+            return Ok(());
+        }
+        match self.redirects.follow(&packet.tuple, now) {
+            Some(worker) => {
+                let ticket = Ticket { is_redirected: true, ..ticket };
+                Err(Halt::HandOff { worker, ticket })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What becomes of a packet whose flow cannot live here for this reason: the owner asks the next
+    /// worker when it has no port; who was asked gives it back.
+    pub(super) fn ask_another(
+        &mut self,
+        context: Context<'_>,
+        packet: &Packet,
+        reason: DropReason,
+    ) -> Halt {
+        let Context { ticket, now, .. } = context;
+        let owner = self.owner(packet.owner_port());
+        let no_place = [DropReason::PortsExhausted, DropReason::FlowTableFull];
+        if owner != self.worker && no_place.contains(&reason) {
+            return Halt::HandOff { worker: owner, ticket };
+        }
+        if reason != DropReason::PortsExhausted {
+            return reason.into();
+        }
+        let asked = ticket.asked + 1;
+        if asked >= self.workers {
+            self.redirects.unset(&packet.tuple);
+            return reason.into();
+        }
+        let next = (u16::from(owner) + u16::from(asked)) % u16::from(self.workers);
+        let worker = u8::try_from(next).unwrap_or_default();
+        if !self.redirects.set(&packet.tuple, worker, false, now) {
+            return DropReason::RedirectsFull.into();
+        }
+        Halt::HandOff { worker, ticket: Ticket { asked, is_redirected: false, ..ticket } }
+    }
+
+    /// A flow has been opened here, after others were asked.
+    pub(super) fn settle(&mut self, context: Context<'_>, packet: &Packet) {
+        if context.ticket.asked > 0 {
+            self.redirects.unset(&packet.tuple);
+            self.tell_owner(&packet.tuple, true);
+        }
+    }
+
+    /// Tells the owner of a flow's port about it, if that is another worker.
+    pub(super) fn tell_owner(&mut self, original: &Tuple, is_open: bool) {
+        tell_owner(&mut self.notices, (&self.owners, self.worker), original, is_open);
+    }
+
+    /// What other workers have to be told: ask after each burst and each [`Engine::expire`].
+    pub fn notices(&mut self) -> impl Iterator<Item = Notice> {
+        self.notices.drain(..)
+    }
+
+    /// Takes in what another worker tells this one.
+    pub fn take_notice(&mut self, now: Nanos, notice: Notice) {
+        let Notice { from, original, is_open, .. } = notice;
+        self.redirects.note(&original, from, is_open, tick(now));
+    }
+}
