@@ -93,8 +93,8 @@ allowed() {
   on "$1" curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' \
     "http://$SERVER:8080/"
 }
-# udp HOST SERVER [TRIES [BYTES [whole|cut]]]: prints the address and port that the server saw, and
-# the size of its answer if one was asked for.
+# udp HOST SERVER [TRIES [BYTES [whole|cut [QUESTION]]]]: prints the address and port that the server
+# saw, and the size of its answer if one was asked for.
 udp() { on "$1" python3 "$here/services/udp_echo.py" ask "$2" 8001 "${@:3}"; }
 # pings HOST DESTINATION [OPTION...]: one echo request, one reply.
 pings() { on "$1" ping -n -c 1 -W 2 "${@:3}" "$2"; }

@@ -132,6 +132,23 @@ what_a_router_owes() {
   check "the server has learned what fits" matches "mtu 1450" on outside ip route get "$EGRESS"
 }
 
+fragments() {
+  chapter "Fragments: what is larger than any device carries comes whole, both ways"
+  capture_start fragments
+  local pod
+  for pod in app1-a app1-c; do
+    check "$pod: a ping of 4,000 bytes is answered" pings "$pod" "$SERVER" -s 4000
+    check "$pod: 4,000 bytes by UDP are answered with as many" \
+      matches "^$EGRESS:[0-9]+ 4000$" udp "$pod" "$SERVER" 3 4000 cut 4000
+  done
+  capture_stop
+  check "capture: they leave in fragments, from the egress address" \
+    some "src $EGRESS and dst $SERVER and ip[6:2] & 0x3fff != 0"
+  check "capture: none leaves with another address" none "$TO_SERVER and not src $EGRESS"
+  check "no fragment was dropped" \
+    lacks "bad-fragment|fragment-(overlap|timeout)|fragments-full|hand-off" ask drops
+}
+
 shared_address() {
   chapter "The node's own address as egress address, while the node goes on using it"
   check "the policy gives the node's own address" lab policy shared
@@ -147,6 +164,8 @@ shared_address() {
     some "tcp and src $GATEWAY and dst $SERVER and src portrange 16384-29999"
   check "capture: nothing leaves on another port or address" \
     none "$TO_SERVER and not icmp and not (src $GATEWAY and src portrange 16384-29999)"
+  check "an answer in fragments is app1-a's" \
+    matches "^$GATEWAY:[0-9]+ 4000$" udp app1-a "$SERVER" 3 4000 cut 4000
   node_talks
   check "app2-a still leaves with its node's address" equal "$WORKER1" http app2-a "$SERVER"
   check "the policy gives the own egress address again" lab policy own
@@ -158,6 +177,8 @@ shared_address() {
 node_talks() {
   check "the node itself talks HTTP" equal "$GATEWAY" http worker2 "$SERVER"
   check "the node itself talks UDP" matches "^$GATEWAY:" udp worker2 "$SERVER"
+  check "the node itself gets answers in fragments" \
+    matches "^$GATEWAY:[0-9]+ 4000$" udp worker2 "$SERVER" 3 4000 cut 4000
   # ping takes any identifier; those of Spillway's range are Spillway's.
   check "the node itself pings" pings worker2 "$SERVER" -e 77
   check "the node is pinged" pings outside "$GATEWAY"
@@ -228,4 +249,4 @@ explain() {
   ask status || true
 }
 
-story before with_policy not_selected operator real_traffic what_a_router_owes shared_address killed stopped detached
+story before with_policy not_selected operator real_traffic what_a_router_owes fragments shared_address killed stopped detached

@@ -2,11 +2,12 @@
 """Server and client of the lab's UDP echo.
 
     udp_echo.py serve ADDRESS PORT          answers each datagram with the address:port that it saw
-    udp_echo.py ask ADDRESS PORT [TRIES [BYTES [whole|cut]]]
+    udp_echo.py ask ADDRESS PORT [TRIES [BYTES [whole|cut [QUESTION]]]]
                                             prints the answer to a datagram; exit code 1 without one
 
 A try is one datagram and a second's patience; three are made unless TRIES says otherwise. BYTES asks for
-a datagram of that size in answer, which routers may cut only if "cut" is asked for.
+a datagram of that size in answer, which routers may cut only if "cut" is asked for. QUESTION is the size
+of the question, which routers may cut.
 """
 
 import socket
@@ -35,12 +36,12 @@ def serve(endpoint):
                 print(f"{address}:{port}: {error}", file=sys.stderr)
 
 
-def ask(endpoint, tries=TRIES_DEFAULT, size=0, fragments="whole"):
+def ask(endpoint, tries=TRIES_DEFAULT, size=0, fragments="whole", question=0):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(TIMEOUT_S)
         client.connect(endpoint)
         for _ in range(int(tries)):
-            client.send(f"{QUESTION} {size} {fragments}".encode())
+            client.send(f"{QUESTION} {size} {fragments}".ljust(int(question)).encode())
             try:
                 answer = client.recv(65535).decode()
                 print(answer.split()[0], *[len(answer)] * (int(size) > 0))
