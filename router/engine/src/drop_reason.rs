@@ -49,6 +49,8 @@ drop_reasons! {
     FragmentOverlap = "fragment-overlap",
     /// The first fragment of the packet, which has the ports, did not come in time.
     FragmentTimeout = "fragment-timeout",
+    /// The first fragment of the packet has opened no flow.
+    FragmentWithoutFlow = "fragment-without-flow",
     /// Too many packets are on their way in fragments, or one is in too many parts.
     FragmentsFull = "fragments-full",
     /// The source address cannot be that of a host on a network.

@@ -7,7 +7,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::build::{Body, packet};
+use common::build::{Body, changed, cut, packet};
 use common::gateway::*;
 use spillway_engine::{BURST_MAX, DropReason, EngineConfig, Verdict};
 
@@ -36,15 +36,21 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Frames of new flows and of known ones, replies, and strays.
+/// Frames of new flows and of known ones, replies, and fragments.
 fn bursts() -> Vec<Vec<Vec<u8>>> {
     let request = |port| tunnel_frame(&packet(Body::Udp, (POD, port), (REMOTE, 53), 64));
     let reply = |port| reply_frame(&packet(Body::Udp, (REMOTE, 53), (EGRESS, port), 64));
+    // A stray, which comes in fragments, the first one last.
+    let part = |port: u16| {
+        let stray = packet(Body::Udp, (REMOTE, 53), (EGRESS, 52_000 + port / 2), 64);
+        let stray = changed(stray, |bytes| bytes[4..6].copy_from_slice(&(port / 2).to_be_bytes()));
+        reply_frame(&cut(&stray, 16)[usize::from(port % 2 == 0)])
+    };
     let ports: Vec<u16> = (2000..12_000).collect();
     let bursts = ports.chunks(BURST_MAX / 4).map(|ports| {
-        let frames = ports.iter().flat_map(|port| {
-            [request(*port), request(*port), reply(*port), reply(port.wrapping_add(30_000))]
-        });
+        let frames = ports
+            .iter()
+            .flat_map(|port| [request(*port), request(*port), reply(*port), part(*port)]);
         frames.collect()
     });
     bursts.collect()
@@ -73,5 +79,7 @@ fn nothing_is_allocated_after_start() {
     assert_eq!(allocated, 0);
     assert_eq!((counters.flows_created, counters.flows_expired), (9_000, 9_000));
     assert_eq!(counters.dropped_for(DropReason::FlowTableFull), 2_000);
+    assert_eq!(counters.dropped_for(DropReason::NoFlow), 1_000 + 5_000);
+    assert_eq!(counters.held, 64, "later ones that came first; for the others there was no room");
     assert!(flows.len() >= 9_000);
 }

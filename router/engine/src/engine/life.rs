@@ -6,7 +6,7 @@ use crate::encap::Label;
 use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, tick};
 use crate::fragment::MTU_MIN;
 use crate::nat::{Side, Wish, clamp_mss, rewrite};
-use crate::packet::{Packet, SCTP, TCP, Transport, tunnel_tos};
+use crate::packet::{Packet, SCTP, Transport, tunnel_tos};
 use crate::policy::PolicyIndex;
 use crate::tables::{Adjacency, AdjacencyIndex, EgressAddress, Tables};
 use crate::{DropReason, Ticket};
@@ -105,13 +105,17 @@ impl Engine {
     /// The slow path: policy, route, next hop, port; then the flow exists.
     fn open(&mut self, context: Context<'_>, packet: &Packet) -> Result<SlotIndex, Halt> {
         let Context { tables, now, .. } = context;
-        may_open(packet)?;
+        may_open(packet.transport)?;
         let way_back = taught(tables, packet)?;
         let Packet { tuple, .. } = packet;
         let policy = tables.policy(tuple.source, tuple.destination).ok_or(DropReason::NoPolicy)?;
         let egress = tables.egress_of(policy).ok_or(DropReason::NoEgressAddress)?;
         let adjacency = tables.route(egress.address, tuple.destination, packet.hash)?;
         fitting(tables, adjacency, packet)?;
+        // Not before: if the first one waits for the next hop, this one has to wait behind it.
+        if packet.transport == Transport::Later && !packet.has_no_ports() {
+            return Err(DropReason::FragmentWithoutFlow.into());
+        }
         if self.flows.is_full() {
             return Err(self.ask_another(context, packet, DropReason::FlowTableFull));
         }
@@ -245,13 +249,11 @@ fn taught(tables: &Tables, packet: &Packet) -> Result<WayBack, DropReason> {
 }
 
 /// Whether a packet of no known flow may open one.
-fn may_open(packet: &Packet) -> Result<(), DropReason> {
-    match (packet.transport, packet.tuple.protocol) {
-        (Transport::Tcp(segment), _) if !segment.opens() => Err(DropReason::TcpNotSyn),
-        (Transport::Later, TCP) => Err(DropReason::TcpNotSyn),
-        (Transport::Sctp(chunk), _) if !chunk.opens() => Err(DropReason::SctpNotInit),
-        (Transport::Later, SCTP) => Err(DropReason::SctpNotInit),
-        (Transport::Error, _) => Err(DropReason::ErrorWithoutFlow),
+fn may_open(transport: Transport) -> Result<(), DropReason> {
+    match transport {
+        Transport::Tcp(segment) if !segment.opens() => Err(DropReason::TcpNotSyn),
+        Transport::Sctp(chunk) if !chunk.opens() => Err(DropReason::SctpNotInit),
+        Transport::Error => Err(DropReason::ErrorWithoutFlow),
         _ => Ok(()),
     }
 }

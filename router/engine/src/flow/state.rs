@@ -32,10 +32,9 @@ impl Progress {
                 let end = if chunk.ends() { Self::RST } else { 0 };
                 end | if chunk.opens() { 0 } else { Self::SPOKEN }
             }
-            Transport::Udp | Transport::Portless | Transport::Echo | Transport::Later => {
-                Self::SPOKEN
-            }
-            Transport::Error => 0,
+            Transport::Udp | Transport::Portless | Transport::Echo => Self::SPOKEN,
+            // What a packet says, its first fragment has said.
+            Transport::Error | Transport::Later => 0,
         };
     }
 

@@ -195,3 +195,20 @@ pub fn vxlan(
     bytes[40..42].fill(0);
     bytes
 }
+
+/// The fragments of a packet, `step` bytes of payload each, as its sender makes them.
+pub fn cut(packet: &[u8], step: usize) -> Vec<Vec<u8>> {
+    let parts = packet[20..].chunks(step).enumerate();
+    let last = packet[20..].len().div_ceil(step) - 1;
+    let fragment = |(number, part): (usize, &[u8])| {
+        let bytes = [&packet[..20], part].concat();
+        changed(bytes, |bytes| {
+            let length = u16::try_from(bytes.len()).unwrap();
+            bytes[2..4].copy_from_slice(&length.to_be_bytes());
+            let more = if number == last { 0 } else { 0x2000 };
+            let place = more | u16::try_from(number * step / 8).unwrap();
+            bytes[6..8].copy_from_slice(&place.to_be_bytes());
+        })
+    };
+    parts.map(fragment).collect()
+}

@@ -3,7 +3,7 @@
 use spillway_engine::steer::{KIND_MASK, KIND_TUNNEL};
 use spillway_engine::{ANSWER_ROOM, Answer, BURST_MAX, DropReason, EngineConfig, Verdict};
 
-use super::build::{Body, error, packet};
+use super::build::{Body, cut, error, packet};
 use super::gateway::*;
 
 /// Frames that a gateway with [`valid_gateway`]'s flows forwards.
@@ -11,6 +11,8 @@ pub fn valid_frames() -> Vec<Vec<u8>> {
     let (udp, tcp, echo) = ((POD, 5000), (POD, 40_001), (POD, 7));
     let (dns, https, host) = ((REMOTE, 53), (REMOTE, 443), (REMOTE, 0));
     let public_udp = (EGRESS, 5000);
+    let question = cut(&packet(Body::Udp, udp, dns, 64), 16);
+    let answer = cut(&packet(Body::Udp, dns, public_udp, 64), 16);
     vec![
         tunnel_frame(&packet(Body::Udp, udp, dns, 64)),
         tunnel_frame(&packet(Body::UdpWithoutChecksum, udp, dns, 64)),
@@ -36,6 +38,10 @@ pub fn valid_frames() -> Vec<Vec<u8>> {
             64,
             &packet(Body::Syn, (EGRESS, 40_001), https, 1),
         )),
+        tunnel_frame(&question[0]),
+        tunnel_frame(&question[1]),
+        reply_frame(&answer[0]),
+        reply_frame(&answer[1]),
     ]
 }
 

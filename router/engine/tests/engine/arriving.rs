@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 
 use etherparse::SlicedPacket;
 use etherparse::defrag::IpDefragPool;
-use spillway_engine::{DATAGRAM_NS_MAX, DropReason};
+use spillway_engine::{DATAGRAM_NS_MAX, DropReason, Verdict};
 
-use crate::common::build::{Body, End, changed, error, packet, packet_with};
+use crate::common::build::{Body, End, changed, cut, error, packet, packet_with};
 use crate::common::cluster::{Cluster, Outcome};
 use crate::common::gateway::*;
 use crate::common::random::Random;
@@ -26,23 +26,6 @@ fn payload(length: usize) -> Vec<u8> {
 /// A packet that routers may fragment.
 fn whole(body: Body, from: End, to: End, length: usize) -> Vec<u8> {
     changed(packet_with(body, from, to, 64, &payload(length)), |bytes| bytes[6] = 0)
-}
-
-/// The fragments of a packet, `step` bytes of payload each, as its sender makes them.
-fn cut(packet: &[u8], step: usize) -> Vec<Vec<u8>> {
-    let parts = packet[20..].chunks(step).enumerate();
-    let last = packet[20..].len().div_ceil(step) - 1;
-    let fragment = |(number, part): (usize, &[u8])| {
-        let bytes = [&packet[..20], part].concat();
-        changed(bytes, |bytes| {
-            let length = u16::try_from(bytes.len()).unwrap();
-            bytes[2..4].copy_from_slice(&length.to_be_bytes());
-            let more = if number == last { 0 } else { 0x2000 };
-            let place = more | u16::try_from(number * step / 8).unwrap();
-            bytes[6..8].copy_from_slice(&place.to_be_bytes());
-        })
-    };
-    parts.map(fragment).collect()
 }
 
 /// The packet whose fragments these frames carry, put together by etherparse; all fragments have the
@@ -222,11 +205,11 @@ fn a_frame_that_was_kept_for_too_long_finds_its_packet_gone() {
     let mut gateway = Gateway::new();
     let parts = cut(&whole(Body::Udp, POD_END, REMOTE_END, 1500), 512);
     let (verdict, mut frame) = gateway.process(tunnel_frame(&parts[1]));
-    assert_eq!(verdict, spillway_engine::Verdict::Await);
+    assert_eq!(verdict, Verdict::Await);
     gateway.pass(3);
     let Gateway { engine, tables, now, .. } = &mut gateway;
     let verdict = engine.process_held(*now, tables, &mut frame, Default::default());
-    assert_eq!(verdict, spillway_engine::Verdict::Drop(DropReason::FragmentTimeout));
+    assert_eq!(verdict, Verdict::Drop(DropReason::FragmentTimeout));
 }
 
 #[test]
@@ -301,12 +284,39 @@ fn fragments_of_what_no_policy_covers_are_dropped_by_name() {
         assert_eq!(received(&mut cluster, reply_frame(&part)), [Err(DropReason::NoFlow)]);
     }
     // A SYN may come in fragments, though nobody sends such; nothing else opens TCP.
+    let mut expected = DropReason::TcpNotSyn;
     let ack =
         changed(packet_with(Body::Ack, POD_END, REMOTE_END, 64, &payload(1500)), |b| b[6] = 0);
     for part in cut(&ack, 512) {
-        assert_eq!(received(&mut cluster, tunnel_frame(&part)), [Err(DropReason::TcpNotSyn)]);
+        assert_eq!(received(&mut cluster, tunnel_frame(&part)), [Err(expected)]);
+        expected = DropReason::FragmentWithoutFlow;
     }
     cluster.assert_sums_close();
+}
+
+#[test]
+fn fragments_of_a_new_flow_wait_for_the_next_hop_in_order() {
+    let mut gateway = Gateway::new();
+    gateway.change(|input| input.neighbours.clear());
+    let mut held = Vec::new();
+    for part in cut(&whole(Body::Udp, POD_END, REMOTE_END, 1500), 512) {
+        let (verdict, frame) = gateway.process(tunnel_frame(&part));
+        let Verdict::Hold { device: UPLINK, address: ROUTER, ticket } = verdict else {
+            panic!("{verdict:?}");
+        };
+        held.push((frame, ticket));
+    }
+    gateway.change(|input| input.neighbours = tables().neighbours);
+    let Gateway { engine, tables, now, .. } = &mut gateway;
+    let frames = held.into_iter().map(|(mut frame, ticket)| {
+        let verdict = engine.process_held(*now, tables, &mut frame, ticket);
+        let Verdict::Transmit { device, length } = verdict else { panic!("{verdict:?}") };
+        frame.truncate(length.into());
+        (device, frame)
+    });
+    let frames: Vec<_> = frames.collect();
+    let expected = whole(Body::Udp, (EGRESS, 5000), REMOTE_END, 1500);
+    assert_eq!(essence(&put_together(&frames, 0).0), essence(&expected));
 }
 
 #[test]

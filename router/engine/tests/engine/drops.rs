@@ -19,7 +19,8 @@ const PUBLIC_END: (Ipv4Addr, u16) = (EGRESS, 5000);
 const OF_THE_WORKER: [DropReason; 2] = [DropReason::NeighbourUnresolved, DropReason::HoldQueueFull];
 
 /// Reasons that need several packets: see `fragments.rs` and `adoption.rs`.
-const ELSEWHERE: [DropReason; 5] = [
+const ELSEWHERE: [DropReason; 6] = [
+    DropReason::FragmentWithoutFlow,
     DropReason::FragmentOverlap,
     DropReason::FragmentTimeout,
     DropReason::FragmentsFull,

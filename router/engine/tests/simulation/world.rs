@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use spillway_engine::policy::Policies;
+use spillway_engine::steer::{KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use spillway_engine::tables::EgressAddress;
 use spillway_engine::{DropReason, EngineConfig, Tuple};
 
-use crate::common::build::{Body, End, ethernet, packet, vxlan};
+use crate::common::build::{Body, End, changed, cut, ethernet, packet, vxlan};
 use crate::common::cluster::{Cluster, Outcome};
 use crate::common::gateway::*;
 use crate::common::random::Random;
@@ -31,6 +32,7 @@ pub(crate) struct Totals {
     pub(crate) flows: u64,
     pub(crate) own_ports: u64,
     pub(crate) adopted: u64,
+    pub(crate) fragments: u64,
     pub(crate) drops: BTreeMap<DropReason, u64>,
 }
 
@@ -41,6 +43,7 @@ impl Totals {
         self.flows += other.flows;
         self.own_ports += other.own_ports;
         self.adopted += other.adopted;
+        self.fragments += other.fragments;
         for (reason, count) in &other.drops {
             *self.drops.entry(*reason).or_default() += count;
         }
@@ -49,6 +52,7 @@ impl Totals {
     pub(crate) fn assert_everything_happened(&self) {
         use DropReason::*;
         assert!(self.forwarded > 10_000 && self.replied > 10_000, "{self:?}");
+        assert!(self.fragments > 10_000, "{self:?}");
         assert!(self.adopted > 300, "{self:?}");
         assert!(self.own_ports > 1000 && self.flows - self.own_ports > 1000, "{self:?}");
         for reason in [
@@ -201,11 +205,38 @@ impl World {
 
     #[track_caller]
     fn process(&mut self, worker: usize, frame: Vec<u8>) -> Outcome {
-        let outcome = self.cluster.process(worker, frame);
+        // Whatever comes whole may come in fragments.
+        let outcome = match frame[ip_offset(&frame) + 9] != 6 && self.random.one_in(8) {
+            true => self.in_fragments(&frame),
+            false => self.cluster.process(worker, frame),
+        };
         if let Err(reason) = outcome {
             *self.totals.drops.entry(reason).or_default() += 1;
         }
         outcome
+    }
+
+    /// The same frame in fragments, in any order; what leaves is put together again.
+    #[track_caller]
+    fn in_fragments(&mut self, frame: &[u8]) -> Outcome {
+        let (head, packet) = frame.split_at(ip_offset(frame));
+        let step = self.random.pick(&[8, 16, 24]);
+        let parts = cut(packet, step).into_iter().map(|part| (self.random.below(1 << 30), part));
+        let mut parts: Vec<_> = parts.collect();
+        parts.sort();
+        let worker = self.cluster.worker(0);
+        let frames = parts.iter().map(|(_, part)| [head, part.as_slice()].concat());
+        let outcomes: Vec<Outcome> =
+            frames.flat_map(|frame| self.cluster.receive(worker, frame)).collect();
+        assert_eq!(outcomes.len(), parts.len());
+        self.totals.fragments += parts.len() as u64;
+        // The first to leave, or to be dropped, is the first fragment.
+        if outcomes[0].is_err() {
+            assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+            return outcomes[0].clone();
+        }
+        let frames: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+        Ok(put_together(&frames))
     }
 
     fn forget(&mut self, reply: &Tuple) {
@@ -408,6 +439,41 @@ impl World {
             }
         }
     }
+}
+
+/// Where the packet starts in a frame that steering hands over.
+fn ip_offset(frame: &[u8]) -> usize {
+    if frame[0] == KIND_TUNNEL { TUNNEL_IP_OFFSET } else { REPLY_IP_OFFSET }
+}
+
+/// The frame that these fragments would have been, whole, with the flags and the identification of
+/// all packets here.
+fn put_together(frames: &[(u16, Vec<u8>)]) -> (u16, Vec<u8>) {
+    let (device, first) = &frames[0];
+    let ip = if *device == UPLINK { 14 } else { 64 };
+    let place = |frame: &[u8]| u16::from_be_bytes([frame[ip + 6] & 0x1f, frame[ip + 7]]);
+    let mut sorted: Vec<_> = frames.iter().map(|(_, frame)| (place(frame), frame)).collect();
+    sorted.sort();
+    let mut payload = Vec::new();
+    for (place, frame) in sorted {
+        assert_eq!(usize::from(place) * 8, payload.len());
+        assert_eq!(frame[ip + 4..ip + 6], first[ip + 4..ip + 6], "one identification");
+        payload.extend(&frame[ip + 20..]);
+    }
+    let packet = changed([&first[ip..ip + 20], &payload].concat(), |bytes| {
+        let length = u16::try_from(bytes.len()).unwrap();
+        bytes[2..4].copy_from_slice(&length.to_be_bytes());
+        bytes[4..8].copy_from_slice(&[0x12, 0x34, 0x40, 0]);
+    });
+    if *device == UPLINK {
+        return (*device, [&first[..14], &packet].concat());
+    }
+    let inner = [&first[50..64], &packet].concat();
+    let [p0, p1, d0, d1, d2, d3] = [34, 35, 30, 31, 32, 33].map(|at| first[at]);
+    let mac = first[..6].try_into().unwrap();
+    let source_port = u16::from_be_bytes([p0, p1]);
+    let peer = Ipv4Addr::new(d0, d1, d2, d3);
+    (*device, vxlan((UNDERLAY_MAC, mac), peer, source_port, [0, 0, 2], &inner))
 }
 
 /// What the outside must get of a pod's packet, and on which device.
