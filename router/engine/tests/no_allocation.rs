@@ -44,7 +44,7 @@ fn bursts() -> Vec<Vec<Vec<u8>>> {
     let part = |port: u16| {
         let stray = packet(Body::Udp, (REMOTE, 53), (EGRESS, 52_000 + port / 2), 64);
         let stray = changed(stray, |bytes| bytes[4..6].copy_from_slice(&(port / 2).to_be_bytes()));
-        reply_frame(&cut(&stray, 16)[usize::from(port % 2 == 0)])
+        reply_frame(&cut(&stray, 16)[usize::from(port.is_multiple_of(2))])
     };
     let ports: Vec<u16> = (2000..12_000).collect();
     let bursts = ports.chunks(BURST_MAX / 4).map(|ports| {
