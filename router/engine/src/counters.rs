@@ -46,6 +46,8 @@ pub struct Counters {
     pub errors_limited: u64,
     /// Flows created.
     pub flows_created: u64,
+    /// Flows taken up from an earlier engine.
+    pub flows_restored: u64,
     /// Flows ended by their timeout.
     pub flows_expired: u64,
     /// Flows ended because the state no longer selects them.
@@ -69,6 +71,7 @@ impl Default for Counters {
             errors_sent: 0,
             errors_limited: 0,
             flows_created: 0,
+            flows_restored: 0,
             flows_expired: 0,
             flows_deselected: 0,
             flows_live: 0,

@@ -73,6 +73,8 @@ drop_reasons! {
     EcnCongested = "ecn-congested",
     /// Steering gave the frame to a worker that does not own its port.
     WrongWorker = "wrong-worker",
+    /// No state document is in force yet.
+    NotProgrammed = "not-programmed",
     /// The tunnel frame's outer source is no listed peer.
     UnknownPeer = "unknown-peer",
     /// No policy covers this pod and destination.

@@ -5,6 +5,7 @@ mod answer;
 mod error_limit;
 mod fragments;
 mod life;
+mod restart;
 
 use std::net::Ipv4Addr;
 
@@ -335,6 +336,7 @@ impl Engine {
         candidate: SlotIndex,
     ) -> Verdict {
         match packet {
+            Ok(_) if !context.is_programmed() => self.drop(DropReason::NotProgrammed),
             Ok(packet @ Packet { fragment: None, .. }) => {
                 let outcome = match packet.direction {
                     Direction::Forward => self.forward(context, frame, packet, candidate),

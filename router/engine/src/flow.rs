@@ -7,6 +7,7 @@
 mod expiry;
 mod record;
 mod redirect;
+mod saved;
 mod slot;
 mod state;
 mod table;
@@ -15,6 +16,7 @@ mod tuple;
 use spillway_mem::{Arena, TagGroup};
 
 pub use record::FlowRecord;
+pub use saved::{NotRestored, SavedDirection, SavedFlow};
 pub use state::{FlowState, Timeouts};
 pub use tuple::Tuple;
 

@@ -28,7 +28,7 @@ pub use drop_reason::{DROP_REASONS, DropReason};
 pub use engine::{
     ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Notice, OwedError, Verdict,
 };
-pub use flow::{FlowRecord, FlowState, Timeouts, Tuple};
+pub use flow::{FlowRecord, FlowState, NotRestored, SavedDirection, SavedFlow, Timeouts, Tuple};
 pub use fragment::Fragments;
 pub use reassembly::DATAGRAM_NS_MAX;
 pub use ticket::Ticket;

@@ -72,7 +72,7 @@ pub struct Neighbour {
 /// Everything that [`Tables::new`] is built from.
 #[derive(Clone, Debug, Default)]
 pub struct TablesInput {
-    /// Changes with every change that flows must notice.
+    /// Changes with every change that flows must notice. [`EPOCH_NONE`]: nothing is programmed.
     pub epoch: u32,
     /// By [`DeviceIndex`].
     pub devices: Vec<Device>,
@@ -91,6 +91,10 @@ pub struct TablesInput {
     /// Resolved neighbours on our devices.
     pub neighbours: Vec<Neighbour>,
 }
+
+/// The epoch of tables that no state document was made into yet: all packets are dropped, and flows
+/// stay. What belongs to no epoch, such as a flow that was restored, has this one too.
+pub const EPOCH_NONE: u32 = 0;
 
 /// The largest MTU that counts: with the headers in front, a frame's length fits a u16.
 const MTU_MAX: u16 = 65_000;

@@ -8,7 +8,7 @@ use crate::fragment::MTU_MIN;
 use crate::nat::{Side, Wish, clamp_mss, rewrite};
 use crate::packet::{Packet, SCTP, Transport, tunnel_tos};
 use crate::policy::PolicyIndex;
-use crate::tables::{Adjacency, AdjacencyIndex, EgressAddress, Tables};
+use crate::tables::{Adjacency, AdjacencyIndex, EPOCH_NONE, EgressAddress, Tables};
 use crate::{DropReason, Ticket};
 
 /// What the packets of a burst have in common.
@@ -31,6 +31,11 @@ impl<'a> Context<'a> {
     /// Of a frame that has waited, or comes from another worker.
     pub(super) fn again(tables: &'a Tables, now: Nanos, ticket: Ticket) -> Self {
         Self { ticket, comes_again: true, ..Self::new(tables, now) }
+    }
+
+    /// Whether there are tables to go by. Without, a flow would seem to be deselected.
+    pub(super) fn is_programmed(self) -> bool {
+        self.tables.epoch() != EPOCH_NONE
     }
 }
 

@@ -81,7 +81,7 @@ impl Flows {
 }
 
 /// The time of a tick that is not after `now`.
-fn nanos(tick: Tick, now: Nanos) -> Nanos {
+pub(super) fn nanos(tick: Tick, now: Nanos) -> Nanos {
     let age = super::tick(now).wrapping_sub(tick);
     ((now >> TICK_SHIFT).saturating_sub(u64::from(age))) << TICK_SHIFT
 }

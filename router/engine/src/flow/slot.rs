@@ -62,7 +62,7 @@ pub(crate) struct Original {
     pub(crate) created: Tick,
     /// TCP: the sequence number that the pod expects next, by its last acknowledgment. SCTP: the
     /// tag that its INIT asked for.
-    expected: u32,
+    pub(super) expected: u32,
     pub(crate) tally: Tally,
 }
 
@@ -117,6 +117,18 @@ impl Tally {
         if bytes_carry {
             let bytes_high = self.high.wrapping_add(1) & Self::BYTES_HIGH;
             self.high = self.high & !Self::BYTES_HIGH | bytes_high;
+        }
+    }
+
+    /// So much, as far as it fits.
+    #[expect(clippy::cast_possible_truncation, reason = "the halves are what is wanted")]
+    pub(super) fn of(Traffic { packets, bytes }: Traffic) -> Self {
+        let packets_high = (packets >> 32) as u32;
+        let bytes_high = (bytes >> 32) as u32 & Self::BYTES_HIGH;
+        Self {
+            packets_low: packets as u32,
+            bytes_low: bytes as u32,
+            high: packets_high << 24 | bytes_high,
         }
     }
 

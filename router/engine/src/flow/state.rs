@@ -18,6 +18,16 @@ impl Progress {
     /// It has sent what ends a connection at once: a RST, an ABORT, a SHUTDOWN COMPLETE.
     const RST: u8 = 4;
 
+    /// As a number, for [`Progress::from_bits`].
+    pub(super) fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// `None` when the number has a bit that means nothing.
+    pub(super) fn from_bits(bits: u8) -> Option<Self> {
+        (bits & !(Self::SPOKEN | Self::FIN | Self::RST) == 0).then_some(Self(bits))
+    }
+
     /// Takes note of a packet in this direction.
     #[inline]
     pub(crate) fn note(&mut self, transport: Transport) {

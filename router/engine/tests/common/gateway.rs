@@ -235,7 +235,8 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
     let transmitted = after.forward.packets + after.reply.packets;
     assert_eq!(after.transmitted, transmitted);
     let ended = after.flows_expired + after.flows_deselected;
-    assert_eq!(after.flows_live, after.flows_created - ended);
+    let begun = after.flows_created + after.flows_restored;
+    assert_eq!(after.flows_live, begun - ended);
     assert_sum_closes(after);
 }
 

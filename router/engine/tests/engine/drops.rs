@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use spillway_engine::policy::Policies;
 use spillway_engine::steer::ECN_SHIFT;
-use spillway_engine::tables::EgressAddress;
+use spillway_engine::tables::{EgressAddress, Tables};
 use spillway_engine::{DropReason, EngineConfig, Verdict};
 
 use crate::common::build::{Body, changed, error, packet, packet_with};
@@ -201,6 +201,11 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
 
     let foreign = EngineConfig { worker: 1, ..config() };
     add(WrongWorker, Gateway::with(foreign, tables()), &request());
+
+    let mut gateway = Gateway::new();
+    gateway.sent(tunnel_frame(&request()));
+    gateway.tables = Tables::default();
+    add(NotProgrammed, gateway, &request());
 
     let mut input = tables();
     input.egress_addresses.clear();

@@ -11,6 +11,7 @@ mod drops;
 mod errors;
 mod flows;
 mod fragments;
+mod restart;
 mod robustness;
 mod tables;
 mod translation;

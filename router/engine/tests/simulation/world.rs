@@ -1,5 +1,7 @@
 //! The world of a history: pods, remotes, workers, and what is on its way.
 
+mod restart;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -33,6 +35,7 @@ pub(crate) struct Totals {
     pub(crate) own_ports: u64,
     pub(crate) adopted: u64,
     pub(crate) fragments: u64,
+    pub(crate) restored: u64,
     pub(crate) drops: BTreeMap<DropReason, u64>,
 }
 
@@ -44,6 +47,7 @@ impl Totals {
         self.own_ports += other.own_ports;
         self.adopted += other.adopted;
         self.fragments += other.fragments;
+        self.restored += other.restored;
         for (reason, count) in &other.drops {
             *self.drops.entry(*reason).or_default() += count;
         }
@@ -54,6 +58,7 @@ impl Totals {
         assert!(self.forwarded > 10_000 && self.replied > 10_000, "{self:?}");
         assert!(self.fragments > 10_000, "{self:?}");
         assert!(self.adopted > 300, "{self:?}");
+        assert!(self.restored > 1000, "{self:?}");
         assert!(self.own_ports > 1000 && self.flows - self.own_ports > 1000, "{self:?}");
         for reason in [
             TcpNotSyn,
@@ -120,6 +125,7 @@ impl World {
         match self.random.below(100) {
             0..55 => self.pod_sends(),
             55..90 => self.remote_arrives(),
+            90 if self.random.one_in(4) => self.restart(),
             90..94 => self.cluster.now += self.random.pick(&[SECOND / 1000, SECOND, 9 * SECOND]),
             94..97 => self.sweep(),
             97 => {
@@ -132,16 +138,21 @@ impl World {
 
     /// Everything ends when nobody speaks any more, and the sums close.
     pub(crate) fn finish(mut self) -> Totals {
-        self.cluster.assert_sums_close();
-        for engine in &self.cluster.engines {
-            let counters = engine.counters();
-            let ended = counters.flows_expired + counters.flows_deselected;
-            assert_eq!(counters.flows_live, counters.flows_created - ended);
-        }
+        self.check_sums();
         self.cluster.now += 8_000 * SECOND;
         self.sweep();
         assert!(self.cluster.engines.iter().all(|engine| engine.counters().flows_live == 0));
         self.totals
+    }
+
+    fn check_sums(&self) {
+        self.cluster.assert_sums_close();
+        for engine in &self.cluster.engines {
+            let counters = engine.counters();
+            let ended = counters.flows_expired + counters.flows_deselected;
+            let begun = counters.flows_created + counters.flows_restored;
+            assert_eq!(counters.flows_live, begun - ended);
+        }
     }
 
     /// A whole pass, with the calls of an idle worker.

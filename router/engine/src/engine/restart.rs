@@ -1,0 +1,44 @@
+//! What outlives an engine: its flows, for those that come after it.
+
+use super::{Engine, Nanos};
+use crate::Tuple;
+use crate::flow::{NotRestored, SavedFlow, tick};
+
+impl Engine {
+    /// Every live flow, as [`Engine::restore`] of a later engine takes it: with other keys, another
+    /// epoch, or another number of workers.
+    pub fn saved(&self) -> impl Iterator<Item = SavedFlow> + '_ {
+        self.flows.saved(self.now)
+    }
+
+    /// Goes on with a flow of an earlier engine, on the same clock. It counts as idle since its last
+    /// packet, and looks up policy, route and peer with its next one. Where the pod's packets come to
+    /// another worker, that one needs [`Engine::redirect`].
+    ///
+    /// # Errors
+    /// When it is none, or there is no place for it here: nothing has changed then.
+    pub fn restore(&mut self, now: Nanos, flow: &SavedFlow) -> Result<(), NotRestored> {
+        self.now = now;
+        if self.owner(flow.egress_port) != self.worker {
+            return Err(NotRestored::WrongWorker);
+        }
+        self.flows.restore(now, flow)?;
+        self.counters.flows_restored += 1;
+        self.counters.flows_live = u64::from(self.flows.live());
+        Ok(())
+    }
+
+    /// From now on a pod's packets are handed to `worker`, which goes on with their flow.
+    ///
+    /// # Errors
+    /// [`NotRestored::RedirectsFull`].
+    pub fn redirect(
+        &mut self,
+        now: Nanos,
+        original: &Tuple,
+        worker: u8,
+    ) -> Result<(), NotRestored> {
+        let is_set = self.redirects.set(original, worker, true, tick(now));
+        if is_set { Ok(()) } else { Err(NotRestored::RedirectsFull) }
+    }
+}
