@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use spillway_api::Document;
 use spillway_engine::fib::Fib;
 use spillway_engine::policy::Policies;
-use spillway_engine::tables::{Neighbour, Peer, Tables, TablesInput};
+use spillway_engine::tables::{EPOCH_NONE, Neighbour, Peer, Tables, TablesInput};
 use spillway_xdp::device::{DeviceInfo, SocketFd};
 use spillway_xdp::steering::{Attachment, Steering, SteeringError};
 
@@ -101,7 +101,7 @@ impl Gateway {
             started: Instant::now(),
             grace: Grace::default(),
             view: KernelView::default(),
-            epoch: 0,
+            epoch: EPOCH_NONE,
         }
     }
 
@@ -129,7 +129,7 @@ impl Gateway {
             document,
             source: source.to_owned(),
             policies,
-            since_epoch: self.epoch.wrapping_add(1),
+            since_epoch: next(self.epoch),
         });
         self.refused = None;
         self.view = self.look();
@@ -228,7 +228,7 @@ impl Gateway {
     /// Builds tables of the document and the kernel's view, and gives them to the workers.
     fn publish(&mut self) -> anyhow::Result<()> {
         let Some(Programmed { document, policies, .. }) = &self.programmed else { return Ok(()) };
-        self.epoch = self.epoch.wrapping_add(1);
+        self.epoch = next(self.epoch);
         let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
         let links = self.view.links.iter().zip(&self.devices);
         let fib = Fib::new(self.view.fib.rules.clone(), self.view.fib.routes.clone());
@@ -257,6 +257,14 @@ impl Gateway {
         if let Err(error) = self.kernel.manage_neighbour(device.ifindex, neighbour.address) {
             tracing::warn!("cannot resolve {} on {}: {error}", neighbour.address, device.name);
         }
+    }
+}
+
+/// The epoch after this one.
+fn next(epoch: u32) -> u32 {
+    match epoch.wrapping_add(1) {
+        EPOCH_NONE => EPOCH_NONE + 1,
+        next => next,
     }
 }
 

@@ -9,6 +9,7 @@ mod compile;
 mod config;
 mod gateway;
 mod grace;
+mod handover;
 mod held;
 mod inbox;
 mod kernel;

@@ -19,9 +19,11 @@ use spillway_xdp::steering::{self, DeviceLock, SteeredDevice, Steering, Steering
 use crate::answer::answer;
 use crate::config::{Config, Idle, Mode, Unclassified};
 use crate::gateway::{Gateway, GatewayParts};
+use crate::handover;
 use crate::kernel::Kernel;
 use crate::server::Server;
 use crate::state_file::StateFile;
+use crate::worker::now;
 use crate::workers::Workers;
 
 const SIGNALS: Token = Token(0);
@@ -34,7 +36,8 @@ const SERVER: Token = Token(16);
 const KERNEL_RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the router until SIGTERM or SIGINT. Steering stays attached, so that selected traffic is
-/// dropped, not leaked, until the router runs again or `spillway detach` removes it.
+/// dropped, not leaked, until the router runs again or `spillway detach` removes it. The flows are
+/// left to the next process.
 ///
 /// # Errors
 /// When it cannot start, or when a worker has died.
@@ -44,8 +47,23 @@ pub(crate) fn run(config: Config, state: Option<&Path>) -> anyhow::Result<()> {
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let waker = Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
 
-    let socket = config.socket();
+    // The devices are this process's until its flows are left.
     let (mut gateway, _locks) = start(config, &waker)?;
+    let outcome = forward(&mut gateway, state, &mut poll, &mut signals);
+    gateway.kernel.release_neighbours();
+    let Gateway { workers, config, .. } = gateway;
+    leave_flows(&config.runtime_dir, &workers.stop());
+    outcome
+}
+
+/// Opens what the main thread listens to, and serves it until a signal ends it.
+fn forward(
+    gateway: &mut Gateway,
+    state: Option<&Path>,
+    poll: &mut Poll,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
+    let socket = gateway.config.socket();
     let source = gateway.kernel.source();
     poll.registry().register(source, KERNEL, Interest::READABLE)?;
     let server = Server::bind(&socket, poll.registry(), SERVER)?;
@@ -60,10 +78,7 @@ pub(crate) fn run(config: Config, state: Option<&Path>) -> anyhow::Result<()> {
 
     let mut main = Main { gateway, server, state, kernel_again: None };
     main.read_state()?;
-    let outcome = main.serve(&mut poll, &mut signals);
-    main.gateway.kernel.release_neighbours();
-    main.gateway.workers.stop();
-    outcome
+    main.serve(poll, signals)
 }
 
 /// Opens devices, steering and workers. Nothing is steered yet.
@@ -92,11 +107,42 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
             mss_clamp: config.mss_clamp,
         })
     };
-    let parts = (0..config.workers).map(engine).zip(lanes).collect();
+    let mut engines: Vec<Engine> = (0..config.workers).map(engine).collect();
+    take_up_flows(&config.runtime_dir, &owners, &mut engines);
+    let parts = engines.into_iter().zip(lanes).collect();
     let tables = Arc::new(Tables::new(TablesInput::default()));
     let workers = Workers::start(parts, &tables, waker, config.idle == Idle::Spin)?;
     let parts = GatewayParts { config, devices, sockets, kernel, steering, workers };
     Ok((Gateway::new(parts), locks))
+}
+
+/// Goes on with the flows of an earlier process, if it has left any.
+fn take_up_flows(directory: &Path, owners: &[u8; 256], engines: &mut [Engine]) {
+    let boot = handover::boot_id();
+    let taken = boot.and_then(|boot| handover::take_up(directory, &boot, now(), owners, engines));
+    match taken {
+        Ok(None) => {}
+        Ok(Some(restored)) if restored.refused.is_empty() => {
+            tracing::info!("of the process before: {restored}");
+        }
+        Ok(Some(restored)) => tracing::warn!("of the process before: {restored}"),
+        Err(error) => tracing::warn!(
+            "the flows of the process before do not go on: {error:#}. Pods must open their \
+             connections anew"
+        ),
+    }
+}
+
+/// Leaves the flows to the next process.
+fn leave_flows(directory: &Path, engines: &[Engine]) {
+    let flows = engines.iter().flat_map(Engine::saved);
+    match handover::boot_id().and_then(|boot| handover::leave(directory, &boot, flows)) {
+        Ok(count) => tracing::info!("{count} flows are left to the next process"),
+        Err(error) => tracing::warn!(
+            "the next process will not go on with the flows: {error:#}. Pods must open their \
+             connections anew"
+        ),
+    }
 }
 
 /// Class → worker: an equal share for each.
@@ -173,15 +219,15 @@ fn secret() -> anyhow::Result<[u64; 4]> {
 }
 
 /// The main thread.
-struct Main {
-    gateway: Gateway,
+struct Main<'a> {
+    gateway: &'a mut Gateway,
     server: Server,
     state: Option<StateFile>,
     /// When the kernel's changes must be looked at again, event or not.
     kernel_again: Option<Instant>,
 }
 
-impl Main {
+impl Main<'_> {
     /// Serves events until a signal ends it.
     fn serve(&mut self, poll: &mut Poll, signals: &mut Signals) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(64);

@@ -91,11 +91,13 @@ impl Worker {
         Self { parts, held, fragments, burst: ArrayVec::new() }
     }
 
-    /// Forwards until it is told to stop.
-    pub(crate) fn run(mut self) {
+    /// Forwards until it is told to stop; gives its engine back, with its flows.
+    pub(crate) fn run(mut self) -> Engine {
         loop {
             match self.parts.commands.try_recv() {
-                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => {
+                    return self.parts.engine;
+                }
                 Ok(command) => self.obey(command),
                 Err(TryRecvError::Empty) => {}
             }
@@ -339,7 +341,7 @@ impl Worker {
 }
 
 /// The monotonic clock, read once per burst.
-fn now() -> Nanos {
+pub(crate) fn now() -> Nanos {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default()

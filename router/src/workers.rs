@@ -31,7 +31,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 struct Handle {
     commands: Sender<Command>,
     wake: OwnedFd,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Engine>,
 }
 
 /// All workers.
@@ -104,19 +104,23 @@ impl Workers {
         self.ask(id, |reply| Command::Flows { cursor, limit, reply }).map(Some)
     }
 
-    /// Stops all workers and waits for them. Frames on their way stay with the devices.
-    pub(crate) fn stop(self) {
+    /// Stops all workers and waits for them; gives their engines. Frames on their way stay with the
+    /// devices.
+    pub(crate) fn stop(self) -> Vec<Engine> {
         for id in 0..self.handles.len() {
             if let Err(error) = self.tell(id, Command::Stop) {
                 tracing::warn!("{error:#}");
             }
         }
-        for handle in self.handles {
-            drop(handle.commands);
-            if handle.thread.join().is_err() {
-                tracing::error!("a worker had panicked");
+        let joined = self.handles.into_iter().filter_map(|Handle { commands, thread, .. }| {
+            drop(commands);
+            let engine = thread.join();
+            if engine.is_err() {
+                tracing::error!("a worker had panicked: its flows are lost");
             }
-        }
+            engine.ok()
+        });
+        joined.collect()
     }
 
     fn ask<T>(&self, id: usize, command: impl FnOnce(Sender<T>) -> Command) -> anyhow::Result<T> {

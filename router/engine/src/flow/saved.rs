@@ -50,7 +50,7 @@ pub struct SavedDirection {
 }
 
 /// Why a flow was not taken up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotRestored {
     /// No engine has written it.
     Malformed,
@@ -67,11 +67,11 @@ pub enum NotRestored {
 impl fmt::Display for NotRestored {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Malformed => "malformed",
+            Self::Malformed => "no flow of this engine",
             Self::WrongWorker => "another worker owns its port",
-            Self::Taken => "in each other's way",
-            Self::TableFull => "beyond flows_max",
-            Self::RedirectsFull => "too many lie with other workers than their pod's packets",
+            Self::Taken => "another flow has its tuple",
+            Self::TableFull => "flows_max is reached",
+            Self::RedirectsFull => "too many are not with the worker of their pod's packets",
         })
     }
 }

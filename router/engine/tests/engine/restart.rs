@@ -261,6 +261,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         flow
     };
     let another_pod = with(|flow| flow.original.source = OTHER_POD);
+    let twice = with(|flow| flow.egress_port = 5001);
     let elsewhere = with(|flow| flow.original.destination_port = 444);
     let of_none = with(|flow| flow.original.protocol = 0);
     let unknown_bits = with(|flow| flow.reply.progress = 0x81);
@@ -280,6 +281,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     for (config, first, then, why) in [
         (config(), Some(flow), flow, NotRestored::Taken),
         (config(), Some(flow), another_pod, NotRestored::Taken),
+        (config(), Some(flow), twice, NotRestored::Taken),
         (one, Some(flow), elsewhere, NotRestored::TableFull),
         (config(), None, of_none, NotRestored::Malformed),
         (config(), None, unknown_bits, NotRestored::Malformed),
