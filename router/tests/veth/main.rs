@@ -13,6 +13,7 @@ mod live;
 mod millions;
 mod mutated;
 mod owed;
+mod restart;
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -87,7 +88,8 @@ impl Rig {
             gateway.run(["ethtool", "-K", device, "gro", "on"]);
         }
         let directory = tempfile::tempdir().unwrap();
-        let spillway = start(&gateway, directory.path(), devices, mode);
+        configure(directory.path(), devices, mode, 2);
+        let spillway = launch(&gateway, directory.path());
         Self { node, outside, _router: middle, gateway, spillway, directory }
     }
 
@@ -100,9 +102,10 @@ fn address(namespace: &Namespace, address: &str, device: &str) {
     namespace.run(["ip", "address", "add", address, "dev", device]);
 }
 
-/// Starts the router with two workers and waits until it has programmed its document.
-fn start(gateway: &Namespace, directory: &Path, devices: &[&str], mode: &str) -> Process {
-    let mut config = format!("workers: 2\nruntime_dir: {}\ndevices:\n", directory.display());
+/// Writes the router's configuration and its document.
+fn configure(directory: &Path, devices: &[&str], mode: &str, workers: u8) {
+    let mut config =
+        format!("workers: {workers}\nruntime_dir: {}\ndevices:\n", directory.display());
     for device in devices {
         writeln!(config, "  - {{name: {device}, queues: 2, mode: {mode}}}").unwrap();
     }
@@ -120,9 +123,13 @@ policies:
 ",
         pods.join(", ")
     );
+    std::fs::write(directory.join("config.yaml"), config).unwrap();
+    std::fs::write(directory.join("state.yaml"), state).unwrap();
+}
+
+/// Starts the router as it is configured, and waits until it has programmed its document.
+fn launch(gateway: &Namespace, directory: &Path) -> Process {
     let (config_path, state_path) = (directory.join("config.yaml"), directory.join("state.yaml"));
-    std::fs::write(&config_path, config).unwrap();
-    std::fs::write(&state_path, state).unwrap();
     let mut spillway = gateway.spawn([
         env!("CARGO_BIN_EXE_spillway").as_ref(),
         "run".as_ref(),
