@@ -16,6 +16,8 @@ failed=0
 capture=      # the file
 capture_pid=  # tcpdump, on the router
 download_pid= # a curl, on a pod
+download_code=
+gap_pid= # what measures a gap, on a pod
 
 lab() { "${LAB:-$here/netns.sh}" "$@"; }
 
@@ -101,20 +103,38 @@ pings() { on "$1" ping -n -c 1 -W 2 "${@:3}" "$2"; }
 # trace POD
 trace() { on "$1" traceroute -n -U -w 1 -q 1 -m 6 "$SERVER"; }
 
-# download HOST BYTES: what arrives must have the checksum that the server tells.
+# checksum_of HOST BYTES: prints the checksum that the server tells of a download.
+checksum_of() { on "$1" curl --silent --max-time 20 "http://$SERVER:8000/sha256?bytes=$2"; }
+
+# download HOST BYTES: what arrives must have that checksum.
 download() {
   local expected actual
-  expected=$(on "$1" curl --silent --max-time 20 "http://$SERVER:8000/sha256?bytes=$2")
+  expected=$(checksum_of "$1" "$2")
   actual=$(on "$1" curl --silent --connect-timeout 5 --max-time 120 \
     "http://$SERVER:8000/download?bytes=$2" | sha256sum | cut -d' ' -f1)
   [[ -n $expected && $expected == "$actual" ]] || { echo "$actual is not '$expected'" && return 1; }
 }
 
-# download_start POD [FILE]: one that would take a minute or more.
+# download_start POD [FILE [BYTES [RATE]]]: one that would take a minute or more.
 download_start() {
-  on "$1" curl --silent --limit-rate 100K --max-time 60 \
-    "http://$SERVER:8000/download?bytes=104857600" >"${2:-/dev/null}" &
+  on "$1" curl --silent --limit-rate "${4:-100K}" --max-time 60 \
+    "http://$SERVER:8000/download?bytes=${3:-104857600}" >"${2:-/dev/null}" &
   download_pid=$!
+}
+
+# Lets the one that was started come to its end.
+download_finish() {
+  download_code=0
+  wait "$download_pid" || download_code=$?
+  download_pid=
+}
+
+# has_arrived FILE CHECKSUM: it must have come to its end, and be that.
+has_arrived() {
+  local actual
+  actual=$(sha256sum <"$1" | cut -d' ' -f1)
+  [[ $download_code == 0 && $actual == "$2" ]] ||
+    { echo "curl: exit code $download_code; $actual is not '$2'" && return 1; }
 }
 
 download_end() {
@@ -122,6 +142,20 @@ download_end() {
   kill "$download_pid" 2>/dev/null || true
   wait "$download_pid" || true
   download_pid=
+}
+
+# gap_start POD FILE: speaks to the UDP echo without a pause, until `gap_finish`.
+gap_start() {
+  # Nothing that is started meanwhile inherits its input.
+  coproc GAP { on "$1" python3 "$here/services/udp_gap.py" "$SERVER" 8001 >"$2"; }
+  gap_pid=$!
+  await "UDP is answered" grep -q begun "$2"
+}
+
+gap_finish() {
+  local input=${GAP[1]}
+  exec {input}>&-
+  wait "$gap_pid" || true
 }
 
 # shared_port HOST: the server must see the node's address and a port that is Spillway's.

@@ -192,6 +192,28 @@ long_download() {
   await "the download begins" test -s "$into"
 }
 
+restarted() {
+  chapter "Spillway restarted, under load: connections go on"
+  local into=$captures/under-way said=$captures/gap bytes=20971520 checksum
+  checksum=$(checksum_of app1-a "$bytes")
+  rm -f "$into"
+  capture_start restarted
+  gap_start app1-c "$said"
+  download_start app1-a "$into" "$bytes" 5M
+  await "the download begins" test -s "$into"
+  check "it exits with 0 on SIGTERM" lab spillway stop
+  check "it starts again" lab spillway start
+  download_finish
+  check "app1-a's download arrives, identical byte for byte" has_arrived "$into" "$checksum"
+  rm "$into"
+  gap_finish
+  check "app1-c's UDP went on, from the same port" matches "^[0-9]+ ms $EGRESS:[0-9]+$" cat "$said"
+  check "no packet was without its flow" lacks "tcp-not-syn|no-flow" ask drops
+  capture_stop
+  check "capture: nothing leaves with another address" none "$TO_SERVER and not src $EGRESS"
+  echo "# without an answer for $(grep -o '^[0-9]* ms' "$said")"
+}
+
 # silence NAME HOW: selected pods try everything; nothing must come out.
 silence() {
   local pod
@@ -249,4 +271,4 @@ explain() {
   ask status || true
 }
 
-story before with_policy not_selected operator real_traffic what_a_router_owes fragments shared_address killed stopped detached
+story before with_policy not_selected operator real_traffic what_a_router_owes fragments shared_address restarted killed stopped detached

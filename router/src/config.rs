@@ -64,7 +64,8 @@ pub(crate) struct Config {
     /// How long flows may stay idle.
     #[serde(default)]
     pub(crate) timeouts: TimeoutsConfig,
-    /// Directory of the steering program's pins and of lock files. Default: `/run/spillway`.
+    /// Directory of the steering program's pins, of lock files, and of the flows that the next
+    /// process takes up. Default: `/run/spillway`.
     #[serde(default = "runtime_dir")]
     pub(crate) runtime_dir: PathBuf,
     /// The operator's socket. Default: `spillway.sock` in `runtime_dir`.
