@@ -289,3 +289,13 @@ fn host_ports() -> anyhow::Result<HostPorts> {
     let ports = HostPorts::parse(&read("ip_local_port_range")?, &read("ip_local_reserved_ports")?);
     ports.context("cannot understand /proc/sys/net/ipv4/ip_local_port_range")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_go_round_without_that_of_nothing() {
+        assert_eq!((next(EPOCH_NONE), next(7), next(u32::MAX)), (1, 8, 1));
+    }
+}
