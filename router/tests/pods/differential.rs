@@ -1,0 +1,147 @@
+//! The same traffic through Spillway and through a gateway whose kernel does the NAT: the pods'
+//! sockets and the server's must see the same. Where they shall not, [`DELIBERATE`] says why.
+
+mod icmp;
+mod silent;
+mod tcp;
+mod udp;
+
+use crate::world::{Options, Translator, World};
+
+/// What the sockets of one case saw, in order: who and what.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen(Vec<String>);
+
+impl Seen {
+    fn note(&mut self, who: &str, what: impl std::fmt::Display) {
+        self.0.push(format!("{who}: {what}"));
+    }
+
+    fn notes(&mut self, who: &str, what: impl IntoIterator<Item = String>) {
+        for one in what {
+            self.note(who, one);
+        }
+    }
+}
+
+/// Traffic, and what was seen of it. Each case has ports of its own.
+type Case = (&'static str, fn(&World) -> Seen);
+
+const CASES: &[Case] = &[
+    ("tcp: a transfer each way, then the pod is done first", tcp::transfer),
+    ("tcp: the server is done first, the pod goes on", tcp::server_is_done_first),
+    ("tcp: both close at once", tcp::both_close),
+    ("tcp: the pod resets", tcp::pod_resets),
+    ("tcp: the server resets", tcp::server_resets),
+    ("tcp: a closed port refuses", tcp::refused),
+    ("tcp: a port is used again after a reset", tcp::again_after_reset),
+    ("tcp: a port is used again after both have closed", tcp::again_after_close),
+    ("tcp: two pods with one port", tcp::two_pods_one_port),
+    ("tcp: a transfer each way through a narrow link", tcp::narrow),
+    ("tcp: a router refuses", tcp::routers_refuse),
+    ("udp: questions and answers of all sizes", udp::sizes),
+    ("udp: two pods with one port", udp::two_pods_one_port),
+    ("udp: a closed port refuses, then it opens", udp::refused_then_open),
+    ("udp: the pod's closed port refuses", udp::pods_port_is_closed),
+    ("udp: a router refuses", udp::routers_refuse),
+    ("udp: a datagram that does not fit the way", udp::too_large_for_the_way),
+    ("udp: an answer that does not fit the tunnel", udp::too_large_for_the_tunnel),
+    ("udp: an answer that is cut for the tunnel", udp::cut_for_the_tunnel),
+    ("icmp: ping of all sizes", icmp::ping),
+    ("icmp: both pods ping with one identifier", icmp::two_pods_one_identifier),
+    ("icmp: ping through a narrow link", icmp::ping_narrow),
+    ("icmp: the server pings the egress address", icmp::ping_egress),
+    ("icmp: traceroute by UDP", icmp::trace_udp),
+    ("icmp: traceroute by echo", icmp::trace_echo),
+    ("icmp: traceroute by TCP", icmp::trace_tcp),
+    ("silent: TCP that no pod asked for", silent::unasked_tcp),
+    ("silent: UDP that no pod asked for", silent::unasked_udp),
+    ("silent: an answer of another port", silent::answer_of_another),
+    ("silent: a segment in the middle of no connection", silent::midstream),
+    ("silent: IP options", silent::options),
+    ("silent: datagrams in fragments", silent::fragments),
+];
+
+/// A difference that is meant.
+struct Deliberate {
+    case: &'static str,
+    kernel: &'static [&'static str],
+    spillway: &'static [&'static str],
+    why: &'static str,
+}
+
+const DELIBERATE: &[Deliberate] = &[
+    Deliberate {
+        case: "silent: TCP that no pod asked for",
+        kernel: &["server: connection refused"],
+        spillway: &["server: silence"],
+        why: "an own egress address is Spillway's alone: no host is behind it that could refuse",
+    },
+    Deliberate {
+        case: "silent: UDP that no pod asked for",
+        kernel: &["server: connection refused"],
+        spillway: &["server: silence"],
+        why: "as for TCP",
+    },
+    Deliberate {
+        case: "silent: an answer of another port",
+        kernel: &["pod: silence", "server: connection refused"],
+        spillway: &["pod: silence", "server: silence"],
+        why: "neither gives it to the pod; the kernel, whose address it is, refuses it",
+    },
+    Deliberate {
+        case: "silent: a segment in the middle of no connection",
+        kernel: &["server: a segment from 192.168.2.3:40300", "pod: a RST"],
+        spillway: &["server: silence", "pod: silence"],
+        why: "conntrack picks up connections that it has not seen begin (nf_conntrack_tcp_loose); \
+              Spillway opens a flow for a SYN only, so that nothing leaves with a wrong port",
+    },
+    Deliberate {
+        case: "silent: IP options",
+        kernel: &["pod: 1 received"],
+        spillway: &["pod: 0 received"],
+        why: "options are dropped rather than guessed at",
+    },
+    Deliberate {
+        case: "silent: datagrams in fragments",
+        kernel: &["server: 4000 bytes, 0ba3e06bed9a5b46", "pod: 4000 bytes, 0ba3e06bed9a5b46"],
+        spillway: &["server: silence", "pod: silence"],
+        why: "fragments that arrive are dropped",
+    },
+];
+
+/// What a case gave, beside what was expected of it.
+fn judge(case: &str, kernel: &Seen, spillway: &Seen) -> Option<String> {
+    let meant = DELIBERATE.iter().find(|deliberate| deliberate.case == case);
+    let right = match meant {
+        Some(Deliberate { kernel: theirs, spillway: ours, .. }) => {
+            kernel.0.iter().eq(*theirs) && spillway.0.iter().eq(*ours)
+        }
+        // Two that both fail are no proof.
+        None => kernel == spillway && !kernel.0.iter().any(|seen| seen.ends_with("silence")),
+    };
+    let meant = meant.map_or("to be equal".to_owned(), |meant| {
+        format!("{:?} and {:?}: {}", meant.kernel, meant.spillway, meant.why)
+    });
+    (!right).then(|| format!("{case}\n  kernel   {kernel:?}\n  spillway {spillway:?}\n  {meant}"))
+}
+
+#[test]
+fn sockets_see_through_spillway_what_they_see_through_the_kernels_nat() {
+    let options = Options { workers: 2, queues: 2, ports: None, tcp_closing: 10 };
+    let kernel = World::new("kernel", &Translator::Kernel);
+    let spillway = World::new("ours", &Translator::Spillway(&options));
+    let wrong: Vec<String> = CASES
+        .iter()
+        .filter_map(|(case, traffic)| {
+            let (kernel, spillway) = std::thread::scope(|scope| {
+                let theirs = scope.spawn(|| traffic(&kernel));
+                let ours = traffic(&spillway);
+                (theirs.join().unwrap(), ours)
+            });
+            judge(case, &kernel, &spillway)
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(DELIBERATE.iter().all(|meant| CASES.iter().any(|(case, _)| *case == meant.case)));
+}

@@ -1,0 +1,147 @@
+//! Datagrams, and the errors that their senders are told of.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+
+use spillway_testing::Namespace;
+
+use super::Seen;
+use crate::sockets::{digest, pattern, udp, udp_to, word};
+use crate::world::{EGRESS, NARROW, PROHIBITED, UNREACHABLE, World, at};
+
+/// The next datagram.
+pub(super) fn receive(socket: &UdpSocket) -> String {
+    let mut buffer = [0; 0xffff];
+    word(socket.recv(&mut buffer).map(|length| digest(&buffer[..length])))
+}
+
+/// The next datagram, and who sent it.
+pub(super) fn receive_from(socket: &UdpSocket) -> (String, SocketAddr) {
+    let mut buffer = [0; 0xffff];
+    let (length, from) = socket.recv_from(&mut buffer).expect("a datagram comes");
+    (digest(&buffer[..length]), from)
+}
+
+/// What the kernel has learned of the way to an address.
+pub(super) fn mtu(namespace: &Namespace, address: Ipv4Addr) -> String {
+    let route = namespace.run(["ip", "route", "get", &address.to_string()]);
+    let mut words = route.split_whitespace().skip_while(|word| *word != "mtu");
+    format!("mtu {}", words.nth(1).unwrap_or("as the device's"))
+}
+
+pub(super) fn sizes(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    let server = udp(&world.server, 2000);
+    let pod = udp_to(&world.pods[0], 41_000, at(2000));
+    // The largest that fits the tunnel is the last.
+    for length in [0, 1, 2, 511, 1200, 1421, 1422] {
+        pod.send(&pattern(5, length)).unwrap();
+        let (question, from) = receive_from(&server);
+        seen.note("server", format!("{question} from {from}"));
+        server.send_to(&pattern(6, length), from).unwrap();
+        seen.note("pod", receive(&pod));
+    }
+    seen
+}
+
+pub(super) fn two_pods_one_port(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    let server = udp(&world.server, 2001);
+    let pods = world.pods.each_ref().map(|pod| udp_to(pod, 41_001, at(2001)));
+    for round in 0..2 {
+        for (pod, number) in pods.iter().zip(0..) {
+            pod.send(&[number, round]).unwrap();
+            let (question, from) = receive_from(&server);
+            let port = if from.port() == 41_001 { "its own port" } else { "another port" };
+            seen.note("server", format!("{question} from {}, {port}", from.ip()));
+            server.send_to(&[round, number], from).unwrap();
+            seen.note("pod", receive(pod));
+        }
+    }
+    seen
+}
+
+pub(super) fn refused_then_open(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    let pod = udp_to(&world.pods[0], 41_002, at(2002));
+    pod.send(b"nobody?").unwrap();
+    seen.note("pod", receive(&pod));
+    let server = udp(&world.server, 2002);
+    pod.send(b"somebody?").unwrap();
+    let (question, from) = receive_from(&server);
+    seen.note("server", format!("{question} from {from}"));
+    server.send_to(b"yes", from).unwrap();
+    seen.note("pod", receive(&pod));
+    seen
+}
+
+pub(super) fn pods_port_is_closed(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    let server = udp_to(&world.server, 2003, SocketAddrV4::new(EGRESS, 41_003));
+    let pod = udp_to(&world.pods[0], 41_003, at(2003));
+    pod.send(b"I am off").unwrap();
+    seen.note("server", receive(&server));
+    drop(pod);
+    server.send(b"wait").unwrap();
+    seen.note("server", receive(&server));
+    seen
+}
+
+pub(super) fn routers_refuse(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    for address in [UNREACHABLE, PROHIBITED] {
+        let pod = udp_to(&world.pods[0], 41_004, SocketAddrV4::new(address, 2004));
+        pod.send(b"through?").unwrap();
+        // A connected socket is told only of some errors: the kernel's list, and the same for all.
+        pod.set_read_timeout(Some(crate::sockets::SILENCE)).unwrap();
+        let told = receive(&pod);
+        seen.note("pod", if told == "silence" { "not told".to_owned() } else { told });
+    }
+    seen
+}
+
+pub(super) fn too_large_for_the_way(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    let server = udp(&world.server, 2005);
+    // From the other pod: its kernel has learned nothing of the way yet.
+    let pod = udp_to(&world.pods[1], 41_005, SocketAddrV4::new(NARROW, 2005));
+    seen.note("pod", mtu(&world.pods[1], NARROW));
+    pod.send(&pattern(7, 1400)).unwrap();
+    seen.note("pod", receive(&pod));
+    seen.note("pod", mtu(&world.pods[1], NARROW));
+    pod.send(&pattern(8, 1272)).unwrap();
+    // Only what fits has come.
+    seen.note("server", receive(&server));
+    seen
+}
+
+pub(super) fn too_large_for_the_tunnel(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    let server = udp_to(&world.server, 2006, SocketAddrV4::new(EGRESS, 41_006));
+    let pod = udp_to(&world.pods[0], 41_006, at(2006));
+    pod.send(b"as much as fits").unwrap();
+    seen.note("server", receive(&server));
+    server.send(&pattern(9, 1472)).unwrap();
+    seen.note("server", receive(&server));
+    seen.note("server", mtu(&world.server, EGRESS));
+    server.send(&pattern(10, 1422)).unwrap();
+    seen.note("pod", receive(&pod));
+    seen
+}
+
+pub(super) fn cut_for_the_tunnel(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    // The next socket's packets may be fragmented on their way, and it learns nothing of it.
+    world.server.sysctl("net/ipv4/ip_no_pmtu_disc", "1");
+    world.server.run(["ip", "route", "flush", "cache"]);
+    let server = udp(&world.server, 2007);
+    world.server.sysctl("net/ipv4/ip_no_pmtu_disc", "0");
+    let pod = udp_to(&world.pods[0], 41_007, at(2007));
+    for round in 1..=3 {
+        pod.send(b"in pieces").unwrap();
+        let (question, from) = receive_from(&server);
+        seen.note("server", format!("{question} from {from}"));
+        server.send_to(&pattern(2 * round, 1472), from).unwrap();
+        seen.note("pod", receive(&pod));
+    }
+    seen
+}
