@@ -10,5 +10,6 @@
 
 mod concurrent;
 mod differential;
+mod exhaustion;
 mod sockets;
 mod world;

@@ -1,0 +1,112 @@
+//! A shared egress address whose ports towards one remote are all leased, to the last.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use spillway_testing::wait_until;
+
+use crate::sockets::{SILENCE, accept, listen, tcp, tcp_within, word};
+use crate::world::{Options, Translator, World, at};
+
+/// How many workers share the range, one router after the other. With several, each must lease the
+/// ports that others own too, when it has none left: add 2 when it does.
+const WORKERS: &[u8] = &[1];
+
+/// The egress address's range.
+const FIRST: u16 = 20_000;
+const LAST: u16 = 20_299;
+
+/// The remote, and another one: the same server's next port.
+const REMOTE: u16 = 443;
+const OTHER_REMOTE: u16 = 444;
+
+/// A connection that is open: the pod's end, the server's, and the leased port.
+struct Leased {
+    pod: TcpStream,
+    server: TcpStream,
+    port: u16,
+}
+
+impl Leased {
+    /// By a connection from one of the pods, 0 or 1.
+    fn new(world: &World, pod: usize, remote: &TcpListener) -> Self {
+        let port = remote.local_addr().unwrap().port();
+        let pod = tcp(&world.pods[pod], 0, at(port)).expect("there is a port left");
+        let server = accept(remote);
+        let port = server.peer_addr().unwrap().port();
+        Self { pod, server, port }
+    }
+
+    /// There and back.
+    fn use_it(&mut self) {
+        let mut buffer = [0; 4];
+        self.pod.write_all(b"ping").unwrap();
+        self.server.read_exact(&mut buffer).expect("its packets leave");
+        self.server.write_all(&buffer).unwrap();
+        self.pod.read_exact(&mut buffer).expect("its answers return");
+    }
+
+    fn close(self) {
+        let Self { pod, mut server, .. } = self;
+        drop(pod);
+        assert_eq!(server.read(&mut [0; 4]).unwrap(), 0, "the pod has closed");
+    }
+}
+
+/// Packets that found no port.
+fn refused(world: &World) -> u64 {
+    let drops = world.client().drops().unwrap().engine;
+    drops.iter().find(|drop| drop.reason == "ports-exhausted").unwrap().packets
+}
+
+fn flows(world: &World) -> u64 {
+    world.client().status().unwrap().workers.iter().map(|worker| worker.flows).sum()
+}
+
+/// No connection comes about, and that is counted.
+fn assert_exhausted(world: &World, pod: usize) {
+    let before = refused(world);
+    let connected = tcp_within(SILENCE, &world.pods[pod], 0, at(REMOTE));
+    assert_eq!(word(connected.map(|_| "connected")), "silence");
+    assert!(refused(world) > before);
+}
+
+fn exhaust(workers: u8) {
+    let options = Options { workers, queues: 2, ports: Some((FIRST, LAST)), tcp_closing: 1 };
+    let world = World::new(&format!("last{workers}"), &Translator::Spillway(&options));
+    let remote = listen(&world.server, REMOTE);
+    let all: BTreeSet<u16> = (FIRST..=LAST).collect();
+    let mut leased: Vec<Leased> =
+        (0..all.len()).map(|number| Leased::new(&world, number % 2, &remote)).collect();
+    assert_eq!(leased.iter().map(|leased| leased.port).collect::<BTreeSet<_>>(), all);
+    assert_eq!(refused(&world), 0);
+
+    assert_exhausted(&world, 0);
+    assert_exhausted(&world, 1);
+    leased.iter_mut().for_each(Leased::use_it);
+    assert_eq!(flows(&world), all.len() as u64, "what was refused left nothing behind");
+
+    let mut elsewhere = Leased::new(&world, 0, &listen(&world.server, OTHER_REMOTE));
+    elsewhere.use_it();
+
+    // One ends: the next, of the other pod, has its port.
+    let ended = leased.swap_remove(all.len() / 2);
+    let port = ended.port;
+    ended.close();
+    wait_until("the flow ends", Duration::from_secs(30), || flows(&world) == all.len() as u64);
+    let mut next = Leased::new(&world, 1, &remote);
+    assert_eq!(next.port, port);
+    next.use_it();
+    leased.push(next);
+    assert_exhausted(&world, 0);
+    leased.iter_mut().for_each(Leased::use_it);
+}
+
+#[test]
+fn every_port_of_a_range_is_leased_before_one_connection_is_refused() {
+    for workers in WORKERS {
+        exhaust(*workers);
+    }
+}
