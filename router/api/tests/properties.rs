@@ -3,10 +3,10 @@
 // Only the bodies of `#[test]` functions are exempt by themselves.
 #![allow(clippy::unwrap_used)]
 
-use proptest::prelude::*;
-use spillway_api::{Document, MacAddress, Request, Response};
+mod common;
 
-const EXAMPLE: &str = include_str!("example.yaml");
+use proptest::prelude::*;
+use spillway_api::{MacAddress, Request, Response};
 
 /// Pieces that YAML, or the document, gives a meaning.
 fn piece() -> impl Strategy<Value = String> {
@@ -18,40 +18,12 @@ fn piece() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What a document must do whatever it holds.
-fn parse_and_print(text: &str) -> Result<(), TestCaseError> {
-    match Document::parse(text) {
-        Ok(document) => {
-            let json = serde_json::to_string(&document).unwrap();
-            prop_assert_eq!(Document::parse(&json).unwrap(), document);
-        }
-        Err(problem) => {
-            prop_assert!(!problem.message.is_empty());
-            prop_assert!(!problem.to_string().contains(char::is_control), "{problem}");
-        }
-    }
-    Ok(())
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
     fn no_text_makes_the_parser_panic(pieces in prop::collection::vec(piece(), 0..60)) {
-        parse_and_print(&pieces.concat())?;
-    }
-
-    #[test]
-    fn no_mutation_of_a_good_document_makes_the_parser_panic(
-        edits in prop::collection::vec((0..EXAMPLE.len(), 0_usize..30, piece()), 1..6),
-    ) {
-        let mut text = EXAMPLE.to_owned();
-        for (start, length, piece) in edits {
-            let start = text.floor_char_boundary(start);
-            let end = text.floor_char_boundary(start + length);
-            text.replace_range(start..end.max(start), &piece);
-        }
-        parse_and_print(&text)?;
+        common::check(pieces.concat().as_bytes());
     }
 
     #[test]
