@@ -115,6 +115,26 @@ download() {
   [[ -n $expected && $expected == "$actual" ]] || { echo "$actual is not '$expected'" && return 1; }
 }
 
+# throughput POD sends|receives: two seconds of iperf3 between the pod and the server. What both said
+# stays with the captures; it must be no error, and more than nothing.
+throughput() {
+  local log=$captures/iperf3.log result=$captures/iperf3-$2.json server options=()
+  [[ $2 == sends ]] || options=(--reverse)
+  rm -f "$log" "$result"
+  on outside timeout 30 iperf3 --server --one-off --forceflush --bind "$SERVER" >"$log" 2>&1 &
+  server=$!
+  await "iperf3 listens" grep -q 'Server listening' "$log"
+  on "$1" timeout 20 iperf3 --client "$SERVER" --time 2 --json "${options[@]}" >"$result" || true
+  wait "$server" || { echo "iperf3 on the server: $(<"$log")" && return 1; }
+  jq -e '.error == null and .end.sum_received.bytes > 0' "$result" ||
+    { cat "$result" && return 1; }
+}
+
+# rate sends|receives: what arrived in the last throughput.
+rate() {
+  jq -r '"\(.end.sum_received.bits_per_second / 1e6 | round) Mbit/s"' "$captures/iperf3-$1.json"
+}
+
 # download_start POD [FILE [BYTES [RATE]]]: one that would take a minute or more.
 download_start() {
   on "$1" curl --silent --limit-rate "${4:-100K}" --max-time 60 \
@@ -171,13 +191,15 @@ shared_port() {
 
 # --- captures on the router ------------------------------------------------------------------
 
+# capture_start NAME [FILTER]: of everything, unless the filter says less.
 capture_start() {
-  local said=$captures/tcpdump.log
+  local filter=${2:-not tcp port 22} said=$captures/tcpdump.log
   capture=$captures/$1.pcap
   rm -f "$said" "$capture"
   # Files are written by `cat`: a confined tcpdump may not write where this script may.
   # Without ssh, which may be what carries this very capture.
-  on router bash -c 'echo "pid $$" >&2; exec tcpdump -i any -n -U -w - not tcp port 22' \
+  # shellcheck disable=SC2016 # for the router to expand
+  on router bash -c 'echo "pid $$" >&2; exec tcpdump -i any -n -U -w - "$1"' bash "$filter" \
     > >(exec cat >"$capture") 2> >(exec cat >"$said") &
   await "tcpdump on the router listens" grep -q 'listening on' "$said"
   capture_pid=$(sed -n 's/^pid //p' "$said")

@@ -114,6 +114,24 @@ real_traffic() {
   check "ping -s 1400 is answered" pings app1-a "$SERVER" -s 1400
 }
 
+# The rates are those of this machine at this moment: they are shown, not judged.
+both_ways_at_full_speed() {
+  chapter "Throughput: two seconds of iperf3 each way"
+  # Only what must not be there, and what marks its end: all of it would be gigabytes.
+  capture_start throughput "$TO_SERVER and not src $EGRESS"
+  local way
+  for way in sends receives; do
+    check "app1-a $way as fast as it can" throughput app1-a "$way"
+    echo "    app1-a $way: $(rate "$way")"
+    check "the server has seen $EGRESS" \
+      matches "^Accepted connection from ${EGRESS//./\\.}," cat "$captures/iperf3.log"
+  done
+  capture_stop
+  check "capture: nothing leaves with another address" none "$TO_SERVER and not src $EGRESS"
+  check "no packet at a wrong worker, none without its flow" \
+    lacks "wrong-worker|no-flow" ask drops
+}
+
 what_a_router_owes() {
   chapter "What a router owes: traceroute shows the gateway, and senders learn what fits the tunnel"
   local path
@@ -271,4 +289,4 @@ explain() {
   ask status || true
 }
 
-story before with_policy not_selected operator real_traffic what_a_router_owes fragments shared_address restarted killed stopped detached
+story before with_policy not_selected operator real_traffic both_ways_at_full_speed what_a_router_owes fragments shared_address restarted killed stopped detached

@@ -45,8 +45,8 @@ kubectl() { k3s kubectl "$@"; }
 # --- every machine ---------------------------------------------------------------------------
 
 install_packages() {
-  local packages=(conntrack curl ethtool iproute2 iputils-ping jq nftables python3 tcpdump
-    traceroute)
+  local packages=(conntrack curl ethtool iperf3 iproute2 iputils-ping jq nftables python3
+    tcpdump traceroute)
   case $host in
     control-plane | worker1) packages+=(containernetworking-plugins) ;;
     worker2) packages+=(containernetworking-plugins libelf1 podman zlib1g) ;;
