@@ -38,9 +38,12 @@ impl Pace {
     /// [`GROUPS_MAX`] at most.
     pub(crate) fn due(&mut self, now: Nanos, groups: usize) -> usize {
         let elapsed = now.saturating_sub(self.swept_until).min(self.pass_ns);
-        let due = elapsed * groups as u64 / self.pass_ns;
+        let share = elapsed * groups as u64;
+        let due = share / self.pass_ns;
         if due > 0 {
-            self.swept_until = now;
+            // What is left of the time counts with the next call; else a pass takes up to twice as
+            // long, by how the calls happen to fall.
+            self.swept_until = now - share % self.pass_ns / groups as u64;
         }
         usize::try_from(due).unwrap_or(GROUPS_MAX).min(GROUPS_MAX)
     }

@@ -9,6 +9,7 @@ mod answers;
 mod arriving;
 mod drops;
 mod errors;
+mod expiry;
 mod flows;
 mod fragments;
 mod restart;
