@@ -1,6 +1,6 @@
 //! Leases against a set of leased ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
@@ -72,6 +72,65 @@ fn a_replaced_port_is_a_random_one_of_its_class() {
     let leased: BTreeSet<u16> = (0..400).map(|seed| lease(seed).unwrap()).collect();
     assert!(leased.iter().all(|port| class(*port) == class(80)));
     assert!(leased.len() > 150, "{} of about 250 ports", leased.len());
+}
+
+/// Pearson's statistic for counts that should all be the same.
+fn chi_square(counts: &[u32]) -> f64 {
+    let mean = f64::from(counts.iter().sum::<u32>()) / counts.len() as f64;
+    counts.iter().map(|count| (f64::from(*count) - mean).powi(2) / mean).sum()
+}
+
+/// Asserts that no port, or class, is much likelier than another: six standard deviations of the
+/// statistic above what chance gives.
+fn assert_fair(what: &str, counts: &[u32]) {
+    let degrees = counts.len() as f64 - 1.0;
+    let (found, limit) = (chi_square(counts), degrees + 6.0 * (2.0 * degrees).sqrt());
+    assert!(found < limit, "{what}: {found:.0}, more than {limit:.0}, of {counts:?}");
+}
+
+/// How often each port, of those that are not taken, is leased to a pod whose own may not be.
+fn spread(taken: &BTreeSet<u16>, of: impl Fn(u16) -> bool) -> Vec<u32> {
+    let mut ports = ports(0, &[0; CLASSES], 1);
+    let all = egress(1024, 65_535);
+    let free = (1024..=65_535).filter(|port| of(*port) && !taken.contains(port));
+    let mut counts: BTreeMap<u16, u32> = free.map(|port| (port, 0)).collect();
+    for _ in 0..counts.len() * 100 {
+        let leased = lease(&mut ports, &all, 80, taken).unwrap();
+        *counts.get_mut(&leased).expect("a port of those that may be leased") += 1;
+    }
+    counts.into_values().collect()
+}
+
+#[test]
+fn no_port_of_a_class_is_likelier_than_another() {
+    let in_class = |port| class(port) == class(80);
+    assert_fair("all free", &spread(&BTreeSet::new(), in_class));
+    let every_other = (0..=u8::MAX).step_by(2).map(|number| port_of(class(80), number)).collect();
+    assert_fair("every other is taken", &spread(&every_other, in_class));
+    let mut half = BTreeSet::new();
+    let mut others = ports(0, &[0; CLASSES], 2);
+    while half.len() < 128 {
+        half.insert(lease(&mut others, &egress(1024, 65_535), 80, &half).unwrap());
+    }
+    assert_fair("half are leased", &spread(&half, in_class));
+}
+
+#[test]
+fn no_class_is_likelier_than_another_when_ones_own_is_full() {
+    let mut ports = ports(0, &[0; CLASSES], 1);
+    let taken: BTreeSet<u16> = (0..=u8::MAX).map(|number| port_of(class(80), number)).collect();
+    let mut counts = [0; CLASSES];
+    for _ in 0..CLASSES * 100 {
+        let leased = lease(&mut ports, &egress(1024, 65_535), 80, &taken).unwrap();
+        counts[usize::from(class(leased))] += 1;
+    }
+    let others: Vec<u32> = (0..=u8::MAX)
+        .zip(counts)
+        .filter(|(number, _)| *number != class(80))
+        .map(|(_, count)| count)
+        .collect();
+    assert_eq!(counts[usize::from(class(80))], 0);
+    assert_fair("classes", &others);
 }
 
 #[test]
