@@ -55,7 +55,12 @@ pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) 
         reply_vni: ReplyVni::default(),
         egress_addresses: addresses
             .iter()
-            .map(|address| EgressAddress { address: *address, kind: kind(address), ports: None })
+            .map(|address| EgressAddress {
+                address: *address,
+                kind: kind(address),
+                ports: None,
+                announce: None,
+            })
             .collect(),
         pod_groups,
         policies,

@@ -241,6 +241,7 @@ impl Config {
         spillway_api::parse(text, |document: &Document| {
             document.validate()?;
             self.check_peer_devices(document)?;
+            self.check_announcing_devices(document)?;
             self.check_tunnel_port(document)
         })
     }
@@ -299,21 +300,34 @@ impl Config {
     }
 
     fn check_peer_devices(&self, document: &Document) -> Result<(), Problem> {
-        let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
         let tunnels = FieldPath::root("tunnels");
         for (tunnel_index, tunnel) in document.tunnels.iter().enumerate() {
             for (peer_index, peer) in tunnel.peers.iter().enumerate() {
                 let Some(device) = &peer.device else { continue };
-                if !names.contains(&device.as_str()) {
-                    let path = tunnels.clone().index(tunnel_index).field("peers").index(peer_index);
-                    let known = names.join(", ");
-                    let message =
-                        format!("{device} is no device of the configuration, which has {known}");
-                    return Err(path.field("device").problem(message));
-                }
+                let path = tunnels.clone().index(tunnel_index).field("peers").index(peer_index);
+                self.check_is_driven(&path.field("device"), device)?;
             }
         }
         Ok(())
+    }
+
+    fn check_announcing_devices(&self, document: &Document) -> Result<(), Problem> {
+        for (index, egress) in document.egress_addresses.iter().enumerate() {
+            let Some(device) = &egress.announce else { continue };
+            let path = FieldPath::root("egress_addresses").index(index).field("announce");
+            self.check_is_driven(&path, device)?;
+        }
+        Ok(())
+    }
+
+    fn check_is_driven(&self, path: &FieldPath, device: &str) -> Result<(), Problem> {
+        let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
+        if names.contains(&device) {
+            return Ok(());
+        }
+        let known = names.join(", ");
+        let message = format!("{device} is no device of the configuration, which has {known}");
+        Err(path.problem(message))
     }
 
     /// A reply to the tunnel port of a tunnel address would be taken for a tunnel frame.

@@ -177,6 +177,12 @@ fn a_document_is_held_against_the_configuration() {
         "line 9, column 17: tunnels[1].peers[0].device: spw-pods is no device of the \
          configuration, which has eth0, eth1"
     );
+    let announced = STATE.replacen("kind: own", "kind: own\n    announce: eth1", 1);
+    assert_eq!(
+        good.parse_document(&announced).unwrap_err().to_string(),
+        "line 15, column 15: egress_addresses[0].announce: eth1 is no device of the \
+         configuration, which has eth0, spw-pods"
+    );
     let port = Config { tunnel_port: 20_000, ..good.clone() };
     assert_eq!(
         port.parse_document(STATE).unwrap_err().to_string(),

@@ -84,6 +84,10 @@ pub struct EgressAddress {
     /// Default: [`SHARED_PORTS_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<PortRange>,
+    /// The device on which Spillway itself answers for the address, ARP and ping, and announces it;
+    /// for an own address that is not on the host. Default: none, the host answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announce: Option<String>,
 }
 
 /// Who uses an egress address.

@@ -197,6 +197,10 @@ pub struct Worker {
     pub fragmented: u64,
     /// Frames handed to other workers: fragments, and packets of flows that those have adopted.
     pub handed_off: u64,
+    /// ARP requests and pings for announced addresses that were answered; in `transmitted`.
+    pub answered: u64,
+    /// Announcements of such addresses.
+    pub announced: u64,
     /// ICMP errors of Spillway's own, to senders whose packets were dropped.
     pub errors_sent: u64,
     /// Such errors that were not sent because their receiver had too many.

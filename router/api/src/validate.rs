@@ -93,6 +93,7 @@ impl Document {
                 return Err(path.field("kind").problem(message));
             }
             check_ports(&path, egress)?;
+            check_announce(&path.field("announce"), egress)?;
         }
         Ok(())
     }
@@ -225,6 +226,18 @@ fn check_ports(path: &FieldPath, egress: &EgressAddress) -> Result<(), Problem> 
         return Err(path.problem(message));
     }
     Ok(())
+}
+
+fn check_announce(path: &FieldPath, egress: &EgressAddress) -> Result<(), Problem> {
+    let Some(device) = &egress.announce else {
+        return Ok(());
+    };
+    if egress.kind == EgressAddressKind::Shared {
+        let message = "a shared address is on the host, which answers for it; expected announce \
+                       only with kind: own";
+        return Err(path.problem(message));
+    }
+    check_device_name(device).map_err(|message| path.problem(message))
 }
 
 /// `names` are those of its kind before it.

@@ -60,6 +60,14 @@ fn what_may_be_left_out_has_its_default() {
     assert!(Document::parse(empty).is_ok());
 }
 
+#[test]
+fn an_own_address_may_name_where_it_is_announced() {
+    let document = Document::parse(&mutated("kind: own", "kind: own\n    announce: eth0")).unwrap();
+    assert_eq!(document.egress_addresses[0].announce.as_deref(), Some("eth0"));
+    let json = serde_json::to_string(&document).unwrap();
+    assert_eq!(Document::parse(&json).unwrap(), document);
+}
+
 /// The cases of `refusals.txt`: (what the example has, what it gets, the whole refusal).
 fn refusals() -> Vec<[String; 3]> {
     let lines = include_str!("refusals.txt").lines();
