@@ -126,6 +126,8 @@ fn worker(id: u32, report: &Report) -> Worker {
         frames_missing: lane.allocate_failed + lane.copy_failed,
         fragmented: engine.fragmented,
         handed_off: engine.handed_off,
+        answered: engine.answered,
+        announced: engine.announced,
         errors_sent: engine.errors_sent,
         errors_limited: engine.errors_limited,
     }

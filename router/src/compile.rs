@@ -8,6 +8,7 @@ use spillway_api::{Document, EgressAddressKind, ReplyVni};
 use spillway_engine::policy::{Policies, Policy};
 use spillway_engine::tables::{self, Device, DeviceIndex, EgressAddress, Peer};
 use spillway_xdp::SteerTables;
+use spillway_xdp::device::DeviceInfo;
 use spillway_xdp::steering::EgressPorts;
 
 use crate::kernel::LocalAddress;
@@ -32,7 +33,11 @@ pub(crate) fn policies(document: &Document) -> Policies {
 }
 
 /// What the steering program needs of a document.
-pub(crate) fn steer_tables(document: &Document, policies: &Policies) -> SteerTables {
+pub(crate) fn steer_tables(
+    document: &Document,
+    policies: &Policies,
+    devices: &[DeviceInfo],
+) -> SteerTables {
     let peers = document
         .tunnels
         .iter()
@@ -40,7 +45,10 @@ pub(crate) fn steer_tables(document: &Document, policies: &Policies) -> SteerTab
     let egress = document.egress_addresses.iter().map(|egress| {
         let ports = egress.port_range();
         let own = egress.kind == EgressAddressKind::Own;
-        (egress.address, EgressPorts { first: ports.first, last: ports.last, own })
+        let device = egress.announce.as_ref();
+        let announce = device.and_then(|name| devices.iter().find(|device| device.name == *name));
+        let announce = announce.map(|device| device.ifindex);
+        (egress.address, EgressPorts { first: ports.first, last: ports.last, own, announce })
     });
     let sets = policies
         .sets()
@@ -55,8 +63,14 @@ pub(crate) fn steer_tables(document: &Document, policies: &Policies) -> SteerTab
     }
 }
 
-/// The engine's egress addresses.
-pub(crate) fn egress_addresses(document: &Document) -> Vec<EgressAddress> {
+/// The place of a device in the configuration; a document that names another was refused before.
+fn device_index(names: &[&str], name: &str) -> Option<DeviceIndex> {
+    let position = names.iter().position(|known| *known == name)?;
+    DeviceIndex::try_from(position).ok()
+}
+
+/// The engine's egress addresses. `names` are the devices' names, by index.
+pub(crate) fn egress_addresses(document: &Document, names: &[&str]) -> Vec<EgressAddress> {
     let addresses = document.egress_addresses.iter().map(|egress| {
         let ports = egress.port_range();
         EgressAddress {
@@ -64,18 +78,15 @@ pub(crate) fn egress_addresses(document: &Document) -> Vec<EgressAddress> {
             port_first: ports.first,
             port_last: ports.last,
             own: egress.kind == EgressAddressKind::Own,
+            announce: egress.announce.as_ref().and_then(|name| device_index(names, name)),
         }
     });
     addresses.collect()
 }
 
-/// The engine's peers. `names` are the devices' names, by index; a document that names another
-/// device was refused before.
+/// The engine's peers. `names` are the devices' names, by index.
 pub(crate) fn peers(document: &Document, names: &[&str]) -> Vec<Peer> {
-    let index = |name: &str| -> Option<DeviceIndex> {
-        let position = names.iter().position(|known| *known == name)?;
-        DeviceIndex::try_from(position).ok()
-    };
+    let index = |name: &str| device_index(names, name);
     let peers = document.tunnels.iter().flat_map(|tunnel| {
         tunnel.peers.iter().map(move |peer| Peer {
             address: peer.address,
@@ -112,11 +123,18 @@ pub(crate) fn reports(
     let mut reports = Vec::new();
     for egress in &document.egress_addresses {
         let address = egress.address;
-        if !is_local(address) {
-            reports.push(format!(
+        match (&egress.announce, is_local(address)) {
+            (None, false) => reports.push(format!(
                 "egress address {address} is not on this host, so nobody answers ARP for it and \
-                 replies will not come: `ip address add {address}/32 dev DEVICE`"
-            ));
+                 replies will not come: `ip address add {address}/32 dev DEVICE`, or announce it \
+                 in the state document"
+            )),
+            (Some(device), true) => reports.push(format!(
+                "egress address {address} is on this host, and Spillway announces it on {device} \
+                 too: what the host itself uses it for gets no replies. `ip address del` it, or \
+                 leave announce out"
+            )),
+            (None, true) | (Some(_), false) => {}
         }
         let ports = egress.port_range();
         if egress.kind == EgressAddressKind::Shared
@@ -191,10 +209,29 @@ policies:
         Document::parse(DOCUMENT).unwrap()
     }
 
+    /// The own address announced by Spillway itself.
+    fn announced() -> Document {
+        let text = DOCUMENT.replacen("kind: own", "kind: own, announce: pods", 1);
+        Document::parse(&text).unwrap()
+    }
+
+    fn devices() -> Vec<DeviceInfo> {
+        let device = |(name, ifindex): (&str, u32)| DeviceInfo {
+            name: name.to_owned(),
+            ifindex,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            queues: 1,
+            combined: true,
+            driver: "veth".to_owned(),
+        };
+        [("eth0", 7), ("pods", 9)].map(device).into()
+    }
+
     #[test]
     fn steering_gets_peers_pods_and_holes() {
         let document = document();
-        let tables = steer_tables(&document, &policies(&document));
+        let tables = steer_tables(&document, &policies(&document), &devices());
         assert_eq!(tables.tunnels.len(), 2);
         assert_eq!(
             tables.peers.get(&Ipv4Addr::new(169, 254, 44, 1)),
@@ -206,9 +243,9 @@ policies:
         let prefix = |text: &str| text.parse().unwrap();
         assert_eq!(set, [(prefix("203.0.113.0/24"), true), (prefix("203.0.113.20/32"), false)]);
         let own = tables.egress[&Ipv4Addr::new(192, 168, 44, 129)];
-        assert_eq!(own, EgressPorts { first: 1024, last: 65535, own: true });
+        assert_eq!(own, EgressPorts { first: 1024, last: 65535, own: true, announce: None });
         let shared = tables.egress[&Ipv4Addr::new(192, 168, 44, 128)];
-        assert_eq!(shared, EgressPorts { first: 16_384, last: 29_999, own: false });
+        assert_eq!(shared, EgressPorts { first: 16_384, last: 29_999, own: false, announce: None });
     }
 
     #[test]
@@ -216,6 +253,28 @@ policies:
         let peers = peers(&document(), &["eth0", "pods"]);
         assert_eq!(peers[0].direct, None);
         assert_eq!(peers[1].direct, Some((1, [2, 0, 0xa9, 0xfe, 0x2c, 1])));
+    }
+
+    #[test]
+    fn an_announced_address_has_its_device() {
+        let document = announced();
+        let steered = steer_tables(&document, &policies(&document), &devices()).egress;
+        assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 129)].announce, Some(9));
+        assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 128)].announce, None);
+        let addresses = egress_addresses(&document, &["eth0", "pods"]);
+        let announced: Vec<_> = addresses.iter().map(|address| address.announce).collect();
+        assert_eq!(announced, [Some(1), None]);
+    }
+
+    #[test]
+    fn an_announced_address_is_reported_when_the_host_has_it_too() {
+        let host = HostPorts::parse("32768\t60999\n", "\n").unwrap();
+        let local = |address: &str| LocalAddress { ifindex: 1, address: address.parse().unwrap() };
+        let both = [local("192.168.44.128/24"), local("192.168.44.129/32")];
+        assert_eq!(reports(&announced(), &both[..1], &host), Vec::<String>::new());
+        let reported = reports(&announced(), &both, &host);
+        assert_eq!(reported.len(), 1);
+        assert!(reported[0].contains("192.168.44.129 is on this host, and"), "{reported:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use spillway_engine::tables::{EPOCH_NONE, Neighbour, Peer, Tables, TablesInput};
 use spillway_xdp::device::{DeviceInfo, SocketFd};
 use spillway_xdp::steering::{Attachment, Steering, SteeringError};
 
+use crate::announce::{Announcements, Place};
 use crate::compile::{self, HostPorts};
 use crate::config::Config;
 use crate::grace::Grace;
@@ -71,6 +72,7 @@ pub(crate) struct Gateway {
     pub(crate) refused: Option<Refused>,
     pub(crate) started: Instant,
     pub(crate) grace: Grace,
+    pub(crate) announcements: Announcements,
     view: KernelView,
     epoch: u32,
 }
@@ -100,6 +102,7 @@ impl Gateway {
             refused: None,
             started: Instant::now(),
             grace: Grace::default(),
+            announcements: Announcements::default(),
             view: KernelView::default(),
             epoch: EPOCH_NONE,
         }
@@ -122,7 +125,7 @@ impl Gateway {
     /// Programs a document that was parsed and checked. When this fails the one before it stays.
     pub(crate) fn apply(&mut self, document: Document, source: &str) -> anyhow::Result<()> {
         let policies = compile::policies(&document);
-        let tables = compile::steer_tables(&document, &policies);
+        let tables = compile::steer_tables(&document, &policies, &self.devices);
         self.steer(self.grace.after(tables, Instant::now()))?;
         tracing::info!("generation {} from {source}: programmed", document.generation);
         self.programmed = Some(Programmed {
@@ -135,6 +138,7 @@ impl Gateway {
         self.view = self.look();
         self.publish()?;
         self.attach()?;
+        self.announce_places();
         for report in self.reports() {
             tracing::warn!("{report}");
         }
@@ -178,11 +182,32 @@ impl Gateway {
     /// Takes the kernel's changes in; publishes new tables when they matter.
     pub(crate) fn kernel_changed(&mut self) -> anyhow::Result<()> {
         let view = self.look();
-        if view == self.view {
-            return Ok(());
+        if view != self.view {
+            self.view = view;
+            self.publish()?;
         }
-        self.view = view;
-        self.publish()
+        self.announce_places();
+        Ok(())
+    }
+
+    /// Notes where announced addresses are now: on devices that can send.
+    fn announce_places(&mut self) {
+        let egress = self.programmed.iter().flat_map(|p| &p.document.egress_addresses);
+        let places = egress.filter_map(|egress| {
+            let name = egress.announce.as_ref()?;
+            let device = self.devices.iter().find(|device| device.name == *name)?;
+            let link = self.kernel.link_at(device.ifindex)?;
+            let place = Place { ifindex: device.ifindex, mac: link.mac? };
+            (link.up && link.carrier).then_some((egress.address, place))
+        });
+        let places = places.collect();
+        self.announcements.follow(places, Instant::now());
+    }
+
+    /// Has the announcements made that are due.
+    pub(crate) fn announce(&mut self, now: Instant) -> anyhow::Result<()> {
+        let addresses = self.announcements.due(now);
+        if addresses.is_empty() { Ok(()) } else { self.workers.announce(addresses) }
     }
 
     /// Asks the kernel to resolve what workers wait for, and to keep it resolved.
@@ -238,7 +263,7 @@ impl Gateway {
             epoch: self.epoch,
             devices: links.map(|((mac, mtu), at)| compile::device(*mac, *mtu, at.mtu)).collect(),
             policies: policies.clone(),
-            egress_addresses: compile::egress_addresses(document),
+            egress_addresses: compile::egress_addresses(document, &names),
             peers,
             reply_vni: Some(compile::reply_vni(document)),
             tunnel_port: self.config.tunnel_port,

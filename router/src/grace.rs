@@ -55,7 +55,9 @@ impl Grace {
         }
         let gone = self.current.egress.iter();
         let gone = gone.filter(|(address, _)| !next.current.egress.contains_key(address));
-        next.egress.extend(gone.map(|(address, ports)| (*address, (*ports, until))));
+        // Whoever has such an address next, answers for it at once.
+        let silent = |ports: &EgressPorts| EgressPorts { announce: None, ..*ports };
+        next.egress.extend(gone.map(|(address, ports)| (*address, (silent(ports), until))));
         next.at(now)
     }
 

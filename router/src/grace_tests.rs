@@ -73,12 +73,14 @@ fn a_policy_that_only_grows_leaves_nothing_to_remember() {
 fn an_egress_address_is_watched_for_the_grace_time() {
     let start = Instant::now();
     let address = Ipv4Addr::new(192, 0, 2, 7);
-    let ports = EgressPorts { first: 1024, last: 65_535, own: true };
-    let with = SteerTables { egress: [(address, ports)].into(), ..SteerTables::default() };
+    let ports = EgressPorts { first: 1024, last: 65_535, own: true, announce: None };
+    // Nobody answers for it in that time.
+    let announced = EgressPorts { announce: Some(2), ..ports };
+    let with = SteerTables { egress: [(address, announced)].into(), ..SteerTables::default() };
     let grace = Grace::default().after(with.clone(), start);
     let gone = grace.after(SteerTables::default(), start);
     assert_eq!(gone.tables().egress.get(&address), Some(&ports));
-    let shared = EgressPorts { first: 16_384, last: 29_999, own: false };
+    let shared = EgressPorts { first: 16_384, last: 29_999, own: false, announce: None };
     let other = SteerTables { egress: [(address, shared)].into(), ..SteerTables::default() };
     assert_eq!(gone.clone().after(other, start).tables().egress.get(&address), Some(&shared));
     assert_eq!(gone.at(start + GRACE).tables(), SteerTables::default());

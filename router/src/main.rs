@@ -3,6 +3,7 @@
 //! This file is a table of contents. `run` forwards; every other command asks a running router
 //! over its Unix socket, except `check` and `detach`, which need none.
 
+mod announce;
 mod answer;
 mod cli;
 mod compile;

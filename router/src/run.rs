@@ -232,7 +232,9 @@ impl Main<'_> {
     fn serve(&mut self, poll: &mut Poll, signals: &mut Signals) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(64);
         loop {
-            let deadlines = [self.server.deadline(), self.kernel_again, self.gateway.grace.ends()];
+            let Gateway { grace, announcements, .. } = &self.gateway;
+            let deadlines =
+                [self.server.deadline(), self.kernel_again, grace.ends(), announcements.next()];
             let deadline = deadlines.into_iter().flatten().min();
             let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             match poll.poll(&mut events, timeout) {
@@ -259,6 +261,7 @@ impl Main<'_> {
             let now = Instant::now();
             self.server.expire(now);
             self.gateway.end_grace(now);
+            self.gateway.announce(now)?;
             if self.kernel_again.is_some_and(|at| at <= now) {
                 self.follow_kernel()?;
             }

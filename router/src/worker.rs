@@ -5,6 +5,7 @@
 //! worker asks the main thread for neighbours through another. Its counters are plain numbers that
 //! are copied when somebody asks.
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ const FRAGMENTS_MAX: usize = 96;
 pub(crate) enum Command {
     /// Use these tables from now on.
     Tables(Arc<Tables>),
+    /// Tell the links where these addresses are, as far as the tables say.
+    Announce(Vec<Ipv4Addr>),
     /// Say how you are.
     Report(Sender<Report>),
     /// Show flows from `cursor` on, `limit` at most.
@@ -243,6 +246,19 @@ impl Worker {
         }
     }
 
+    /// Announces addresses that Spillway itself has.
+    fn announce(&mut self, addresses: &[Ipv4Addr]) {
+        let WorkerParts { engine, lane, tables, .. } = &mut self.parts;
+        for address in addresses {
+            let Some(mut frame) = lane.allocate() else { break };
+            match engine.announce(tables, *address, frame.bytes_mut()) {
+                Some(Answer { device, length }) => lane.transmit(device, frame, length),
+                None => lane.recycle(frame),
+            }
+        }
+        lane.flush();
+    }
+
     /// Lets a frame wait for a neighbour, and asks for that neighbour the first time.
     fn hold(&mut self, held: Held<Frame, Unresolved>) {
         if !self.held.waits_for(&held.waits_for)
@@ -301,6 +317,7 @@ impl Worker {
                 self.parts.tables = tables;
                 self.retry_held(now());
             }
+            Command::Announce(addresses) => self.announce(&addresses),
             Command::Report(reply) => {
                 let engine = self.parts.engine.counters().clone();
                 let lane = self.parts.lane.statistics();

@@ -1,6 +1,7 @@
 //! The worker threads as the main thread sees them: started, asked, told and stopped through
 //! bounded channels.
 
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -84,6 +85,11 @@ impl Workers {
             self.tell(id, Command::Tables(Arc::clone(tables)))?;
         }
         Ok(())
+    }
+
+    /// Has one worker announce addresses.
+    pub(crate) fn announce(&self, addresses: Vec<Ipv4Addr>) -> anyhow::Result<()> {
+        self.tell(0, Command::Announce(addresses))
     }
 
     /// Every worker's counters.

@@ -2,10 +2,11 @@
 /*
  * Steering: decides for each frame whether it is Spillway's or the kernel's.
  *
- * Ours are VXLAN frames of selected pods to destinations that their policies cover, and replies
- * to egress addresses. Such a frame is moved so that it starts where the forwarded frame will
- * start, gets a steer header there, and is redirected to the socket of the worker that owns its
- * flow. All else is the kernel's, untouched.
+ * Ours are VXLAN frames of selected pods to destinations that their policies cover, replies to
+ * egress addresses, and ARP requests and pings for those that Spillway itself announces. Such a
+ * frame is moved so that it starts where the forwarded frame will start, gets a steer header
+ * there, and is redirected to the socket of the worker that owns its flow. All else is the
+ * kernel's, untouched.
  *
  * It knows addresses, sets and port ranges, never flows; all that it remembers are fragments to
  * addresses that the host uses too. It outlives the process that loaded it: with nobody listening,
@@ -33,6 +34,8 @@
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETER_PROBLEM 12
 #define ICMP_LEN 8
+#define ARP_ETHERNET 1
+#define ARP_REQUEST 1
 
 /* Fixed when the program is loaded. */
 const volatile __u16 tunnel_port = 8472;
@@ -307,6 +310,39 @@ static __always_inline enum steer_outcome classify_reply(struct iphdr *ip,
 	return STEER_REPLY;
 }
 
+/* A request for an address that we announce on this device. Every other ARP is the kernel's. */
+static __always_inline enum steer_outcome classify_arp(struct xdp_md *ctx, struct ethhdr *eth,
+							void *end, struct frame *frame)
+{
+	struct arp_packet *arp = (void *)(eth + 1);
+	struct egress_ports *ports;
+
+	if ((void *)(arp + 1) > end || arp->hardware != bpf_htons(ARP_ETHERNET) ||
+	    arp->protocol != bpf_htons(ETH_P_IP) || arp->hardware_len != ETH_ALEN ||
+	    arp->protocol_len != sizeof(__be32) || arp->operation != bpf_htons(ARP_REQUEST))
+		return PASS_OTHER;
+	ports = bpf_map_lookup_elem(&egress, &arp->target);
+	if (!ports || ports->announce != ctx->ingress_ifindex)
+		return PASS_OTHER;
+	frame->header.kind = KIND_ARP;
+	__builtin_memcpy(frame->header.inner_source, eth->h_source, ETH_ALEN);
+	return STEER_ARP;
+}
+
+/*
+ * To an address that the host does not have, so nothing of it is the host's: a ping, or a stray
+ * packet that the engine drops by name.
+ */
+static __always_inline enum steer_outcome classify_announced(struct ethhdr *eth, struct iphdr *ip,
+							      void *end, struct frame *frame)
+{
+	if (ip->protocol != IPPROTO_ICMP || flow_port(ip, 2, ICMP_ECHO_REQUEST, end, &frame->port))
+		return STEER_REPLY;
+	frame->header.kind = KIND_PING;
+	__builtin_memcpy(frame->header.inner_source, eth->h_source, ETH_ALEN);
+	return STEER_PING;
+}
+
 /* Whose is this frame? Reads only; fills `frame` for those that are ours. */
 static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct frame *frame)
 {
@@ -316,6 +352,7 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 	struct egress_ports *ports;
 	struct iphdr *ip;
 	__be16 *protocol = (void *)(eth + 1) - sizeof(__be16);
+	enum steer_outcome outcome;
 	__u16 port = 0;
 	int tagged = 0;
 
@@ -329,6 +366,8 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 			return PASS_OTHER;
 		tagged = 1;
 	}
+	if (*protocol == bpf_htons(ETH_P_ARP) && !tagged)
+		return classify_arp(ctx, eth, end, frame);
 	if (*protocol != bpf_htons(ETH_P_IP))
 		return PASS_OTHER;
 	ip = ipv4_at(protocol + 1, end);
@@ -344,7 +383,10 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 	ports = bpf_map_lookup_elem(&egress, &ip->daddr);
 	if (!ports)
 		return PASS_OTHER;
-	return classify_reply(ip, ports, end, frame);
+	outcome = classify_reply(ip, ports, end, frame);
+	if (outcome == PASS_HOST && ports->announce)
+		return classify_announced(eth, ip, end, frame);
+	return outcome;
 }
 
 /*
@@ -354,12 +396,16 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 static __always_inline enum steer_outcome place(struct xdp_md *ctx, enum steer_outcome outcome,
 						 const struct frame *frame)
 {
-	int delta = outcome == STEER_TUNNEL ? TUNNEL_OVERHEAD : -TUNNEL_OVERHEAD;
+	int delta = 0; /* ARP and pings are answered where they stand */
 	__u32 class = steer_class(frame->port);
 	__u32 *owner = bpf_map_lookup_elem(&owners, &class);
 	struct steer_header *header;
 	__u32 socket;
 
+	if (outcome == STEER_TUNNEL)
+		delta = TUNNEL_OVERHEAD;
+	else if (outcome == STEER_REPLY)
+		delta = -TUNNEL_OVERHEAD;
 	if (!owner || bpf_xdp_adjust_head(ctx, delta))
 		return DROP_HEAD_MOVE;
 	header = (void *)(long)ctx->data;
@@ -398,7 +444,7 @@ int steer(struct xdp_md *ctx)
 	struct outcome_count *count;
 	__u32 index;
 
-	if (outcome == STEER_TUNNEL || outcome == STEER_REPLY)
+	if (action(outcome) == XDP_REDIRECT)
 		outcome = place(ctx, outcome, &frame);
 
 	index = outcome;

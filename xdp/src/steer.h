@@ -14,6 +14,8 @@
 
 #define KIND_TUNNEL 1
 #define KIND_REPLY 2
+#define KIND_ARP 3
+#define KIND_PING 4
 #define ECN_SHIFT 6
 
 /* Stands where the forwarded frame's Ethernet header will be. */
@@ -21,7 +23,7 @@ struct steer_header {
 	__u8 kind;            /* low 6 bits KIND_*, high 2 bits the outer ECN field */
 	__u8 vni[3];
 	__be32 outer_source;
-	__u8 inner_source[6]; /* link address */
+	__u8 inner_source[6]; /* link address; of KIND_ARP and KIND_PING the sender's */
 } __attribute__((packed));
 
 #define CLASSES 256
@@ -39,6 +41,7 @@ struct egress_ports {
 	__u16 last;
 	__u8 own;             /* not shared with the host: fragments and all protocols are ours */
 	__u8 pad[3];
+	__u32 announce;       /* index of the device on which we answer for it, 0 if the host does */
 };
 
 /* What the fragments of a packet have in common. */
@@ -49,6 +52,19 @@ struct fragment_key {
 	__u8 protocol;
 	__u8 pad;
 };
+
+/* An ARP packet for Ethernet and IPv4 (RFC 826). */
+struct arp_packet {
+	__be16 hardware;
+	__be16 protocol;
+	__u8 hardware_len;
+	__u8 protocol_len;
+	__be16 operation;
+	__u8 sender_mac[6];
+	__be32 sender;
+	__u8 target_mac[6];
+	__be32 target;
+} __attribute__((packed));
 
 /* Longest prefix match of (policy set, destination). */
 struct destination_key {
@@ -68,7 +84,7 @@ struct outcome_count {
  */
 #define STEER_OUTCOMES(OUTCOME)                                                                     \
 	OUTCOME(PASS_OTHER, "pass-other", pass,                                                     \
-		"Not IPv4, or addressed to nobody that Spillway serves: left to the kernel.")       \
+		"Neither IPv4 nor ARP, or to nobody that Spillway serves: left to the kernel.")     \
 	OUTCOME(PASS_TUNNEL_OTHER, "pass-tunnel-other", pass,                                       \
 		"Through the tunnel, but not from a selected pod: left to the kernel.")             \
 	OUTCOME(PASS_NOT_COVERED, "pass-not-covered", pass,                                         \
@@ -79,6 +95,10 @@ struct outcome_count {
 		"From a selected pod to a covered destination: given to its worker.")               \
 	OUTCOME(STEER_REPLY, "steer-reply", steer,                                                  \
 		"To an egress address on a port of ours: given to its worker.")                     \
+	OUTCOME(STEER_ARP, "steer-arp", steer,                                                      \
+		"Asks by ARP for an egress address that Spillway announces: given to a worker.")    \
+	OUTCOME(STEER_PING, "steer-ping", steer,                                                    \
+		"Pings an egress address that Spillway announces: given to a worker.")              \
 	OUTCOME(DROP_UNKNOWN_PEER, "drop-unknown-peer", drop,                                       \
 		"From a selected pod, but through a node that the state document does not list.")   \
 	OUTCOME(DROP_OUTER_VLAN, "drop-outer-vlan", drop,                                           \

@@ -28,6 +28,10 @@ pub struct Counters {
     pub transmitted: u64,
     /// Those of them that were cut into fragments.
     pub fragmented: u64,
+    /// Those of them that answer ARP requests and pings for announced addresses.
+    pub answered: u64,
+    /// Announcements of such addresses; not in `transmitted`.
+    pub announced: u64,
     /// Frames that wait now, for a neighbour or for the first fragment of their packet: a gauge.
     pub held: u64,
     /// Frames that another worker has handed over.
@@ -62,6 +66,8 @@ impl Default for Counters {
             received: 0,
             transmitted: 0,
             fragmented: 0,
+            answered: 0,
+            announced: 0,
             held: 0,
             taken_over: 0,
             handed_off: 0,

@@ -65,10 +65,18 @@ drop_reasons! {
     BadTransport = "bad-transport",
     /// An ICMP message that is neither an echo in the right direction nor an error.
     UnsupportedIcmp = "unsupported-icmp",
-    /// The checksum of an ICMP error is wrong.
+    /// The checksum of an ICMP error or of a ping is wrong.
     BadIcmpChecksum = "bad-icmp-checksum",
     /// An ICMP error quotes nothing that tells its flow.
     BadQuote = "bad-quote",
+    /// An ARP packet that is no valid request of another host.
+    BadArp = "bad-arp",
+    /// Asked for by ARP or pinged, but Spillway does not announce the address.
+    NotAnnounced = "not-announced",
+    /// Another host claims an egress address that Spillway announces.
+    AddressConflict = "address-conflict",
+    /// A ping of an announced address beyond what its sender is answered.
+    PingLimited = "ping-limited",
     /// The tunnel was congested, and the packet has no other way to say so (RFC 6040).
     EcnCongested = "ecn-congested",
     /// Steering gave the frame to a worker that does not own its port.
@@ -105,6 +113,8 @@ drop_reasons! {
     RouteUnreachable = "route-unreachable",
     /// The destination is an address of this host.
     LocalDestination = "local-destination",
+    /// The destination is an egress address that Spillway itself announces here.
+    Hairpin = "hairpin",
     /// The route leads out of a device that Spillway does not drive.
     ForeignDevice = "foreign-device",
     /// The packet is larger than the outgoing device's MTU and may not be fragmented.

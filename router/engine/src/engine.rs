@@ -5,6 +5,7 @@ mod answer;
 mod error_limit;
 mod fragments;
 mod life;
+mod own_address;
 mod restart;
 
 use std::net::Ipv4Addr;
@@ -24,9 +25,11 @@ use crate::{Counters, DropReason, Ticket};
 use adoption::Notices;
 use error_limit::ErrorLimit;
 use life::Context;
+use own_address::Question;
 
 pub use adoption::Notice;
 pub use answer::{ANSWER_ROOM, Answer, OwedError};
+pub use own_address::ANNOUNCEMENT_ROOM;
 
 /// A monotonic time in nanoseconds, from any start.
 pub type Nanos = u64;
@@ -137,6 +140,7 @@ pub struct Engine {
     sweep: Sweep,
     /// By direction, then of time exceeded and of fragmentation needed.
     error_limits: [[ErrorLimit; 2]; 2],
+    ping_limit: ErrorLimit,
     identifications: Identifications,
     notices: Notices,
     counters: Counters,
@@ -169,6 +173,7 @@ impl Engine {
             ports: Ports::new(config.worker, &config.owners, random, hasher),
             sweep: Sweep::new(config.timeouts),
             error_limits: std::array::from_fn(|_| std::array::from_fn(|_| ErrorLimit::new())),
+            ping_limit: ErrorLimit::new(),
             identifications: Identifications::new(config.worker, &config.owners),
             notices: ArrayVec::new(),
             counters: Counters::default(),
@@ -335,6 +340,9 @@ impl Engine {
         packet: &Result<Packet, DropReason>,
         candidate: SlotIndex,
     ) -> Verdict {
+        if let Some(question) = Question::of(frame) {
+            return self.answer(context.tables, question, frame);
+        }
         match packet {
             Ok(_) if !context.is_programmed() => self.drop(DropReason::NotProgrammed),
             Ok(packet @ Packet { fragment: None, .. }) => {
@@ -360,16 +368,23 @@ impl Engine {
     ) -> Verdict {
         match outcome {
             Ok(outlet) => self.send(outlet, packet),
-            Err(Halt::Drop(reason)) => self.drop(reason),
-            Err(Halt::Hold { device, address }) => {
+            Err(halt) => self.halt(context.ticket, halt),
+        }
+    }
+
+    /// Counts a frame that goes no further now.
+    fn halt(&mut self, ticket: Ticket, halt: Halt) -> Verdict {
+        match halt {
+            Halt::Drop(reason) => self.drop(reason),
+            Halt::Hold { device, address } => {
                 self.counters.held += 1;
-                Verdict::Hold { device, address, ticket: context.ticket }
+                Verdict::Hold { device, address, ticket }
             }
-            Err(Halt::Await) => {
+            Halt::Await => {
                 self.counters.held += 1;
                 Verdict::Await
             }
-            Err(Halt::HandOff { worker, ticket }) => {
+            Halt::HandOff { worker, ticket } => {
                 self.counters.handed_off += 1;
                 Verdict::HandOff { worker, ticket }
             }

@@ -26,7 +26,8 @@ mod ticket;
 pub use counters::{Counters, Traffic};
 pub use drop_reason::{DROP_REASONS, DropReason};
 pub use engine::{
-    ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Notice, OwedError, Verdict,
+    ANNOUNCEMENT_ROOM, ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Notice,
+    OwedError, Verdict,
 };
 pub use flow::{FlowRecord, FlowState, NotRestored, SavedDirection, SavedFlow, Timeouts, Tuple};
 pub use fragment::Fragments;

@@ -3,7 +3,7 @@
 
 mod ecn;
 mod icmp;
-mod ipv4;
+pub(crate) mod ipv4;
 mod transport;
 
 use spillway_mem::prefetch;

@@ -13,6 +13,7 @@
 //!
 //!  tunnel frame:  steer header | inner IPv4 packet
 //!  reply frame:   steer header | 36 bytes | 14 bytes Ethernet | IPv4 packet
+//!  ARP, ping:     steer header | ARP or IPv4 packet
 //! ```
 
 use std::net::Ipv4Addr;
@@ -40,6 +41,13 @@ pub const KIND_TUNNEL: u8 = 1;
 
 /// `kind` of a frame that came from outside to an egress address.
 pub const KIND_REPLY: u8 = 2;
+
+/// `kind` of an ARP request for an egress address that Spillway announces. The steer header has the
+/// place of its Ethernet header, and the inner source MAC is the sender's.
+pub const KIND_ARP: u8 = 3;
+
+/// `kind` of a ping of an egress address that Spillway announces, in the same way.
+pub const KIND_PING: u8 = 4;
 
 /// How many classes the 65,536 ports fall into.
 pub const CLASSES: usize = 256;

@@ -47,6 +47,8 @@ pub struct EgressAddress {
     pub port_last: u16,
     /// Whether it is Spillway's alone, and so are protocols without ports.
     pub own: bool,
+    /// The device on which Spillway itself answers for it; `None` when the host does.
+    pub announce: Option<DeviceIndex>,
 }
 
 /// The VXLAN network identifier of replies.
@@ -216,13 +218,17 @@ impl Tables {
         self.adjacencies.get(usize::from(index)).ok_or(DropReason::ForeignDevice)
     }
 
-    /// The way to a destination for a packet with this source address.
+    /// The way to a destination for a packet with this source address. The kernel does not know
+    /// that announced addresses are here.
     pub(crate) fn route(
         &self,
         source: Ipv4Addr,
         destination: Ipv4Addr,
         hash: u64,
     ) -> Result<AdjacencyIndex, Halt> {
+        if self.announced(destination).is_some() {
+            return Err(DropReason::Hairpin.into());
+        }
         // The high half has not chosen the flow's place in its table.
         let hash = (hash >> 32) as u32;
         self.resolve(self.fib.lookup(source, destination, hash)?)
@@ -242,6 +248,13 @@ impl Tables {
     /// A listed egress address.
     pub(crate) fn egress(&self, address: Ipv4Addr) -> Option<&EgressAddress> {
         self.egress_addresses.get(&address)
+    }
+
+    /// The device on which Spillway itself answers for an egress address, and its link address.
+    pub(crate) fn announced(&self, address: Ipv4Addr) -> Option<(DeviceIndex, [u8; 6])> {
+        let index = self.egress(address)?.announce?;
+        let device = self.devices.get(usize::from(index))?;
+        Some((index, device.mac))
     }
 
     /// The index of a listed peer in this epoch.

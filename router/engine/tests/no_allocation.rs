@@ -7,9 +7,10 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use common::build::{Body, changed, cut, packet};
+use common::build::{Body, arp, changed, cut, packet};
 use common::gateway::*;
-use spillway_engine::{BURST_MAX, DropReason, EngineConfig, Verdict};
+use etherparse::ArpOperation;
+use spillway_engine::{ANNOUNCEMENT_ROOM, BURST_MAX, DropReason, EngineConfig, Verdict};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -36,7 +37,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Frames of new flows and of known ones, replies, and fragments.
+/// Frames of new flows and of known ones, replies, fragments, and questions to an address of our own.
 fn bursts() -> Vec<Vec<Vec<u8>>> {
     let request = |port| tunnel_frame(&packet(Body::Udp, (POD, port), (REMOTE, 53), 64));
     let reply = |port| reply_frame(&packet(Body::Udp, (REMOTE, 53), (EGRESS, port), 64));
@@ -53,7 +54,9 @@ fn bursts() -> Vec<Vec<Vec<u8>>> {
             .flat_map(|port| [request(*port), request(*port), reply(*port), part(*port)]);
         frames.collect()
     });
-    bursts.collect()
+    let ping = ping_frame(&packet(Body::EchoRequest, (REMOTE, 7), (ANNOUNCED, 0), 64));
+    let request = arp(ArpOperation::REQUEST, (ROUTER_MAC, ROUTER), ([0; 6], ANNOUNCED));
+    bursts.chain([vec![ping, arp_frame(ROUTER_MAC, &request)]]).collect()
 }
 
 #[test]
@@ -71,12 +74,14 @@ fn nothing_is_allocated_after_start() {
         gateway.engine.process(gateway.now, &gateway.tables, burst, &mut verdicts);
         gateway.engine.expire(gateway.now);
     }
+    gateway.engine.announce(&gateway.tables, ANNOUNCED, &mut [0; ANNOUNCEMENT_ROOM]);
     gateway.engine.flows(0, 10_000, &mut flows);
     gateway.pass(304);
     let allocated = ALLOCATIONS.get() - before;
 
     let counters = gateway.engine.counters();
     assert_eq!(allocated, 0);
+    assert_eq!((counters.answered, counters.announced), (2, 1));
     assert_eq!((counters.flows_created, counters.flows_expired), (9_000, 9_000));
     assert_eq!(counters.dropped_for(DropReason::FlowTableFull), 2_000);
     assert_eq!(counters.dropped_for(DropReason::NoFlow), 1_000 + 5_000);

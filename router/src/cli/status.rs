@@ -77,7 +77,7 @@ fn devices(status: &Status) -> Table<10> {
     table
 }
 
-fn workers(status: &Status) -> Table<11> {
+fn workers(status: &Status) -> Table<12> {
     let mut table = Table::new([
         ("Worker", Right),
         ("Flows", Right),
@@ -89,6 +89,7 @@ fn workers(status: &Status) -> Table<11> {
         ("No Frame", Right),
         ("Fragmented", Right),
         ("Handed Off", Right),
+        ("Answered", Right),
         ("ICMP Errors", Right),
     ]);
     for worker in &status.workers {
@@ -103,6 +104,7 @@ fn workers(status: &Status) -> Table<11> {
             worker.frames_missing.to_string(),
             worker.fragmented.to_string(),
             worker.handed_off.to_string(),
+            worker.answered.to_string(),
             worker.errors_sent.to_string(),
         ]);
     }
@@ -160,9 +162,9 @@ mod tests {
              \u{20}        0             12                 0\n\
              \n\
              Worker   Flows   Received   Transmitted   Dropped   Held   TX Ring Full   \
-             No Frame   Fragmented   Handed Off   ICMP Errors\n\
+             No Frame   Fragmented   Handed Off   Answered   ICMP Errors\n\
              \u{20}    0       3       1000             0         0      0              0   \
-             \u{20}      0            0            0             0\n\
+             \u{20}      0            0            0          0             0\n\
              \n\
              Frames: 16384, of them 8192 free, 8190 to receive into, 2 being sent, 0 held\n\
              Note: rule 100: fwmark 0x1 is not supported and is ignored\n"

@@ -22,6 +22,9 @@ pub struct EgressPorts {
     pub last: u16,
     /// Not shared with the host: fragments and every protocol are ours too.
     pub own: bool,
+    /// The index of the device on which ARP requests for it are ours; then pings are ours too, and
+    /// nothing is the host's. `None` when the host answers for it.
+    pub announce: Option<u32>,
 }
 
 /// What the steering program needs to know, as a whole.

@@ -213,10 +213,11 @@ fn destination_key(set: u32, address: Ipv4Addr, prefix_len: u8) -> [u8; 12] {
 }
 
 /// `struct egress_ports` of steer.h.
-fn egress_ports(ports: EgressPorts) -> [u8; 8] {
-    let mut value = [0; 8];
+fn egress_ports(ports: EgressPorts) -> [u8; 12] {
+    let mut value = [0; 12];
     value[..2].copy_from_slice(&ports.first.to_ne_bytes());
     value[2..4].copy_from_slice(&ports.last.to_ne_bytes());
     value[4] = u8::from(ports.own);
+    value[8..].copy_from_slice(&ports.announce.unwrap_or_default().to_ne_bytes());
     value
 }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use etherparse::PacketBuilder;
+use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder};
 
 use crate::rig::{PEER, POD, REMOTE, TUNNEL};
 
@@ -55,6 +55,25 @@ pub(crate) fn echo(source: Ipv4Addr, destination: Ipv4Addr, id: u16, reply: bool
         if reply { builder.icmpv4_echo_reply(id, 1) } else { builder.icmpv4_echo_request(id, 1) };
     let mut frame = Vec::new();
     builder.write(&mut frame, b"ping").unwrap();
+    frame
+}
+
+/// An ARP request, as Ethernet carries it.
+pub(crate) fn arp(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let packet = ArpPacket::new(
+        ArpHardwareId::ETHERNET,
+        EtherType::IPV4,
+        ArpOperation::REQUEST,
+        &INNER_SOURCE_MAC,
+        &sender.octets(),
+        &[0; 6],
+        &target.octets(),
+    );
+    PacketBuilder::ethernet2(INNER_SOURCE_MAC, [0xff; 6])
+        .arp(packet.unwrap())
+        .write(&mut frame)
+        .unwrap();
     frame
 }
 

@@ -253,6 +253,78 @@ fn replies_are_ours_by_address_and_port() {
 }
 
 #[test]
+fn arp_requests_for_what_is_announced_on_this_device_are_ours() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    let request = arp(REMOTE, ANNOUNCED);
+    let (hardware, protocol, lengths, operation) = (14, 16, 18, 20);
+    check(
+        &rig,
+        vec![
+            ("a request", request.clone(), SteerArp),
+            ("a probe", arp(Ipv4Addr::UNSPECIFIED, ANNOUNCED), SteerArp),
+            ("padded", [request.clone(), vec![0; 18]].concat(), SteerArp),
+            ("for one announced elsewhere", arp(REMOTE, ANNOUNCED_ELSEWHERE), PassOther),
+            ("for one that the host has", arp(REMOTE, OWN), PassOther),
+            ("for another", arp(REMOTE, STRANGER), PassOther),
+            ("about one that is announced", arp(ANNOUNCED, STRANGER), PassOther),
+            ("a reply", with(request.clone(), operation, &[0, 2]), PassOther),
+            ("of another hardware", with(request.clone(), hardware, &[0, 6]), PassOther),
+            ("of another protocol", with(request.clone(), protocol, &[0x86, 0xdd]), PassOther),
+            ("of other lengths", with(request.clone(), lengths, &[8, 4]), PassOther),
+            ("of other lengths too", with(request.clone(), lengths, &[6, 16]), PassOther),
+            ("cut off", request[..41].to_vec(), PassOther),
+            ("VLAN", tagged(request.clone(), 0), PassOther),
+        ],
+    );
+    let run = rig.run(&request);
+    let mut header = vec![3, 0, 0, 0, 0, 0, 0, 0];
+    header.extend(INNER_SOURCE_MAC);
+    assert_eq!(run.bytes, [&header, &request[14..]].concat());
+    let zero = Rig::new(Unclassified::Drop, &[owner(0)]);
+    assert_eq!(zero.run(&request).outcome, SteerArp, "the worker of port 0 has it");
+    let other = Rig::new(Unclassified::Drop, &[1 - owner(0)]);
+    assert_eq!(other.run(&request).outcome, DropNoSocket);
+}
+
+#[test]
+fn nothing_to_an_announced_address_is_the_hosts() {
+    let rig = Rig::new(Unclassified::Drop, BOTH);
+    let sent = tcp((STRANGER, 40_001), (REMOTE, 443));
+    let ping = echo(REMOTE, ANNOUNCED, 2000, false);
+    check(
+        &rig,
+        vec![
+            ("a ping", ping.clone(), SteerPing),
+            ("a ping, low identifier", echo(REMOTE, ANNOUNCED, 7, false), SteerPing),
+            (
+                "a ping through another device",
+                echo(REMOTE, ANNOUNCED_ELSEWHERE, 7, false),
+                SteerPing,
+            ),
+            ("a ping with VLAN", tagged(ping.clone(), 0), PassOther),
+            ("an answer to a ping", echo(REMOTE, ANNOUNCED, 2000, true), SteerReply),
+            ("a fragment of a ping", with(ping.clone(), 20, &[0x20, 0]), SteerReply),
+            ("TCP, low port", tcp((REMOTE, 443), (ANNOUNCED, 22)), SteerReply),
+            ("TCP", tcp((REMOTE, 443), (ANNOUNCED, 40_001)), SteerReply),
+            ("another's error", icmp_error(REMOTE, ANNOUNCED, &sent), SteerReply),
+            ("GRE", ip(REMOTE, ANNOUNCED, 47, b"gre"), SteerReply),
+        ],
+    );
+    let run = rig.run(&ping);
+    let mut header = vec![4, 0, 0, 0, 0, 0, 0, 0];
+    header.extend(INNER_SOURCE_MAC);
+    assert_eq!(run.bytes, [&header, &ping[14..]].concat());
+    let (zero, one) = (Rig::new(Unclassified::Drop, &[0]), Rig::new(Unclassified::Drop, &[1]));
+    for identifier in (0..=u16::MAX).step_by(997) {
+        let ping = echo(REMOTE, ANNOUNCED, identifier, false);
+        for (worker, rig) in [(0, &zero), (1, &one)] {
+            let expected = if owner(identifier) == worker { SteerPing } else { DropNoSocket };
+            assert_eq!(rig.run(&ping).outcome, expected, "identifier {identifier}");
+        }
+    }
+}
+
+#[test]
 fn both_directions_have_the_same_owner() {
     let (zero, one) = (Rig::new(Unclassified::Drop, &[0]), Rig::new(Unclassified::Drop, &[1]));
     let mut seen = [0; WORKERS as usize];

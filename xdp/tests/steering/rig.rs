@@ -19,7 +19,13 @@ pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 40);
 pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(crate) const EXCLUDED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
 pub(crate) const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 129);
+pub(crate) const ANNOUNCED: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 130);
+/// Announced, but on another device.
+pub(crate) const ANNOUNCED_ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 131);
 pub(crate) const WORKERS: u8 = 2;
+
+/// What a test run's frames come from, in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// The values of `enum xdp_action` that steering returns.
 pub(crate) const XDP_DROP: u32 = 1;
@@ -28,14 +34,21 @@ pub(crate) const XDP_REDIRECT: u32 = 4;
 
 pub(crate) fn tables() -> SteerTables {
     let set = vec![("203.0.113.0/24".parse().unwrap(), true), (EXCLUDED.into(), false)];
-    let own = EgressPorts { first: 1024, last: 65535, own: true };
-    let shared = EgressPorts { first: 16_384, last: 29_999, own: false };
+    let own = EgressPorts { first: 1024, last: 65535, own: true, announce: None };
+    let shared = EgressPorts { first: 16_384, last: 29_999, own: false, announce: None };
+    let announced = |ifindex| EgressPorts { announce: Some(ifindex), ..own };
     SteerTables {
         tunnels: [TUNNEL, OTHER_TUNNEL].into(),
         peers: [(PEER, TUNNEL)].into(),
         pods: [(POD, 0)].into(),
         sets: vec![set],
-        egress: [(OWN, own), (TUNNEL, shared)].into(),
+        egress: [
+            (OWN, own),
+            (TUNNEL, shared),
+            (ANNOUNCED, announced(LOOPBACK)),
+            (ANNOUNCED_ELSEWHERE, announced(LOOPBACK + 1)),
+        ]
+        .into(),
     }
 }
 

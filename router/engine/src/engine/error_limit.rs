@@ -1,4 +1,4 @@
-//! How many ICMP errors one receiver gets (RFC 1812, section 4.3.2.8).
+//! How many ICMP errors one receiver gets (RFC 1812, section 4.3.2.8), and answers to its pings.
 
 use super::Nanos;
 

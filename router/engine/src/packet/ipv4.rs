@@ -42,22 +42,22 @@ impl Fragment {
 }
 
 /// The checked header of a packet to forward.
-pub(super) struct Ipv4Header {
-    pub(super) source: Ipv4Addr,
-    pub(super) destination: Ipv4Addr,
-    pub(super) protocol: u8,
-    pub(super) total_length: u16,
+pub(crate) struct Ipv4Header {
+    pub(crate) source: Ipv4Addr,
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) protocol: u8,
+    pub(crate) total_length: u16,
     pub(super) tos: u8,
     pub(super) ttl: u8,
     pub(super) dont_fragment: bool,
-    pub(super) fragment: Option<Fragment>,
+    pub(crate) fragment: Option<Fragment>,
 }
 
 /// Checks a packet's header; gives it with the payload, without padding behind it.
 ///
 /// Options are refused: those that matter (source routing, record route) ask a router to reveal
 /// or to obey, and without them every header has one length.
-pub(super) fn parse(bytes: &[u8]) -> Result<(Ipv4Header, &[u8]), DropReason> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<(Ipv4Header, &[u8]), DropReason> {
     let (header, rest) = bytes.split_first_chunk::<20>().ok_or(DropReason::Truncated)?;
     let total_length = u16::from_be_bytes([header[2], header[3]]);
     let payload_length = total_length.checked_sub(HEADER_LEN);

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use etherparse::{IpNumber, Ipv4Header, Ipv4HeaderSlice, PacketBuilder};
+use etherparse::{
+    ArpHardwareId, ArpOperation, ArpPacket, IpNumber, Ipv4Header, Ipv4HeaderSlice, PacketBuilder,
+};
 
 use super::gateway::{TUNNEL, TUNNEL_PORT};
 
@@ -211,4 +213,31 @@ pub fn cut(packet: &[u8], step: usize) -> Vec<Vec<u8>> {
         })
     };
     parts.map(fragment).collect()
+}
+
+/// An ARP packet for Ethernet and IPv4.
+pub fn arp(
+    operation: ArpOperation,
+    sender: ([u8; 6], Ipv4Addr),
+    target: ([u8; 6], Ipv4Addr),
+) -> Vec<u8> {
+    let (ethernet, ipv4) = (ArpHardwareId::ETHERNET, etherparse::EtherType::IPV4);
+    let (sender_address, target_address) = (sender.1.octets(), target.1.octets());
+    let packet = ArpPacket::new(
+        ethernet,
+        ipv4,
+        operation,
+        &sender.0,
+        &sender_address,
+        &target.0,
+        &target_address,
+    );
+    packet.unwrap().to_bytes().to_vec()
+}
+
+/// An Ethernet frame that carries ARP.
+pub fn ethernet_arp(source: [u8; 6], destination: [u8; 6], arp: &[u8]) -> Vec<u8> {
+    let header =
+        etherparse::Ethernet2Header { source, destination, ether_type: etherparse::EtherType::ARP };
+    [&header.to_bytes(), arp].concat()
 }

@@ -1,9 +1,10 @@
 //! What must hold for any bytes whatever: shared by the fuzz target and the tests.
 
-use spillway_engine::steer::{KIND_MASK, KIND_TUNNEL};
+use etherparse::ArpOperation;
+use spillway_engine::steer::{KIND_ARP, KIND_MASK, KIND_PING, KIND_TUNNEL};
 use spillway_engine::{ANSWER_ROOM, Answer, BURST_MAX, DropReason, EngineConfig, Verdict};
 
-use super::build::{Body, cut, error, packet};
+use super::build::{Body, arp, cut, error, packet};
 use super::gateway::*;
 
 /// Frames that a gateway with [`valid_gateway`]'s flows forwards.
@@ -42,6 +43,11 @@ pub fn valid_frames() -> Vec<Vec<u8>> {
         tunnel_frame(&question[1]),
         reply_frame(&answer[0]),
         reply_frame(&answer[1]),
+        arp_frame(
+            ROUTER_MAC,
+            &arp(ArpOperation::REQUEST, (ROUTER_MAC, ROUTER), ([0; 6], ANNOUNCED)),
+        ),
+        ping_frame(&packet(Body::EchoRequest, (REMOTE, 7), (ANNOUNCED, 0), 64)),
     ]
 }
 
@@ -58,10 +64,8 @@ pub fn valid_gateway() -> Gateway {
 pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
     let mut frames: Vec<&mut [u8]> = frames.iter_mut().map(Vec::as_mut_slice).collect();
     let received: Vec<Vec<u8>> = frames.iter().map(|frame| frame.to_vec()).collect();
-    let from_pods: Vec<bool> = frames
-        .iter()
-        .map(|frame| frame.first().is_some_and(|first| first & KIND_MASK == KIND_TUNNEL))
-        .collect();
+    let kinds: Vec<u8> =
+        frames.iter().map(|frame| frame.first().map_or(0, |first| first & KIND_MASK)).collect();
     let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
     let verdicts = &mut verdicts[..frames.len()];
     gateway.engine.process(gateway.now, &gateway.tables, &mut frames, verdicts);
@@ -70,8 +74,12 @@ pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
             answer_any(gateway, reason, frame);
         }
     }
-    for ((frame, verdict), from_pod) in frames.iter().zip(verdicts).zip(from_pods) {
+    for ((frame, verdict), kind) in frames.iter().zip(verdicts).zip(kinds) {
+        let from_pod = kind == KIND_TUNNEL;
         match *verdict {
+            Verdict::Transmit { length, .. } if [KIND_ARP, KIND_PING].contains(&kind) => {
+                check_answer(&frame[..usize::from(length)], kind);
+            }
             Verdict::Transmit { length, .. } => check_sent(&frame[..usize::from(length)], from_pod),
             Verdict::Fragment { fragments, .. } => {
                 let pieces = pieces(fragments, frame);
@@ -93,6 +101,24 @@ fn answer_any(gateway: &mut Gateway, reason: DropReason, frame: &[u8]) {
         let Answer { length, .. } = owed.write(frame, &mut out).unwrap();
         let from_pod = frame[0] & KIND_MASK == KIND_TUNNEL;
         check_sent(&out[..usize::from(length)], !from_pod);
+    }
+}
+
+/// What is answered is said of the announced address, and by nobody else.
+fn check_answer(frame: &[u8], kind: u8) {
+    if kind == KIND_ARP {
+        let said = (UPLINK_MAC, ANNOUNCED);
+        assert_eq!(frame[12..14], [8, 6]);
+        let asker = (frame[32..38].try_into().unwrap(), <[u8; 4]>::try_from(&frame[38..]).unwrap());
+        let expected = arp(ArpOperation::REPLY, said, (asker.0, asker.1.into()));
+        assert_eq!(frame[14..], expected);
+    } else {
+        let (header, rest) = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap();
+        assert_header_sum(&frame[14..]);
+        assert_eq!(usize::from(header.total_len), frame.len() - 14);
+        assert_eq!((header.source, header.time_to_live), (ANNOUNCED.octets(), 64));
+        let sum = etherparse::checksum::Sum16BitWords::new().add_slice(rest);
+        assert_eq!((rest[0], sum.ones_complement()), (0, 0));
     }
 }
 

@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 use spillway_engine::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
 use spillway_engine::policy::{Policies, Policy};
 use spillway_engine::steer::{
-    KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, TUNNEL_IP_OFFSET,
+    KIND_ARP, KIND_PING, KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN,
+    TUNNEL_IP_OFFSET,
 };
 use spillway_engine::tables::{Device, EgressAddress, Neighbour, Peer, Tables, TablesInput};
 use spillway_engine::{
@@ -19,6 +20,8 @@ pub const OTHER_POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 41);
 pub const REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
 pub const EGRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 pub const OTHER_EGRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
+/// Of Spillway's own: announced on the uplink.
+pub const ANNOUNCED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const TUNNEL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
 pub const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
@@ -71,8 +74,13 @@ pub fn tables() -> TablesInput {
         route("203.0.113.201/32", RouteTarget::Unreachable),
         route("203.0.113.202/32", hop(None, None)),
     ];
-    let egress =
-        |address| EgressAddress { address, port_first: 1024, port_last: 65_535, own: true };
+    let egress = |address| EgressAddress {
+        address,
+        port_first: 1024,
+        port_last: 65_535,
+        own: true,
+        announce: None,
+    };
     let peer = |address, direct| Peer { address, tunnel_address: TUNNEL, direct };
     TablesInput {
         epoch: 1,
@@ -81,7 +89,11 @@ pub fn tables() -> TablesInput {
             Device { mac: UNDERLAY_MAC, mtu: 1500 },
         ],
         policies: Policies::new(vec![policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"])], &[]),
-        egress_addresses: vec![egress(EGRESS), egress(OTHER_EGRESS)],
+        egress_addresses: vec![
+            egress(EGRESS),
+            egress(OTHER_EGRESS),
+            EgressAddress { announce: Some(UPLINK), ..egress(ANNOUNCED) },
+        ],
         peers: vec![peer(PEER, None), peer(DIRECT_PEER, Some((UNDERLAY, DIRECT_PEER_MAC)))],
         reply_vni: None,
         tunnel_port: TUNNEL_PORT,
@@ -218,6 +230,7 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
     let mut expected = Counters {
         forward: after.forward,
         reply: after.reply,
+        answered: after.answered,
         fragmented: before.fragmented + u64::from(matches!(verdict, Verdict::Fragment { .. })),
         flows_created: after.flows_created,
         flows_deselected: after.flows_deselected,
@@ -232,7 +245,7 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
         Verdict::Drop(reason) => expected.dropped[reason as usize] += 1,
     }
     assert_eq!(*after, expected);
-    let transmitted = after.forward.packets + after.reply.packets;
+    let transmitted = after.forward.packets + after.reply.packets + after.answered;
     assert_eq!(after.transmitted, transmitted);
     let ended = after.flows_expired + after.flows_deselected;
     let begun = after.flows_created + after.flows_restored;
@@ -272,5 +285,23 @@ pub fn reply_frame(packet: &[u8]) -> Vec<u8> {
     frame.extend([0x08, 0x00]);
     assert_eq!(frame.len(), REPLY_IP_OFFSET);
     frame.extend(packet);
+    frame
+}
+
+/// An ARP request for one of our addresses, as steering hands it over.
+pub fn arp_frame(mac: [u8; 6], arp: &[u8]) -> Vec<u8> {
+    question_frame(KIND_ARP, mac, arp)
+}
+
+/// A ping of one of our addresses, as steering hands it over.
+pub fn ping_frame(packet: &[u8]) -> Vec<u8> {
+    question_frame(KIND_PING, ROUTER_MAC, packet)
+}
+
+fn question_frame(kind: u8, mac: [u8; 6], content: &[u8]) -> Vec<u8> {
+    let mut frame = vec![kind];
+    frame.resize(STEER_HEADER_LEN - mac.len(), 0);
+    frame.extend(mac);
+    frame.extend(content);
     frame
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use etherparse::ArpOperation;
 use spillway_engine::policy::Policies;
 use spillway_engine::steer::ECN_SHIFT;
-use spillway_engine::tables::{EgressAddress, Tables};
+use spillway_engine::tables::{EgressAddress, Tables, TablesInput};
 use spillway_engine::{DropReason, EngineConfig, Verdict};
 
-use crate::common::build::{Body, changed, error, packet, packet_with};
+use crate::common::build::{Body, arp, changed, error, packet, packet_with};
 use crate::common::gateway::*;
 
 const POD_END: (Ipv4Addr, u16) = (POD, 5000);
@@ -190,11 +191,60 @@ fn unwelcome() -> Vec<Case> {
     ]
 }
 
+/// Questions to addresses that are not answered.
+fn unanswered() -> Vec<Case> {
+    use DropReason::*;
+    const REQUEST: ArpOperation = ArpOperation::REQUEST;
+    let asked =
+        |operation, mac, from, to| arp_frame(mac, &arp(operation, (mac, from), ([0; 6], to)));
+    let request = |change: fn(&mut [u8])| {
+        let mut frame = asked(REQUEST, ROUTER_MAC, ROUTER, ANNOUNCED);
+        change(&mut frame);
+        frame
+    };
+    let ping = |to| packet(Body::EchoRequest, (REMOTE, 5), (to, 0), 64);
+    let pinged = |change: fn(&mut [u8])| ping_frame(&changed(ping(ANNOUNCED), change));
+    let small = changed(ping(ANNOUNCED), |bytes| bytes[3] = 27);
+    vec![
+        (BadArp, request(|_| ())[..41].to_vec(), "ARP that is cut off"),
+        (BadArp, request(|bytes| bytes[15] = 6), "ARP of another hardware"),
+        (BadArp, request(|bytes| bytes[18] = 8), "ARP with longer link addresses"),
+        (BadArp, request(|bytes| bytes[22] = 0xff), "ARP of a group of hosts"),
+        (BadArp, asked(ArpOperation::REPLY, ROUTER_MAC, ROUTER, ANNOUNCED), "an ARP reply"),
+        (BadArp, asked(REQUEST, UPLINK_MAC, ANNOUNCED, ANNOUNCED), "our own announcement"),
+        (AddressConflict, asked(REQUEST, ROUTER_MAC, ANNOUNCED, ANNOUNCED), "another's"),
+        (NotAnnounced, asked(REQUEST, ROUTER_MAC, ROUTER, EGRESS), "ARP for the host's"),
+        (NotAnnounced, asked(REQUEST, ROUTER_MAC, ROUTER, REMOTE), "ARP for another address"),
+        (NotAnnounced, ping_frame(&ping(EGRESS)), "a ping of the host's address"),
+        (BadTransport, ping_frame(&small), "7 bytes of a ping"),
+        (UnsupportedIcmp, pinged(|bytes| bytes[20] = 13), "a timestamp request"),
+        (UnsupportedIcmp, pinged(|bytes| bytes[21] = 1), "a ping with a code"),
+        (UnsupportedIcmp, pinged(|bytes| bytes[9] = 17), "a ping of another protocol"),
+        (BadIcmpChecksum, pinged(|bytes| bytes[28] ^= 1), "a ping with a wrong checksum"),
+        (BadIpChecksum, ping_frame(&with_bad_checksum(ping(ANNOUNCED))), "a wrong header"),
+        (UnsupportedIcmp, pinged(|bytes| bytes[7] = 1), "a part of a ping"),
+        (Hairpin, pinged(|bytes| bytes[12..16].copy_from_slice(&ANNOUNCED.octets())), "itself"),
+        (Truncated, request(|_| ())[..13].to_vec(), "part of ARP's steer header"),
+        (Truncated, ping_frame(&ping(ANNOUNCED))[..40].to_vec(), "part of a ping"),
+    ]
+}
+
+fn with_bad_checksum(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[10] ^= 1;
+    packet
+}
+
 /// Frames that are dropped because of what the tables say or have come to.
 fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     use DropReason::*;
     let another = |destination| packet(Body::Udp, (OTHER_POD, 5000), destination, 64);
-    let one_port = EgressAddress { address: EGRESS, port_first: 5000, port_last: 5000, own: true };
+    let one_port = EgressAddress {
+        address: EGRESS,
+        port_first: 5000,
+        port_last: 5000,
+        own: true,
+        announce: None,
+    };
     let mut all = Vec::new();
     let mut add =
         |reason, gateway, packet: &[u8]| all.push((reason, gateway, tunnel_frame(packet)));
@@ -238,6 +288,25 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     gateway.sent(tunnel_frame(&request()));
     gateway.change(|input| input.policies = Policies::default());
     add(Deselected, gateway, &request());
+
+    // A new flow, and a known one.
+    let announce = |input: &mut TablesInput| input.egress_addresses[2].address = REMOTE;
+    let mut gateway = Gateway::new();
+    gateway.change(announce);
+    add(Hairpin, gateway, &request());
+    let mut gateway = Gateway::new();
+    gateway.sent(tunnel_frame(&request()));
+    gateway.change(announce);
+    add(Hairpin, gateway, &request());
+    // One that is on the host is a local destination, as the kernel's routes say.
+    let mut gateway = Gateway::new();
+    gateway.change(|input| input.egress_addresses[1].address = [203, 0, 113, 200].into());
+    add(LocalDestination, gateway, &to([203, 0, 113, 200]));
+
+    let mut gateway = Gateway::new();
+    let ping = ping_frame(&packet(Body::EchoRequest, (REMOTE, 5), (ANNOUNCED, 0), 64));
+    (0..20).for_each(|_| drop(gateway.sent(ping.clone())));
+    all.push((PingLimited, gateway, ping));
     all
 }
 
@@ -245,7 +314,7 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
 fn every_reason_is_produced_by_some_packet_and_counted_once() {
     let elsewhere = OF_THE_WORKER.into_iter().chain(ELSEWHERE);
     let mut produced: BTreeSet<DropReason> = elsewhere.collect();
-    for (reason, frame, what) in [malformed(), unusable(), unwelcome()].concat() {
+    for (reason, frame, what) in [malformed(), unusable(), unwelcome(), unanswered()].concat() {
         let mut gateway = Gateway::new();
         gateway.sent(tunnel_frame(&request()));
         let flows = gateway.flows();

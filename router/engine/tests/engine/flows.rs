@@ -155,8 +155,13 @@ fn packets_of_either_direction_keep_a_flow_alive() {
 #[test]
 fn an_expired_flow_gives_its_port_back() {
     let mut input = tables();
-    input.egress_addresses =
-        vec![EgressAddress { address: EGRESS, port_first: 2000, port_last: 2000, own: true }];
+    input.egress_addresses = vec![EgressAddress {
+        address: EGRESS,
+        port_first: 2000,
+        port_last: 2000,
+        own: true,
+        announce: None,
+    }];
     let mut gateway = Gateway::with(config(), input);
     let first = tunnel_frame(&packet(Body::Udp, (POD, 5000), REMOTE_END, 64));
     let second = tunnel_frame(&packet(Body::Udp, (OTHER_POD, 5000), REMOTE_END, 64));
@@ -197,8 +202,13 @@ fn a_full_table_refuses_newcomers_and_keeps_live_flows() {
 #[test]
 fn every_port_is_leased_before_one_is_refused() {
     let mut input = tables();
-    input.egress_addresses =
-        vec![EgressAddress { address: EGRESS, port_first: 16_384, port_last: 29_999, own: false }];
+    input.egress_addresses = vec![EgressAddress {
+        address: EGRESS,
+        port_first: 16_384,
+        port_last: 29_999,
+        own: false,
+        announce: None,
+    }];
     let mut gateway = Gateway::with(EngineConfig { flows_max: 20_000, ..config() }, input);
     let frame = |port| tunnel_frame(&packet(Body::Udp, (POD, port), REMOTE_END, 64));
     let ports = 29_999 - 16_384 + 1;

@@ -12,6 +12,7 @@ mod errors;
 mod expiry;
 mod flows;
 mod fragments;
+mod own_address;
 mod restart;
 mod robustness;
 mod tables;

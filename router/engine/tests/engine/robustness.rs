@@ -50,7 +50,7 @@ fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
             }
         }
     }
-    let ip = if frame.first() == Some(&1) { 14 } else { 64 };
+    let ip = if frame.first() == Some(&2) { 64 } else { 14 };
     if frame.len() >= ip + 20 && random.below(4) > 0 {
         frame[ip + 10..ip + 12].fill(0);
         let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&frame[ip..ip + 20]);

@@ -102,7 +102,8 @@ impl World {
         let (port_first, port_last) =
             random.pick(&[(1024, 65_535), (16_384, 29_999), (40_000, 40_031), (40_000, 40_007)]);
         let mut input = tables();
-        let egress = |address| EgressAddress { address, port_first, port_last, own: true };
+        let egress =
+            |address| EgressAddress { address, port_first, port_last, own: true, announce: None };
         input.egress_addresses = vec![egress(EGRESS), egress(OTHER_EGRESS)];
         let mut world = Self {
             cluster: Cluster::new(workers, EngineConfig { flows_max, ..config() }, input),

@@ -15,7 +15,13 @@ fn ports(worker: u8, owners: &[u8; CLASSES], seed: u64) -> Ports {
 }
 
 fn egress(port_first: u16, port_last: u16) -> EgressAddress {
-    EgressAddress { address: Ipv4Addr::new(198, 51, 100, 7), port_first, port_last, own: true }
+    EgressAddress {
+        address: Ipv4Addr::new(198, 51, 100, 7),
+        port_first,
+        port_last,
+        own: true,
+        announce: None,
+    }
 }
 
 /// The reply tuple of a flow whose pod has this port.
