@@ -4,6 +4,7 @@
 # shellcheck disable=SC2034
 
 readonly EGRESS=192.168.44.129
+readonly ANNOUNCED=192.168.44.130 # on no host: Spillway itself answers for it
 readonly GATEWAY=192.168.44.128
 readonly WORKER1=192.168.211.128
 readonly CONTROL_PLANE=192.168.211.10

@@ -71,6 +71,13 @@ refused() {
   grep -qiE -- "$pattern" <<<"$actual" || { echo "no /$pattern/ in: $actual" && return 1; }
 }
 
+# within COMMAND...: the command must succeed before long.
+within() {
+  local deadline=$((SECONDS + WITHIN_S))
+  until "$@" >/dev/null 2>&1 || ((SECONDS >= deadline)); do sleep 0.05; done
+  "$@"
+}
+
 fails() {
   local actual
   if actual=$("$@" 2>/dev/null); then echo "it succeeded: $actual" && return 1; fi
@@ -100,6 +107,8 @@ allowed() {
 udp() { on "$1" python3 "$here/services/udp_echo.py" ask "$2" 8001 "${@:3}"; }
 # pings HOST DESTINATION [OPTION...]: one echo request, one reply.
 pings() { on "$1" ping -n -c 1 -W 2 "${@:3}" "$2"; }
+# mac_of HOST DEVICE: prints its link address.
+mac_of() { on "$1" ip -brief link show dev "$2" | awk '{ print $3 }'; }
 # trace POD
 trace() { on "$1" traceroute -n -U -w 1 -q 1 -m 6 "$SERVER"; }
 

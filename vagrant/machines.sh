@@ -18,7 +18,7 @@ usage: machines.sh up [--mode spillway|none]
        machines.sh status
        machines.sh exec HOST COMMAND...
        machines.sh spillway start|stop|kill|detach
-       machines.sh policy own|shared
+       machines.sh policy own|shared|announced
        machines.sh ask COMMAND...
        machines.sh log
        machines.sh kubectl COMMAND...
@@ -31,7 +31,8 @@ it undoes that, as `down` does. The machines run on: `vagrant halt` and `vagrant
 `exec` runs a command in HOST's network, as root on its machine; paths of this directory are
 translated. `spillway stop` and `kill` end the router as SIGTERM and SIGKILL do, and hold the
 kubelet, which would start it again, until `start`.
-`policy` gives app1 the gateway's second address for egress, or the one that the node uses too.
+`policy` gives app1 the gateway's second address for egress, the one that the node uses too, or one
+that Spillway itself announces.
 `ask` is `spillway COMMAND...` to the running Spillway; `log` prints the end of its log.
 `story` is scenario.sh, told here.
 TEXT
@@ -128,6 +129,7 @@ policy() {
   case ${1:-} in
     own) address=$EGRESS ;;
     shared) address=$GATEWAY ;;
+    announced) address=$ANNOUNCED ;;
     *) wrong_usage ;;
   esac
   sed "s/egressIP: .*/egressIP: $address/" "$here/policy.yaml" | kubectl apply -f -

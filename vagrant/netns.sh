@@ -19,7 +19,7 @@ usage: netns.sh up [--mode spillway|none] [--queues N] [--workers N]
        netns.sh status
        netns.sh exec HOST COMMAND...
        netns.sh spillway start|stop|kill|detach
-       netns.sh policy own|shared
+       netns.sh policy own|shared|announced
        netns.sh ask COMMAND...
        netns.sh log
        netns.sh start NAME HOST COMMAND...
@@ -29,7 +29,8 @@ HOST is router, worker1, worker2 (the gateway), outside, app1-a, app1-b, app2-a 
 `up` starts Spillway on the gateway with vagrant/state.yaml; with --mode none, nothing.
 STATE names another document.
 `exec` runs a command in HOST's network; its files and processes are those of this machine.
-`policy` gives app1 the gateway's second address for egress, or the one that the node uses too.
+`policy` gives app1 the gateway's second address for egress, the one that the node uses too, or one
+that Spillway itself announces.
 `ask` is `spillway COMMAND...` to the running Spillway; `log` prints the end of its log.
 `start` leaves a process running there, until `stop` or `down`; its log is in the directory that
 `status` names. SPILLWAY names another binary than target/release/spillway.
@@ -174,12 +175,13 @@ spillway_command() {
   esac
 }
 
-# policy own|shared: puts a document of this directory, as newer than the one that is running.
+# policy own|shared|announced: puts a document of this directory, as newer than the one that is running.
 policy() {
   local document running
   case ${1:-} in
     own) document=$here/state.yaml ;;
     shared) document=$here/state-shared.yaml ;;
+    announced) document=$here/state-announced.yaml ;;
     *) wrong_usage ;;
   esac
   running=$(generation)

@@ -202,6 +202,25 @@ node_talks() {
   check "the node is pinged" pings outside "$GATEWAY"
 }
 
+address_of_its_own() {
+  chapter "An address of Spillway's own: no host has it, and the link learns where it is"
+  # As if another gateway had had it until now.
+  on router ip neigh replace "$ANNOUNCED" lladdr 02:00:00:00:00:77 dev worker2 nud stale
+  check "the policy gives an address that Spillway announces" lab policy announced
+  check "the router beyond learns of it without asking" \
+    within matches "$(mac_of worker2 uplink)" on router ip neigh show "$ANNOUNCED"
+  on router ip neigh flush dev worker2
+  check "the outside pings it" pings outside "$ANNOUNCED"
+  local pod
+  for pod in "${APP1[@]}"; do
+    check "$pod is seen as $ANNOUNCED by HTTP" equal "$ANNOUNCED" http "$pod" "$SERVER"
+  done
+  check "the node's own address is still pinged" pings outside "$GATEWAY"
+  check "the policy gives the address of the host again" lab policy own
+  on router ip neigh flush dev worker2
+  check "nobody answers for the other any more" fails pings outside "$ANNOUNCED" -W 1
+}
+
 # A download that is under way, and slow enough to be so for long.
 long_download() {
   local into=$captures/under-way
@@ -289,4 +308,4 @@ explain() {
   ask status || true
 }
 
-story before with_policy not_selected operator real_traffic both_ways_at_full_speed what_a_router_owes fragments shared_address restarted killed stopped detached
+story before with_policy not_selected operator real_traffic both_ways_at_full_speed what_a_router_owes fragments shared_address address_of_its_own restarted killed stopped detached
