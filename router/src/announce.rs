@@ -95,7 +95,7 @@ mod tests {
         follow(&mut announcements, &[(ONE, HERE)], start);
         assert_eq!(announcements.next(), Some(start));
         assert_eq!(announcements.due(start), [ONE]);
-        assert_eq!(announcements.due(start), [], "not twice at once");
+        assert!(announcements.due(start).is_empty(), "not twice at once");
         assert_eq!(told(&mut announcements, start), [(1, vec![ONE]), (2, vec![ONE])]);
         follow(&mut announcements, &[(ONE, HERE)], start);
         assert_eq!(announcements.next(), None, "nothing has changed");

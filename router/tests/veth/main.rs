@@ -13,6 +13,7 @@ mod live;
 mod millions;
 mod mutated;
 mod owed;
+mod own_address;
 mod restart;
 
 use std::fmt::Write as _;
@@ -164,10 +165,14 @@ fn server_port(flow: u16) -> u16 {
 
 /// What a node's kernel would send for a pod: VXLAN, without the outer headers.
 fn frame(flow: u16, round: u16) -> Vec<u8> {
+    frame_to(SERVER, flow, round)
+}
+
+fn frame_to(destination: Ipv4Addr, flow: u16, round: u16) -> Vec<u8> {
     let mut frame = vec![8, 0, 0, 0, 0, 0x9c, 0x40, 0];
     let payload = [flow.to_be_bytes(), round.to_be_bytes()].concat();
     PacketBuilder::ethernet2(POD_MAC, [2, 0, 0, 0, 0, 1])
-        .ipv4(pod(flow).octets(), SERVER.octets(), 63)
+        .ipv4(pod(flow).octets(), destination.octets(), 63)
         .udp(port(flow), server_port(flow))
         .write(&mut frame, &payload)
         .unwrap();
