@@ -42,10 +42,12 @@ pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) 
 
     let addresses: BTreeSet<Ipv4Addr> =
         carried.iter().flat_map(|policy| policy.pods.keys().copied()).collect();
-    let kind = |address: &Ipv4Addr| {
-        let shared = Some(*address) == own
-            || (here.host.is_first(*address) && !here.own_addresses.contains(address));
-        if shared { EgressAddressKind::Shared } else { EgressAddressKind::Own }
+    let egress = |address: Ipv4Addr| {
+        let shared = Some(address) == own
+            || (here.host.is_first(address) && !here.own_addresses.contains(&address));
+        let kind = if shared { EgressAddressKind::Shared } else { EgressAddressKind::Own };
+        let announce = here.announce_on.clone().filter(|_| !shared && !here.host.has(address));
+        EgressAddress { address, kind, ports: None, announce }
     };
     let parts = carried.iter().flat_map(|policy| flatten(cluster, policy, carried)).collect();
     let (policies, pod_groups) = name_pods(cluster, parts);
@@ -53,15 +55,7 @@ pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) 
         generation: 0,
         tunnels: tunnels.into_iter().chain(here.own_pods.clone()).collect(),
         reply_vni: ReplyVni::default(),
-        egress_addresses: addresses
-            .iter()
-            .map(|address| EgressAddress {
-                address: *address,
-                kind: kind(address),
-                ports: None,
-                announce: None,
-            })
-            .collect(),
+        egress_addresses: addresses.iter().copied().map(egress).collect(),
         pod_groups,
         policies,
     }

@@ -23,8 +23,11 @@ impl Host {
     /// Why there is none, and what to do.
     pub fn egress_address(&self, gateway: &Gateway) -> Result<Ipv4Addr, String> {
         match (&gateway.interface, gateway.address) {
-            (None, Some(address)) => self.holder(address).map(|_| address).ok_or_else(|| {
-                format!("no interface of this gateway has {address}: add it, or change egressIP")
+            (None, Some(address)) => self.has(address).then_some(address).ok_or_else(|| {
+                format!(
+                    "no interface of this gateway has {address}: add it, change egressIP, or let \
+                     Spillway announce it (--announce-on)"
+                )
             }),
             (Some(interface), Some(address)) => match self.interfaces.get(interface) {
                 Some(addresses) if addresses.contains(&address) => Ok(address),
@@ -47,9 +50,10 @@ impl Host {
         self.interfaces.values().any(|addresses| addresses.first() == Some(&address))
     }
 
-    fn holder(&self, address: Ipv4Addr) -> Option<&str> {
-        let holder = self.interfaces.iter().find(|(_, addresses)| addresses.contains(&address))?;
-        Some(holder.0)
+    /// Whether some interface has an address.
+    #[must_use]
+    pub fn has(&self, address: Ipv4Addr) -> bool {
+        self.interfaces.values().any(|addresses| addresses.contains(&address))
     }
 
     fn first_address(&self, interface: &str) -> Result<Ipv4Addr, String> {

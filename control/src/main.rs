@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use ipnet::Ipv4Net;
 use kube::Client;
-use spillway_api::Tunnel;
+use spillway_api::{Tunnel, check_device_name};
+use spillway_control::gateway::Host;
 use spillway_control::lint::{Linted, lint};
 use spillway_control::plan::Here;
 use spillway_control::{crds, explain, read, run};
@@ -41,6 +42,10 @@ enum Command {
         /// Egress addresses that Spillway has alone although they are the first of their interface.
         #[arg(long, env = "SPILLWAY_OWN_ADDRESSES", value_delimiter = ',')]
         own_addresses: Vec<Ipv4Addr>,
+        /// A device that the router drives: on it Spillway itself answers for egress addresses that
+        /// this host does not have, and announces them. Without it, such policies are not carried.
+        #[arg(long, env = "SPILLWAY_ANNOUNCE_ON", value_name = "DEVICE", value_parser = parse_device)]
+        announce_on: Option<String>,
         /// The tunnel of this node's own pods, as the state document has one, in YAML or JSON: the
         /// gateway's address in it, the node's, and the device between them.
         #[arg(long, env = "SPILLWAY_OWN_PODS", value_parser = parse_tunnel)]
@@ -78,6 +83,10 @@ enum CrdsCommand {
     Install,
 }
 
+fn parse_device(text: &str) -> Result<String, String> {
+    check_device_name(text).map(|()| text.to_owned())
+}
+
 fn parse_tunnel(text: &str) -> Result<Tunnel, String> {
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
 }
@@ -95,7 +104,7 @@ async fn main() -> ExitCode {
 
 async fn start(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
-        Command::Run { node, socket, cluster_ranges, own_addresses, own_pods } => {
+        Command::Run { node, socket, cluster_ranges, own_addresses, announce_on, own_pods } => {
             let filter = tracing_subscriber::EnvFilter::try_from_default_env();
             // The client's own lines say less than ours, and say it for every attempt.
             let filter = filter.unwrap_or_else(|_| "info,kube_client=off,kube_runtime=off".into());
@@ -103,7 +112,8 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
             let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi);
             log.with_writer(std::io::stderr).init();
             let own_addresses = own_addresses.into_iter().collect();
-            let here = Here { node, cluster_ranges, own_addresses, own_pods, ..Here::default() };
+            let host = Host::default();
+            let here = Here { node, host, own_addresses, announce_on, own_pods, cluster_ranges };
             run::run(connect().await?, socket, here).await?;
         }
         Command::Lint { files, json } => return lint_files(&files, json),

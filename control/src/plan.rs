@@ -11,7 +11,7 @@ use spillway_api::{Document, Tunnel};
 use crate::cluster::{Cluster, Node, PolicyObject};
 use crate::document::{Carried, document};
 use crate::gateway::{Host, candidates, choose};
-use crate::policy::Policy;
+use crate::policy::{Gateway, Policy};
 use crate::prefixes::exclude;
 
 /// Never a destination outside of the cluster (RFC 3927).
@@ -29,6 +29,8 @@ pub struct Here {
     pub host: Host,
     /// Addresses that are Spillway's alone although they are the first of their interface.
     pub own_addresses: BTreeSet<Ipv4Addr>,
+    /// The device on which Spillway itself announces egress addresses that the host does not have.
+    pub announce_on: Option<String>,
     /// The tunnel through which this node's own pods come, if they do.
     pub own_pods: Option<Tunnel>,
     /// Ranges of the cluster that no object tells: services, pods of some address managers.
@@ -185,8 +187,12 @@ fn carry<'a>(
     };
     let entries = policy.gateways.iter().enumerate();
     let ours = entries.filter(|(_, gateway)| gateway.nodes.matches_labels(labels));
-    let addresses: Vec<(usize, Result<Ipv4Addr, String>)> =
-        ours.map(|(entry, gateway)| (entry, here.host.egress_address(gateway))).collect();
+    let candidates = candidates(cluster, policy);
+    let address = |(entry, gateway)| {
+        let chosen = candidates.iter().find(|candidate| candidate.entry == entry);
+        (entry, egress_address(here, gateway, chosen.map(|candidate| candidate.node)))
+    };
+    let addresses: Vec<(usize, Result<Ipv4Addr, String>)> = ours.map(address).collect();
     if addresses.is_empty() {
         let message = "no node matches the nodeSelector of egressGateway: label one";
         report.carried = Finding::no("NoGateway", message);
@@ -216,7 +222,6 @@ fn carry<'a>(
         return None;
     }
     report.egress_address = Some(default);
-    let candidates = candidates(cluster, policy);
     let mut pods: BTreeMap<Ipv4Addr, Vec<usize>> = BTreeMap::new();
     for (number, key, pod) in cluster.selected(name) {
         let chosen = choose(&candidates, || cluster.spread_key(key, pod));
@@ -231,6 +236,28 @@ fn carry<'a>(
     // Without pods the address is still ours: late replies die by name instead of reaching the host.
     pods.entry(default).or_default();
     Some(Carried { name, policy, destinations, exclusions, pods })
+}
+
+/// The egress address that an entry of a policy means here. One that the host does not have may be
+/// announced: by one node only, the one that Cilium has `chosen`.
+fn egress_address(
+    here: &Here,
+    gateway: &Gateway,
+    chosen: Option<&str>,
+) -> Result<Ipv4Addr, String> {
+    let on_host = here.host.egress_address(gateway);
+    let (Some(address), Some(device)) = (gateway.address, &here.announce_on) else {
+        return on_host;
+    };
+    let is_elsewhere = gateway.interface.as_ref().is_some_and(|interface| interface != device);
+    match chosen {
+        _ if here.host.has(address) || is_elsewhere => on_host,
+        Some(node) if node == here.node => Ok(address),
+        Some(node) => {
+            Err(format!("{address} is announced by {node}, the first by name that matches"))
+        }
+        None => on_host,
+    }
 }
 
 /// What lies in the cluster and is never reached through a gateway.

@@ -358,3 +358,65 @@ proptest! {
         }
     }
 }
+
+/// The plan of a node whose host has no egress address but may announce some on `eth0`.
+fn announcing(node: &str, announce_on: Option<&str>, events: &[Event]) -> Plan {
+    let mut cluster = Cluster::default();
+    feed(&mut cluster, events);
+    let host = Host {
+        interfaces: [("eth0".into(), vec!["192.168.44.128".parse().unwrap()])].into(),
+        default_interface: Some("eth0".into()),
+    };
+    let announce_on = announce_on.map(Into::into);
+    plan(&cluster, &Here { node: node.into(), host, announce_on, ..Here::default() })
+}
+
+#[test]
+fn an_address_that_the_host_does_not_have_is_announced_where_that_is_allowed() {
+    let events = with([policy("p", 0, "app1", &json!(["203.0.113.0/24"]))]);
+    let missing = announcing("worker2", None, &events);
+    assert_eq!(missing.reports[0].carried.reason, "EgressAddressMissing");
+    assert!(missing.document.egress_addresses.is_empty());
+
+    let plan = announcing("worker2", Some("eth0"), &events);
+    assert!(plan.reports[0].carried.holds, "{:?}", plan.reports[0]);
+    let [egress] = &plan.document.egress_addresses[..] else { panic!("{:?}", plan.document) };
+    assert_eq!(egress.address, Ipv4Addr::new(192, 168, 44, 129));
+    assert_eq!((egress.kind, egress.announce.as_deref()), (EgressAddressKind::Own, Some("eth0")));
+    plan.document.validate().unwrap();
+
+    // One that the host has is the host's to answer for.
+    let mut cluster = Cluster::default();
+    feed(&mut cluster, &events);
+    let here = Here { announce_on: Some("eth0".into()), ..here() };
+    let on_host = spillway_control::plan::plan(&cluster, &here).document.egress_addresses;
+    assert_eq!((on_host.len(), &on_host[0].announce), (1, &None));
+}
+
+#[test]
+fn only_the_device_that_announces_and_only_one_node_has_the_address() {
+    let mut named = policy("p", 0, "app1", &json!(["203.0.113.0/24"]));
+    named["spec"]["egressGateway"]["interface"] = json!("eth0");
+    let plan = announcing("worker2", Some("eth0"), &with([named.clone()]));
+    assert!(plan.reports[0].carried.holds, "{:?}", plan.reports[0]);
+    let other = announcing("worker2", Some("eth1"), &with([named]));
+    assert_eq!(other.reports[0].carried.reason, "EgressAddressMissing");
+
+    let mut events = with([policy("p", 0, "app1", &json!(["203.0.113.0/24"]))]);
+    let labels = json!({"egress-node": "true", "spillway.io/gateway": "true"});
+    events.push(there(node("worker3", "192.168.44.133", &labels)));
+    assert!(announcing("worker2", Some("eth0"), &events).reports[0].carried.holds);
+    let second = announcing("worker3", Some("eth0"), &events);
+    let said = &second.reports[0].carried;
+    assert_eq!(
+        (said.reason, said.message.as_str()),
+        (
+            "EgressAddressMissing",
+            "192.168.44.129 is announced by worker2, the first by name that matches"
+        )
+    );
+    assert!(second.document.egress_addresses.is_empty());
+    // When the first one goes, the second takes over.
+    events.push(Event { object: node("worker2", "192.168.44.128", &labels), gone: true });
+    assert!(announcing("worker3", Some("eth0"), &events).reports[0].carried.holds);
+}
