@@ -106,7 +106,8 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
         };
         let policy = DocumentPolicy {
             name,
-            egress_address,
+            egress_address: Some(egress_address),
+            egress_addresses: None,
             destinations,
             excluded_destinations,
             pod_groups: None,

@@ -9,6 +9,7 @@ use spillway_api::{
     PolicyPage, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,
     Verdict, Worker, policy_page,
 };
+use spillway_engine::policy::paired_address;
 use spillway_engine::{DropReason, FlowRecord, FlowState, Nanos};
 use spillway_xdp::SteerOutcome;
 use spillway_xdp::device::Accounting;
@@ -59,7 +60,7 @@ fn put_state(gateway: &mut Gateway, text: &str) -> Response {
 
 fn policies(gateway: &Gateway, cursor: u64, limit: u32) -> PolicyPage {
     match &gateway.programmed {
-        Some(programmed) => policy_page(&programmed.document, cursor, limit),
+        Some(programmed) => policy_page(&programmed.document, cursor, limit, paired_address),
         None => PolicyPage { rows: Vec::new(), next: None },
     }
 }

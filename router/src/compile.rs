@@ -20,7 +20,7 @@ pub(crate) fn policies(document: &Document) -> Policies {
     let indices: HashMap<_, _> = names.zip(0..).collect();
     let policies = document.policies.iter().map(|policy| Policy {
         name: policy.name.clone(),
-        egress_address: policy.egress_address,
+        egress_addresses: policy.egress_list().to_vec(),
         destinations: policy.destinations.clone(),
         excluded: policy.excluded_destinations.clone(),
         pods: policy.pods.clone(),

@@ -77,7 +77,9 @@ impl Place {
 /// A document's policies in pages of two rows.
 fn policies(request: &Request) -> Response {
     let Request::Policies { cursor, .. } = request else { return Response::refused("policies!") };
-    Response::Policies(policy_page(&Document::parse(STATE).unwrap(), *cursor, 2))
+    Response::Policies(policy_page(&Document::parse(STATE).unwrap(), *cursor, 2, |_, list| {
+        list.first().copied()
+    }))
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::VNI_MAX;
-use crate::scalar::{MacAddress, PortRange, many, one, quote};
+use crate::scalar::{MacAddress, PortRange, many, one, quote, some_many, some_one};
 use crate::shape::{list, some_list, whole};
 use crate::yaml::{self, Problem};
 
@@ -118,9 +118,13 @@ pub struct PodGroup {
 pub struct Policy {
     /// Its name, unique in the document.
     pub name: String,
-    /// The address that the outside sees; one of the document's `egress_addresses`.
-    #[serde(deserialize_with = "one")]
-    pub egress_address: Ipv4Addr,
+    /// The address that the outside sees; one of the document's `egress_addresses`. A policy has
+    /// either this or `egress_addresses`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_one")]
+    pub egress_address: Option<Ipv4Addr>,
+    /// Several such addresses. Each pod has one of them, the same for all its flows.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_many")]
+    pub egress_addresses: Option<Vec<Ipv4Addr>>,
     /// Where its pods' traffic is translated; one at least.
     #[serde(deserialize_with = "many")]
     pub destinations: Vec<Ipv4Net>,
@@ -188,6 +192,12 @@ impl Document {
 }
 
 impl Policy {
+    /// The addresses that the outside sees, in either form.
+    #[must_use]
+    pub fn egress_list(&self) -> &[Ipv4Addr] {
+        self.egress_addresses.as_deref().unwrap_or(self.egress_address.as_slice())
+    }
+
     /// The lists of pods that it selects, none of them twice: its own, then those of its groups.
     pub fn pod_lists<'a>(
         &'a self,

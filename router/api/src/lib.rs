@@ -25,7 +25,7 @@ pub use message::{
     Refusal, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,
     Verdict, Worker,
 };
-pub use policy_rows::policy_page;
+pub use policy_rows::{Pairing, policy_page};
 pub use scalar::{MacAddress, PortRange, quote};
 pub use shape::{list, whole};
 pub use validate::check_device_name;

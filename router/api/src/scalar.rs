@@ -122,6 +122,24 @@ pub(crate) fn one<'de, D: Deserializer<'de>, T: FromText>(deserializer: D) -> Re
     Text::deserialize(deserializer).map(|text| text.0)
 }
 
+/// Reads one that may be left out; for `#[serde(deserialize_with)]`.
+pub(crate) fn some_one<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromText,
+{
+    one(deserializer).map(Some)
+}
+
+/// Reads a list of them that may be left out; for `#[serde(deserialize_with)]`.
+pub(crate) fn some_many<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromText,
+{
+    many(deserializer).map(Some)
+}
+
 /// Reads a list of them; for `#[serde(deserialize_with)]`.
 pub(crate) fn many<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where

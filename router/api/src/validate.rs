@@ -139,10 +139,7 @@ impl Document {
         for (index, policy) in self.policies.iter().enumerate() {
             let path = path.clone().index(index);
             check_new_name(&path.clone().field("name"), &mut names, &policy.name, "policy")?;
-            if !egress.contains(&policy.egress_address) {
-                let message = format!("{} is not in egress_addresses", policy.egress_address);
-                return Err(path.field("egress_address").problem(message));
-            }
+            check_policy_egress(&path, policy, &egress)?;
             check_prefixes(&path, policy)?;
             let its_groups = check_groups(&path.clone().field("pod_groups"), policy, &groups)?;
             let path = path.field("pods");
@@ -281,6 +278,41 @@ fn check_groups<'a>(
         }
     }
     Ok(names)
+}
+
+/// A policy has one address, or several, each of them listed in the document.
+fn check_policy_egress(
+    path: &FieldPath,
+    policy: &Policy,
+    listed: &HashSet<Ipv4Addr>,
+) -> Result<(), Problem> {
+    let (one, several) =
+        (path.clone().field("egress_address"), path.clone().field("egress_addresses"));
+    let check_listed = |path: FieldPath, address: &Ipv4Addr| match listed.contains(address) {
+        true => Ok(()),
+        false => Err(path.problem(format!("{address} is not in the document's egress_addresses"))),
+    };
+    match (&policy.egress_address, &policy.egress_addresses) {
+        (Some(address), None) => check_listed(one, address),
+        (None, Some(addresses)) if addresses.is_empty() => {
+            Err(several.problem("expected one address at least, found none"))
+        }
+        (None, Some(addresses)) => {
+            let mut seen = HashSet::new();
+            for (index, address) in addresses.iter().enumerate() {
+                let path = several.clone().index(index);
+                check_listed(path.clone(), address)?;
+                check_unique(&path, &mut seen, *address, "is listed twice in this policy")?;
+            }
+            Ok(())
+        }
+        (Some(_), Some(_)) => {
+            Err(several.problem("expected either this or egress_address, found both"))
+        }
+        (None, None) => {
+            Err(one.problem("is missing; expected this or, for several, egress_addresses"))
+        }
+    }
 }
 
 fn check_prefixes(path: &FieldPath, policy: &Policy) -> Result<(), Problem> {

@@ -68,6 +68,20 @@ fn an_own_address_may_name_where_it_is_announced() {
     assert_eq!(Document::parse(&json).unwrap(), document);
 }
 
+#[test]
+fn a_policy_may_have_several_egress_addresses() {
+    let both = [Ipv4Addr::new(192, 168, 44, 129), Ipv4Addr::new(192, 168, 44, 128)];
+    let text = mutated(
+        "egress_address: 192.168.44.129",
+        "egress_addresses: [192.168.44.129, 192.168.44.128]",
+    );
+    let document = Document::parse(&text).unwrap();
+    assert_eq!(document.policies[0].egress_list(), both);
+    let yaml = serde_saphyr::to_string(&document).unwrap();
+    assert_eq!(Document::parse(&yaml).unwrap(), document);
+    assert_eq!(Document::parse(EXAMPLE).unwrap().policies[0].egress_list(), &both[..1]);
+}
+
 /// The cases of `refusals.txt`: (what the example has, what it gets, the whole refusal).
 fn refusals() -> Vec<[String; 3]> {
     let lines = include_str!("refusals.txt").lines();

@@ -2,15 +2,22 @@
 
 use std::fmt::Write as _;
 
+use std::net::Ipv4Addr;
+
 use spillway_api::{Document, PolicyRow, policy_page};
 
 const EXAMPLE: &str = include_str!("example.yaml");
+
+/// The last address, where a policy has several.
+fn last(_pod: Ipv4Addr, addresses: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+    addresses.last().copied()
+}
 
 fn all_rows(document: &Document, limit: u32) -> Vec<PolicyRow> {
     let mut rows = Vec::new();
     let mut cursor = Some(0);
     while let Some(start) = cursor {
-        let page = policy_page(document, start, limit);
+        let page = policy_page(document, start, limit, last);
         assert!(page.rows.len() <= limit as usize);
         rows.extend(page.rows);
         cursor = page.next;
@@ -44,7 +51,7 @@ fn rows_come_by_pod_and_then_prefix_with_exclusions_last() {
 #[test]
 fn a_row_in_json_has_the_keys_of_cilium_dbg() {
     let document = Document::parse(EXAMPLE).unwrap();
-    let row = &policy_page(&document, 1, 1).rows[0];
+    let row = &policy_page(&document, 1, 1, last).rows[0];
     assert_eq!(
         serde_json::to_value(row).unwrap(),
         serde_json::json!({
@@ -55,6 +62,17 @@ fn a_row_in_json_has_the_keys_of_cilium_dbg() {
             "policy": "app1",
         })
     );
+}
+
+#[test]
+fn a_row_shows_the_address_that_its_pod_has() {
+    let text = EXAMPLE.replacen(
+        "egress_address: 192.168.44.129",
+        "egress_addresses: [192.168.44.129, 192.168.44.128]",
+        1,
+    );
+    let row = &policy_page(&Document::parse(&text).unwrap(), 0, 1, last).rows[0];
+    assert_eq!(row.egress_ip, Ipv4Addr::new(192, 168, 44, 128));
 }
 
 #[test]
@@ -76,7 +94,7 @@ fn pages_of_every_size_give_the_same_rows() {
     let document = Document::parse(&text).unwrap();
     let whole = all_rows(&document, 1_000);
     assert_eq!(whole.len(), 6 + 2 + 4 + 6);
-    assert_eq!(whole[17].source_ip, std::net::Ipv4Addr::new(10, 2, 0, 3));
+    assert_eq!(whole[17].source_ip, Ipv4Addr::new(10, 2, 0, 3));
     for limit in 1..=19 {
         assert_eq!(all_rows(&document, limit), whole, "limit {limit}");
     }
@@ -86,7 +104,7 @@ fn pages_of_every_size_give_the_same_rows() {
 fn a_cursor_beyond_the_end_gives_nothing() {
     let document = Document::parse(EXAMPLE).unwrap();
     for cursor in [6, 7, u64::MAX] {
-        let page = policy_page(&document, cursor, 0);
+        let page = policy_page(&document, cursor, 0, last);
         assert!(page.rows.is_empty() && page.next.is_none(), "cursor {cursor}");
     }
 }

@@ -8,6 +8,10 @@ use ipnet::Ipv4Net;
 
 use crate::lpm::PrefixMap;
 
+mod pairing;
+
+pub use pairing::paired_address;
+
 /// Index of a policy in [`Policies::policies`].
 pub type PolicyIndex = u16;
 
@@ -16,8 +20,8 @@ pub type PolicyIndex = u16;
 pub struct Policy {
     /// Its name, unique in the document.
     pub name: String,
-    /// The address that the outside sees.
-    pub egress_address: Ipv4Addr,
+    /// The addresses that the outside sees; each pod has one of them ([`paired_address`]).
+    pub egress_addresses: Vec<Ipv4Addr>,
     /// Where its pods' traffic is translated.
     pub destinations: Vec<Ipv4Net>,
     /// Parts of `destinations` where it is not. Excludes from this policy only.

@@ -10,7 +10,7 @@ use crate::DropReason;
 use crate::encap::{self, Overlay};
 use crate::engine::Halt;
 use crate::fib::{Fib, Way};
-use crate::policy::{Policies, PolicyIndex};
+use crate::policy::{Policies, PolicyIndex, paired_address};
 
 /// Index of a device, in the order of the configuration's `devices`.
 pub type DeviceIndex = u16;
@@ -239,10 +239,10 @@ impl Tables {
         self.policies.lookup(pod, destination)
     }
 
-    /// The egress address that new flows of a policy get.
-    pub(crate) fn egress_of(&self, policy: PolicyIndex) -> Option<&EgressAddress> {
+    /// The egress address that a pod's new flows get under a policy.
+    pub(crate) fn egress_of(&self, policy: PolicyIndex, pod: Ipv4Addr) -> Option<&EgressAddress> {
         let policy = self.policies.policies().get(usize::from(policy))?;
-        self.egress(policy.egress_address)
+        self.egress(paired_address(pod, &policy.egress_addresses)?)
     }
 
     /// A listed egress address.

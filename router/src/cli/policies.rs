@@ -43,6 +43,7 @@ pub(super) fn table(rows: &[PolicyRow]) -> String {
 #[cfg(test)]
 mod tests {
     use spillway_api::{Document, policy_page};
+    use spillway_engine::policy::paired_address;
 
     use super::*;
 
@@ -50,7 +51,7 @@ mod tests {
     fn rows_have_the_columns_of_cilium_dbg() {
         let document = Document::parse(include_str!("../../api/tests/example.yaml")).unwrap();
         assert_eq!(
-            table(&policy_page(&document, 0, 3).rows),
+            table(&policy_page(&document, 0, 3, paired_address).rows),
             "Source IP   Destination CIDR   Egress IP        Gateway IP       Policy\n\
              10.0.1.40   203.0.113.0/24     192.168.44.129   192.168.44.128   app1\n\
              10.0.1.40   203.0.113.20/32    192.168.44.129   Excluded CIDR    app1\n\

@@ -118,7 +118,7 @@ impl Engine {
         }
         let egress = match self.flows.originals.find(&packet.tuple, packet.hash) {
             Some(flow) => self.flows.originals[flow].egress(),
-            None => tables.egress_of(tables.policy(source, destination)?)?.address,
+            None => tables.egress_of(tables.policy(source, destination)?, source)?.address,
         };
         let next_hop = tables.route(egress, destination, packet.hash).ok()?;
         tables.adjacency(next_hop).ok().map(|adjacency| adjacency.mtu)

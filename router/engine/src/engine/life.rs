@@ -114,7 +114,7 @@ impl Engine {
         let way_back = taught(tables, packet)?;
         let Packet { tuple, .. } = packet;
         let policy = tables.policy(tuple.source, tuple.destination).ok_or(DropReason::NoPolicy)?;
-        let egress = tables.egress_of(policy).ok_or(DropReason::NoEgressAddress)?;
+        let egress = tables.egress_of(policy, tuple.source).ok_or(DropReason::NoEgressAddress)?;
         let adjacency = tables.route(egress.address, tuple.destination, packet.hash)?;
         fitting(tables, adjacency, packet)?;
         // Not before: if the first one waits for the next hop, this one has to wait behind it.

@@ -21,7 +21,7 @@ fn address(text: &str) -> Ipv4Addr {
 fn policy(destinations: &[&str], excluded: &[&str], pods: &[&str]) -> Policy {
     Policy {
         name: String::new(),
-        egress_address: Ipv4Addr::new(192, 0, 2, 1),
+        egress_addresses: vec![Ipv4Addr::new(192, 0, 2, 1)],
         destinations: nets(destinations),
         excluded: nets(excluded),
         pods: pods.iter().map(|pod| address(pod)).collect(),

@@ -47,7 +47,7 @@ pub fn net(text: &str) -> ipnet::Ipv4Net {
 pub fn policy(egress_address: Ipv4Addr, pods: &[Ipv4Addr], destinations: &[&str]) -> Policy {
     Policy {
         name: "app".to_owned(),
-        egress_address,
+        egress_addresses: vec![egress_address],
         destinations: destinations.iter().map(|text| net(text)).collect(),
         excluded: vec![net("203.0.113.20/32")],
         pods: pods.to_vec(),

@@ -13,6 +13,7 @@ mod expiry;
 mod flows;
 mod fragments;
 mod own_address;
+mod policy_options;
 mod restart;
 mod robustness;
 mod tables;

@@ -5,7 +5,7 @@ mod restart;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use spillway_engine::policy::Policies;
+use spillway_engine::policy::{Policies, Policy};
 use spillway_engine::steer::{KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use spillway_engine::tables::EgressAddress;
 use spillway_engine::{DropReason, EngineConfig, Tuple};
@@ -20,6 +20,12 @@ const PODS: [Ipv4Addr; 3] = [POD, OTHER_POD, Ipv4Addr::new(10, 0, 2, 182)];
 const REMOTES: [End; 3] =
     [(REMOTE, 443), (Ipv4Addr::new(203, 0, 113, 51), 443), (Ipv4Addr::new(198, 18, 0, 9), 53)];
 const PEERS: [(Ipv4Addr, [u8; 6]); 2] = [(PEER, PEER_MAC), (DIRECT_PEER, DIRECT_PEER_MAC)];
+/// The egress addresses of a policy.
+type Egress = &'static [Ipv4Addr];
+const ONE: Egress = &[EGRESS];
+const OTHER: Egress = &[OTHER_EGRESS];
+const BOTH: Egress = &[EGRESS, OTHER_EGRESS];
+
 const FIRST: &str = "203.0.113.0/24";
 const SECOND_NET: &str = "198.18.0.0/15";
 
@@ -83,8 +89,10 @@ pub(crate) struct World {
     flows_max: u32,
     /// When the last whole sweep began.
     swept: u64,
-    /// Each pod's egress address, if a policy selects it.
-    selected: [Option<Ipv4Addr>; 3],
+    /// Each pod's egress addresses, if a policy selects it.
+    selected: [Option<Egress>; 3],
+    /// The address that a pod has of such a list: by its first flow, then for good.
+    paired: BTreeMap<(Ipv4Addr, Egress), Ipv4Addr>,
     covers_second: bool,
     /// By reply tuple.
     flows: BTreeMap<Tuple, Flow>,
@@ -110,7 +118,8 @@ impl World {
             random,
             flows_max,
             swept: 0,
-            selected: [Some(EGRESS); 3],
+            selected: [Some(ONE); 3],
+            paired: BTreeMap::new(),
             covers_second: true,
             flows: BTreeMap::new(),
             had: BTreeMap::new(),
@@ -164,8 +173,14 @@ impl World {
 
     fn choose_policies(&mut self) {
         for place in 0..PODS.len() {
-            self.selected[place] =
-                self.random.pick(&[Some(EGRESS), Some(EGRESS), Some(OTHER_EGRESS), None]);
+            self.selected[place] = self.random.pick(&[
+                Some(ONE),
+                Some(ONE),
+                Some(OTHER),
+                Some(BOTH),
+                Some(BOTH),
+                None,
+            ]);
         }
         self.covers_second = !self.random.one_in(3);
         self.publish();
@@ -186,16 +201,16 @@ impl World {
     fn publish(&mut self) {
         let destinations: &[&str] =
             if self.covers_second { &[FIRST, SECOND_NET] } else { &[FIRST] };
-        let policies = PODS
-            .iter()
-            .zip(self.selected)
-            .filter_map(|(pod, egress)| Some(policy(egress?, &[*pod], destinations)));
+        let policies = PODS.iter().zip(self.selected).filter_map(|(pod, egress)| {
+            let egress_addresses = egress?.to_vec();
+            Some(Policy { egress_addresses, ..policy(EGRESS, &[*pod], destinations) })
+        });
         self.cluster.input.policies = Policies::new(policies.collect(), &[]);
         self.cluster.publish();
     }
 
-    /// The egress address for a pod's new flows, if its traffic there is selected.
-    fn policy(&self, pod: Ipv4Addr, remote: Ipv4Addr) -> Option<Ipv4Addr> {
+    /// The egress addresses for a pod's new flows, if its traffic there is selected.
+    fn policy(&self, pod: Ipv4Addr, remote: Ipv4Addr) -> Option<Egress> {
         let place = PODS.iter().position(|each| *each == pod).unwrap();
         let is_covered = remote.octets()[0] == 203 || self.covers_second;
         self.selected[place].filter(|_| is_covered)
@@ -341,7 +356,9 @@ impl World {
         let reason = if original.protocol == 6 && body != Body::Syn {
             DropReason::TcpNotSyn
         } else if let Some(egress) = self.policy(original.source, original.destination) {
-            match (self.egress(egress).cloned(), outcome) {
+            // Refused before anyone saw which address is the pod's: nothing more is known.
+            let Some(address) = self.paired(original.source, egress, &outcome) else { return };
+            match (self.egress(address).cloned(), outcome) {
                 (Some(egress), outcome) => {
                     return self.opened(original, body, peer, &egress, outcome);
                 }
@@ -351,6 +368,21 @@ impl World {
             DropReason::NoPolicy
         };
         assert_eq!(outcome, Err(reason), "{original:?}");
+    }
+
+    /// The address that a pod has of a list: what its first packet says, then always the same.
+    fn paired(&mut self, pod: Ipv4Addr, egress: Egress, outcome: &Outcome) -> Option<Ipv4Addr> {
+        if let [only] = egress {
+            return Some(*only);
+        }
+        let sent = outcome.as_ref().ok().map(|(_, frame)| {
+            let address = <[u8; 4]>::try_from(&frame[26..30]).unwrap();
+            Ipv4Addr::from(address)
+        });
+        let known = self.paired.get(&(pod, egress)).copied().or(sent);
+        assert!(known.is_none_or(|address| egress.contains(&address)), "{known:?}");
+        self.paired.extend(known.map(|address| ((pod, egress), address)));
+        known
     }
 
     /// A flow may be opened: there is room and a port, or there is none.

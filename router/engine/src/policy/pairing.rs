@@ -1,0 +1,76 @@
+//! Which of several egress addresses a pod has: always the same one (RFC 4787, REQ-2, "Paired"), on
+//! every worker and after a restart, with nothing remembered.
+//!
+//! Rendezvous hashing (Thaler and Ravishankar, 1998): the pod has the address with the greatest
+//! weight. A new address takes its share of the pods and moves no other; the pods of one that goes
+//! are shared out among the rest. Nobody gains by making weights collide, so the hash has no key.
+
+use std::net::Ipv4Addr;
+
+/// The egress address of a pod among those of its policy, in whatever order they are; `None` when
+/// there are none.
+#[must_use]
+pub fn paired_address(pod: Ipv4Addr, addresses: &[Ipv4Addr]) -> Option<Ipv4Addr> {
+    addresses.iter().copied().max_by_key(|address| weight(pod, *address))
+}
+
+/// SplitMix64's finalizer: a bijection, so no two addresses weigh the same for a pod. To change it
+/// is to give pods other addresses.
+fn weight(pod: Ipv4Addr, address: Ipv4Addr) -> u64 {
+    let pair = u64::from(pod.to_bits()) << 32 | u64::from(address.to_bits());
+    let mixed = pair.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn addresses(count: u8) -> Vec<Ipv4Addr> {
+        (0..count).map(|last| Ipv4Addr::new(198, 51, 100, last)).collect()
+    }
+
+    fn pods() -> impl Iterator<Item = Ipv4Addr> {
+        (0..4000_u32).map(|number| Ipv4Addr::from_bits(0x0a00_0000 + number))
+    }
+
+    #[test]
+    fn pods_are_shared_out_evenly() {
+        let addresses = addresses(4);
+        let mut counts: BTreeMap<Ipv4Addr, u32> = BTreeMap::new();
+        pods().for_each(|pod| {
+            *counts.entry(paired_address(pod, &addresses).unwrap()).or_default() += 1
+        });
+        assert!(
+            counts.len() == 4 && counts.values().all(|count| (900..1100).contains(count)),
+            "{counts:?}"
+        );
+        assert_eq!(paired_address(Ipv4Addr::new(10, 0, 0, 1), &[]), None);
+    }
+
+    #[test]
+    fn a_new_address_moves_its_share_only_and_order_means_nothing() {
+        let (four, mut five) = (addresses(4), addresses(5));
+        let new = five[4];
+        five.reverse();
+        let mut moved = 0;
+        for pod in pods() {
+            let (before, after) = (paired_address(pod, &four), paired_address(pod, &five));
+            assert!(before == after || after == Some(new), "{pod}: {before:?} to {after:?}");
+            moved += u32::from(before != after);
+        }
+        assert!((700..900).contains(&moved), "{moved} of 4000 moved, a fifth should");
+    }
+
+    /// Computed apart from this code, in Python: a pod's address outlives versions of Spillway.
+    #[test]
+    fn weights_stay_what_they_were() {
+        let address = Ipv4Addr::new(198, 51, 100, 7);
+        assert_eq!(weight(Ipv4Addr::new(10, 0, 1, 40), address), 0x15c8_4cef_83b0_e016);
+        assert_eq!(weight(Ipv4Addr::new(10, 0, 1, 41), address), 0xc4d1_8c05_f2cb_c163);
+    }
+}
