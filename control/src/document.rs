@@ -107,11 +107,9 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
         let policy = DocumentPolicy {
             name,
             egress_address: Some(egress_address),
-            egress_addresses: None,
             destinations,
             excluded_destinations,
-            pod_groups: None,
-            pods: Vec::new(),
+            ..DocumentPolicy::default()
         };
         parts.push((policy, pods));
     }

@@ -5,16 +5,17 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use spillway_api::{Document, EgressAddressKind, ReplyVni};
-use spillway_engine::policy::{Policies, Policy};
+use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::tables::{self, Device, DeviceIndex, EgressAddress, Peer};
 use spillway_xdp::SteerTables;
 use spillway_xdp::device::DeviceInfo;
 use spillway_xdp::steering::EgressPorts;
 
+use crate::config::TimeoutsConfig;
 use crate::kernel::LocalAddress;
 
-/// The policies of a document, flattened.
-pub(crate) fn policies(document: &Document) -> Policies {
+/// The policies of a document, flattened. `timeouts` are the configuration's.
+pub(crate) fn policies(document: &Document, timeouts: TimeoutsConfig) -> Policies {
     let groups: Vec<_> = document.pod_groups.iter().map(|group| group.pods.as_slice()).collect();
     let names = document.pod_groups.iter().map(|group| group.name.as_str());
     let indices: HashMap<_, _> = names.zip(0..).collect();
@@ -28,8 +29,18 @@ pub(crate) fn policies(document: &Document) -> Policies {
             let names = policy.pod_groups.iter().flatten();
             names.filter_map(|name| indices.get(name.as_str()).copied()).collect()
         },
+        options: options(policy, timeouts),
     });
     Policies::new(policies.collect(), &groups)
+}
+
+/// What a policy asks of the NAT.
+fn options(policy: &spillway_api::Policy, timeouts: TimeoutsConfig) -> NatOptions {
+    let own = timeouts.overridden(&policy.timeouts);
+    NatOptions {
+        timeouts: (own != timeouts).then(|| own.to_engine()),
+        midstream_pickup: policy.midstream_pickup,
+    }
 }
 
 /// What the steering program needs of a document.
@@ -183,6 +194,8 @@ impl HostPorts {
 
 #[cfg(test)]
 mod tests {
+    use spillway_engine::Timeouts;
+
     use super::*;
 
     const DOCUMENT: &str = "
@@ -231,7 +244,8 @@ policies:
     #[test]
     fn steering_gets_peers_pods_and_holes() {
         let document = document();
-        let tables = steer_tables(&document, &policies(&document), &devices());
+        let policies = policies(&document, TimeoutsConfig::default());
+        let tables = steer_tables(&document, &policies, &devices());
         assert_eq!(tables.tunnels.len(), 2);
         assert_eq!(
             tables.peers.get(&Ipv4Addr::new(169, 254, 44, 1)),
@@ -246,6 +260,38 @@ policies:
         assert_eq!(own, EgressPorts { first: 1024, last: 65535, own: true, announce: None });
         let shared = tables.egress[&Ipv4Addr::new(192, 168, 44, 128)];
         assert_eq!(shared, EgressPorts { first: 16_384, last: 29_999, own: false, announce: None });
+    }
+
+    #[test]
+    fn a_policys_options_reach_the_engine_and_what_it_leaves_out_is_the_configurations() {
+        let configured = crate::config::Config::parse(
+            "devices: [{name: eth0}]\ntimeouts: {tcp_established: 9000, icmp: 90}",
+        );
+        let configured = configured.unwrap().timeouts;
+        let of = |options: &str| {
+            let document = Document::parse(&format!("{DOCUMENT}{options}")).unwrap();
+            policies(&document, configured).policies()[0].options.clone()
+        };
+        assert_eq!(of(""), NatOptions::default());
+        let some = of("    timeouts: {udp: 30, icmp: 10}\n    midstream_pickup: true\n");
+        let engine = configured.to_engine();
+        let timeouts = Timeouts { udp_ns: 30_000_000_000, icmp_ns: 10_000_000_000, ..engine };
+        assert_eq!(timeouts.tcp_established_ns, 9_000_000_000_000);
+        let expected = NatOptions { timeouts: Some(timeouts), midstream_pickup: true };
+        assert_eq!(some, expected);
+        let all = "    timeouts: {tcp_opening: 1, tcp_established: 2, tcp_half_closed: 3, \
+                   tcp_closing: 4, udp: 5, icmp: 6}\n";
+        let Timeouts {
+            tcp_opening_ns,
+            tcp_established_ns,
+            tcp_half_closed_ns,
+            tcp_closing_ns,
+            udp_ns,
+            icmp_ns,
+        } = of(all).timeouts.unwrap();
+        let tcp = [tcp_opening_ns, tcp_established_ns, tcp_half_closed_ns, tcp_closing_ns];
+        let all = [tcp.as_slice(), &[udp_ns, icmp_ns]].concat();
+        assert_eq!(all, [1, 2, 3, 4, 5, 6].map(|seconds| seconds * 1_000_000_000));
     }
 
     #[test]

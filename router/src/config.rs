@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::Deserialize;
-use spillway_api::limits::DOCUMENT_BYTES_MAX;
-use spillway_api::{Document, FieldPath, Problem, check_device_name, list, os_error, whole};
+use spillway_api::limits::{DOCUMENT_BYTES_MAX, TIMEOUT_S_MAX};
+use spillway_api::{
+    Document, FieldPath, PolicyTimeouts, Problem, check_device_name, list, os_error, whole,
+};
 use spillway_engine::{Nanos, Timeouts};
 
 /// Devices at most.
@@ -30,9 +32,6 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// One second in nanoseconds.
 const SECOND: Nanos = 1_000_000_000;
-
-/// Seconds that a flow may stay idle at most: a week.
-const TIMEOUT_S_MAX: u64 = 604_800;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -121,6 +120,18 @@ impl Default for TimeoutsConfig {
 }
 
 impl TimeoutsConfig {
+    /// With what a policy says in their place.
+    pub(crate) fn overridden(self, policy: &PolicyTimeouts) -> Self {
+        Self {
+            tcp_opening: policy.tcp_opening.unwrap_or(self.tcp_opening),
+            tcp_established: policy.tcp_established.unwrap_or(self.tcp_established),
+            tcp_half_closed: policy.tcp_half_closed.unwrap_or(self.tcp_half_closed),
+            tcp_closing: policy.tcp_closing.unwrap_or(self.tcp_closing),
+            udp: policy.udp.unwrap_or(self.udp),
+            icmp: policy.icmp.unwrap_or(self.icmp),
+        }
+    }
+
     /// As the engine takes them.
     pub(crate) fn to_engine(self) -> Timeouts {
         let ns = |seconds: u32| Nanos::from(seconds) * SECOND;

@@ -124,7 +124,7 @@ impl Gateway {
 
     /// Programs a document that was parsed and checked. When this fails the one before it stays.
     pub(crate) fn apply(&mut self, document: Document, source: &str) -> anyhow::Result<()> {
-        let policies = compile::policies(&document);
+        let policies = compile::policies(&document, self.config.timeouts);
         let tables = compile::steer_tables(&document, &policies, &self.devices);
         self.steer(self.grace.after(tables, Instant::now()))?;
         tracing::info!("generation {} from {source}: programmed", document.generation);

@@ -123,7 +123,8 @@ impl Worker {
             self.retry_fragments(now);
         }
         self.give_up(now);
-        self.parts.engine.expire(now);
+        let WorkerParts { engine, tables, .. } = &mut self.parts;
+        engine.expire(now, tables);
         self.tell_others();
         self.parts.lane.flush();
         received + handed

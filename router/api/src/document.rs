@@ -10,8 +10,9 @@ use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::limits::VNI_MAX;
+use crate::options::PolicyTimeouts;
 use crate::scalar::{MacAddress, PortRange, many, one, quote, some_many, some_one};
-use crate::shape::{list, some_list, whole};
+use crate::shape::{fields, list, some_list, whole};
 use crate::yaml::{self, Problem};
 
 /// The ports of a shared egress address that are leased unless the document says others. Linux
@@ -113,7 +114,7 @@ pub struct PodGroup {
 }
 
 /// Which pods leave to where, and as whom.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Its name, unique in the document.
@@ -131,6 +132,16 @@ pub struct Policy {
     /// Parts of `destinations` where it is not.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "many")]
     pub excluded_destinations: Vec<Ipv4Net>,
+    /// How long its flows may stay idle, where not as the configuration says.
+    #[serde(
+        default,
+        skip_serializing_if = "PolicyTimeouts::is_default",
+        deserialize_with = "fields"
+    )]
+    pub timeouts: PolicyTimeouts,
+    /// Whether a TCP segment in the middle of a connection may open a flow. Default: no.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub midstream_pickup: bool,
     /// The names of the groups whose pods it selects. Each policy of a document that has groups
     /// must say them, and be it `[]`: one that was cut off must not pass.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_list")]
@@ -189,6 +200,12 @@ impl Document {
         );
         Err(yaml::FieldPath::root("generation").problem(message))
     }
+}
+
+/// Whether an option is off, as it is where nothing is said.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_no(option: &bool) -> bool {
+    !option
 }
 
 impl Policy {

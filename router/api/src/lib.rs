@@ -9,6 +9,7 @@ pub mod limits;
 mod client;
 mod document;
 mod message;
+mod options;
 mod policy_rows;
 mod scalar;
 mod shape;
@@ -25,6 +26,7 @@ pub use message::{
     Refusal, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,
     Verdict, Worker,
 };
+pub use options::PolicyTimeouts;
 pub use policy_rows::{Pairing, policy_page};
 pub use scalar::{MacAddress, PortRange, quote};
 pub use shape::{list, whole};

@@ -31,6 +31,9 @@ pub const POD_GROUPS_MAX: usize = PODS_MAX;
 /// and a name fit.
 pub const NAME_BYTES_MAX: usize = 317;
 
+/// Seconds that a flow may stay idle at most: a week.
+pub const TIMEOUT_S_MAX: u64 = 604_800;
+
 /// The first and the last port that may be leased on any egress address.
 pub const PORT_FIRST: u16 = 1_024;
 

@@ -54,6 +54,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
     }
 }
 
+/// Reads fields that may be left out together; for `#[serde(deserialize_with)]`. Unlike serde's own,
+/// it refuses them when nothing follows their name.
+pub(crate) fn fields<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let nothing = || D::Error::custom("expected fields, found nothing");
+    Option::deserialize(deserializer)?.ok_or_else(nothing)
+}
+
 /// Reads a whole number from `MIN` to `MAX`; for `#[serde(deserialize_with)]`.
 ///
 /// # Errors
@@ -65,6 +74,17 @@ where
     T: TryFrom<u64>,
 {
     deserializer.deserialize_any(WholeVisitor::<T, MIN, MAX>(PhantomData))
+}
+
+/// The same of one that may be left out.
+pub(crate) fn some_whole<'de, D, T, const MIN: u64, const MAX: u64>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    whole::<D, T, MIN, MAX>(deserializer).map(Some)
 }
 
 struct WholeVisitor<T, const MIN: u64, const MAX: u64>(PhantomData<T>);

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use spillway_api::limits::DOCUMENT_BYTES_MAX;
 use spillway_api::{
-    Document, EgressAddressKind, MacAddress, PortRange, ReplyVni, SHARED_PORTS_DEFAULT,
+    Document, EgressAddressKind, MacAddress, PolicyTimeouts, PortRange, ReplyVni,
+    SHARED_PORTS_DEFAULT,
 };
 
 const EXAMPLE: &str = include_str!("example.yaml");
@@ -80,6 +81,22 @@ fn a_policy_may_have_several_egress_addresses() {
     let yaml = serde_saphyr::to_string(&document).unwrap();
     assert_eq!(Document::parse(&yaml).unwrap(), document);
     assert_eq!(Document::parse(EXAMPLE).unwrap().policies[0].egress_list(), &both[..1]);
+}
+
+#[test]
+fn a_policys_options_are_read_and_written() {
+    let options = "timeouts: {tcp_established: 7200, udp: 604800}\n    midstream_pickup: true";
+    let document =
+        Document::parse(&mutated("destinations:", &format!("{options}\n    destinations:")))
+            .unwrap();
+    let policy = &document.policies[0];
+    let timeouts =
+        PolicyTimeouts { tcp_established: Some(7200), udp: Some(604_800), ..Default::default() };
+    assert_eq!((policy.timeouts, policy.midstream_pickup), (timeouts, true));
+    let yaml = serde_saphyr::to_string(&document).unwrap();
+    assert_eq!(Document::parse(&yaml).unwrap(), document);
+    let plain = serde_saphyr::to_string(&Document::parse(EXAMPLE).unwrap()).unwrap();
+    assert!(!plain.contains("timeouts") && !plain.contains("midstream"), "{plain}");
 }
 
 /// The cases of `refusals.txt`: (what the example has, what it gets, the whole refusal).

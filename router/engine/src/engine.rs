@@ -53,7 +53,7 @@ pub struct EngineConfig {
     pub hash_key: [u64; 4],
     /// Where this worker's random numbers start.
     pub seed: u64,
-    /// How long flows may stay idle.
+    /// How long flows may stay idle whose policy does not say it.
     pub timeouts: Timeouts,
     /// Whether TCP segment sizes that do not fit the way are lowered when they are announced.
     pub mss_clamp: bool,
@@ -239,10 +239,10 @@ impl Engine {
 
     /// Ends some flows that have been idle for too long. A bounded amount of work: call it once in
     /// each round, at least some times a second.
-    pub fn expire(&mut self, now: Nanos) {
+    pub fn expire(&mut self, now: Nanos, tables: &Tables) {
         self.now = now;
         let Self { worker, owners, sweep, flows, ports, notices, counters, .. } = self;
-        sweep.step(now, flows, &mut |flows, flow| {
+        sweep.step(now, tables, flows, &mut |flows, flow| {
             let (original, reply) = flows.remove(flow);
             ports.released(&reply, original.source, tick(now));
             counters.flows_expired += 1;

@@ -8,8 +8,10 @@ use ipnet::Ipv4Net;
 
 use crate::lpm::PrefixMap;
 
+mod options;
 mod pairing;
 
+pub use options::NatOptions;
 pub use pairing::paired_address;
 
 /// Index of a policy in [`Policies::policies`].
@@ -30,6 +32,8 @@ pub struct Policy {
     pub pods: Vec<Ipv4Addr>,
     /// Indices of the groups whose pods it selects.
     pub pod_groups: Vec<usize>,
+    /// What it asks of the NAT beyond the default.
+    pub options: NatOptions,
 }
 
 /// Policies in their order of precedence, flattened for lookups.

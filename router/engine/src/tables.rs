@@ -10,7 +10,8 @@ use crate::DropReason;
 use crate::encap::{self, Overlay};
 use crate::engine::Halt;
 use crate::fib::{Fib, Way};
-use crate::policy::{Policies, PolicyIndex, paired_address};
+use crate::flow::Timeouts;
+use crate::policy::{NatOptions, Policies, PolicyIndex, paired_address};
 
 /// Index of a device, in the order of the configuration's `devices`.
 pub type DeviceIndex = u16;
@@ -130,6 +131,8 @@ impl Adjacency {
 pub struct Tables {
     epoch: u32,
     policies: Policies,
+    /// The least of each timeout that some policy has of its own.
+    least_timeouts: Option<Timeouts>,
     egress_addresses: HashMap<Ipv4Addr, EgressAddress>,
     reply_vni: Option<ReplyVni>,
     fib: Fib,
@@ -150,8 +153,10 @@ impl Tables {
     pub fn new(input: TablesInput) -> Self {
         assert!(input.peers.len() <= usize::from(PeerIndex::MAX), "more than 65,535 peers");
         let egress_addresses = input.egress_addresses.into_iter();
+        let own_timeouts = input.policies.policies().iter().filter_map(|p| p.options.timeouts);
         let mut tables = Self {
             epoch: input.epoch,
+            least_timeouts: own_timeouts.reduce(Timeouts::least),
             policies: input.policies,
             egress_addresses: egress_addresses.map(|egress| (egress.address, egress)).collect(),
             reply_vni: input.reply_vni,
@@ -237,6 +242,18 @@ impl Tables {
     /// The policy that covers a pod's traffic to a destination.
     pub(crate) fn policy(&self, pod: Ipv4Addr, destination: Ipv4Addr) -> Option<PolicyIndex> {
         self.policies.lookup(pod, destination)
+    }
+
+    /// What the policy that covers a pod's traffic asks of the NAT; the default where none does.
+    pub(crate) fn options(&self, policy: Option<PolicyIndex>) -> &NatOptions {
+        let policy = policy.and_then(|index| self.policies.policies().get(usize::from(index)));
+        policy.map_or(&NatOptions::NONE, |policy| &policy.options)
+    }
+
+    /// Of each timeout the least that any flow may have, if `default` is what policies without own
+    /// ones have.
+    pub(crate) fn least_timeouts(&self, default: Timeouts) -> Timeouts {
+        self.least_timeouts.map_or(default, |least| least.least(default))
     }
 
     /// The egress address that a pod's new flows get under a policy.

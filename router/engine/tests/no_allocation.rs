@@ -72,7 +72,7 @@ fn nothing_is_allocated_after_start() {
     let before = ALLOCATIONS.get();
     for burst in &mut bursts {
         gateway.engine.process(gateway.now, &gateway.tables, burst, &mut verdicts);
-        gateway.engine.expire(gateway.now);
+        gateway.engine.expire(gateway.now, &gateway.tables);
     }
     gateway.engine.announce(&gateway.tables, ANNOUNCED, &mut [0; ANNOUNCEMENT_ROOM]);
     gateway.engine.flows(0, 10_000, &mut flows);

@@ -7,7 +7,7 @@ use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, 
 use crate::fragment::MTU_MIN;
 use crate::nat::{Side, Wish, clamp_mss, rewrite};
 use crate::packet::{Packet, SCTP, Transport, tunnel_tos};
-use crate::policy::PolicyIndex;
+use crate::policy::{NatOptions, PolicyIndex};
 use crate::tables::{Adjacency, AdjacencyIndex, EPOCH_NONE, EgressAddress, Tables};
 use crate::{DropReason, Ticket};
 
@@ -110,10 +110,12 @@ impl Engine {
     /// The slow path: policy, route, next hop, port; then the flow exists.
     fn open(&mut self, context: Context<'_>, packet: &Packet) -> Result<SlotIndex, Halt> {
         let Context { tables, now, .. } = context;
-        may_open(packet.transport)?;
-        let way_back = taught(tables, packet)?;
         let Packet { tuple, .. } = packet;
-        let policy = tables.policy(tuple.source, tuple.destination).ok_or(DropReason::NoPolicy)?;
+        let policy = tables.policy(tuple.source, tuple.destination);
+        let options = tables.options(policy);
+        may_open(packet.transport, options)?;
+        let way_back = taught(tables, packet)?;
+        let policy = policy.ok_or(DropReason::NoPolicy)?;
         let egress = tables.egress_of(policy, tuple.source).ok_or(DropReason::NoEgressAddress)?;
         let adjacency = tables.route(egress.address, tuple.destination, packet.hash)?;
         fitting(tables, adjacency, packet)?;
@@ -254,8 +256,9 @@ fn taught(tables: &Tables, packet: &Packet) -> Result<WayBack, DropReason> {
 }
 
 /// Whether a packet of no known flow may open one.
-fn may_open(transport: Transport) -> Result<(), DropReason> {
+fn may_open(transport: Transport, options: &NatOptions) -> Result<(), DropReason> {
     match transport {
+        Transport::Tcp(segment) if options.midstream_pickup && segment.is_under_way() => Ok(()),
         Transport::Tcp(segment) if !segment.opens() => Err(DropReason::TcpNotSyn),
         Transport::Sctp(chunk) if !chunk.opens() => Err(DropReason::SctpNotInit),
         Transport::Error => Err(DropReason::ErrorWithoutFlow),

@@ -1,5 +1,8 @@
 //! Finding flows that have been idle for too long: a sweep over the table in small steps.
 //!
+//! A flow's timeouts are those of the policy that covers it now, so no slot says them: the few flows
+//! that have been idle for as long as any policy allows ask the tables.
+//!
 //! No packet pays for it, and no timer is set: a sweep reads every live entry once in each
 //! [`PASS_NS`], as far as it is called often enough. At the 10 calls a second of an idle worker it
 //! looks at up to 38,400 slots a second: 2 s for a table of 65,536 flows.
@@ -7,7 +10,9 @@
 use super::state::{FlowState, Timeouts};
 use super::{Flows, SlotIndex};
 use crate::engine::Nanos;
-use crate::flow::slot::{TICK_SHIFT, Tick, tick};
+use crate::flow::slot::{Original, TICK_SHIFT, Tick, tick};
+use crate::flow::table::Slot as _;
+use crate::tables::Tables;
 
 /// How long one pass over the whole table takes when the worker is busy.
 const PASS_NS: Nanos = 2_000_000_000;
@@ -72,14 +77,16 @@ impl Sweep {
     pub(crate) fn step(
         &mut self,
         now: Nanos,
+        tables: &Tables,
         flows: &mut Flows,
         expired: &mut dyn FnMut(&mut Flows, SlotIndex),
     ) {
         let mut count = 0;
+        let least = tables.least_timeouts(self.timeouts);
         let groups = flows.originals.groups();
         for _ in 0..self.pace.due(now, groups) {
             for index in flows.originals.entries(self.pace.step(groups)) {
-                if self.is_expired(flows, index, tick(now)) {
+                if self.is_expired(flows, index, tick(now), tables, &least) {
                     expired(flows, index);
                     count += 1;
                 }
@@ -90,16 +97,40 @@ impl Sweep {
         }
     }
 
-    fn is_expired(&self, flows: &Flows, index: SlotIndex, now: Tick) -> bool {
+    /// `least` are timeouts that no flow's are below.
+    fn is_expired(
+        &self,
+        flows: &Flows,
+        index: SlotIndex,
+        now: Tick,
+        tables: &Tables,
+        least: &Timeouts,
+    ) -> bool {
         let original = &flows.originals[index];
         // Most entries are ruled out without a look at their twin.
-        if !is_idle_for(self.timeouts.shortest(), original.last_seen, now) {
+        if !is_idle_for(least.shortest(), original.last_seen, now) {
             return false;
         }
         let reply = &flows.replies[original.twin];
         let state = FlowState::of(original.progress, reply.progress);
-        let timeout = self.timeouts.of(original.protocol(), state);
-        is_idle_for(timeout, original.last_seen, now) && is_idle_for(timeout, reply.last_seen, now)
+        let outlasts = |timeouts: &Timeouts| {
+            let timeout = timeouts.of(original.protocol(), state);
+            is_idle_for(timeout, original.last_seen, now)
+                && is_idle_for(timeout, reply.last_seen, now)
+        };
+        outlasts(least) && outlasts(&self.timeouts_of(original, tables))
+    }
+
+    /// An idle flow may know its policy of an earlier epoch only.
+    fn timeouts_of(&self, original: &Original, tables: &Tables) -> Timeouts {
+        let policy = match original.epoch == tables.epoch() {
+            true => Some(original.policy),
+            false => {
+                let tuple = original.tuple();
+                tables.policy(tuple.source, tuple.destination)
+            }
+        };
+        tables.options(policy).timeouts.unwrap_or(self.timeouts)
     }
 }
 

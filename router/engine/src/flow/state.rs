@@ -118,6 +118,18 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// Of each the lesser.
+    pub(crate) fn least(self, other: Self) -> Self {
+        Self {
+            tcp_opening_ns: self.tcp_opening_ns.min(other.tcp_opening_ns),
+            tcp_established_ns: self.tcp_established_ns.min(other.tcp_established_ns),
+            tcp_half_closed_ns: self.tcp_half_closed_ns.min(other.tcp_half_closed_ns),
+            tcp_closing_ns: self.tcp_closing_ns.min(other.tcp_closing_ns),
+            udp_ns: self.udp_ns.min(other.udp_ns),
+            icmp_ns: self.icmp_ns.min(other.icmp_ns),
+        }
+    }
+
     /// The shortest of them.
     pub(crate) fn shortest(&self) -> Nanos {
         let open = self.tcp_opening_ns.min(self.tcp_established_ns);

@@ -75,6 +75,12 @@ impl Segment {
         (self.flags & Self::ACK != 0).then_some(self.acknowledgment)
     }
 
+    /// Whether the segment is one of a connection that both sides have opened: ACK, and neither SYN
+    /// nor RST (RFC 9293, section 3.10.7.4).
+    pub(crate) fn is_under_way(self) -> bool {
+        self.flags & (Self::SYN | Self::ACK | Self::RST) == Self::ACK
+    }
+
     /// Whether the segment opens a connection: SYN, and neither ACK, RST nor FIN.
     pub(crate) fn opens(self) -> bool {
         self.flags & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN

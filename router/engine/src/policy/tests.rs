@@ -26,6 +26,7 @@ fn policy(destinations: &[&str], excluded: &[&str], pods: &[&str]) -> Policy {
         excluded: nets(excluded),
         pods: pods.iter().map(|pod| address(pod)).collect(),
         pod_groups: Vec::new(),
+        options: NatOptions::default(),
     }
 }
 

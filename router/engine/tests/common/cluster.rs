@@ -146,7 +146,9 @@ impl Cluster {
             for waiting in self.waiting.extract_if(.., |waiting| waiting.deadline <= self.now) {
                 self.engines[waiting.worker].drop_held(DropReason::FragmentTimeout);
             }
-            self.engines.iter_mut().for_each(|engine| engine.expire(self.now));
+            for engine in &mut self.engines {
+                engine.expire(self.now, &self.tables);
+            }
             self.tell();
         }
         before - self.waiting.len()

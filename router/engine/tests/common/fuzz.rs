@@ -159,6 +159,6 @@ pub fn run(mut input: &[u8]) {
     for burst in frames.chunks_mut(BURST_MAX) {
         process_any(&mut gateway, burst);
         gateway.now += SECOND;
-        gateway.engine.expire(gateway.now);
+        gateway.engine.expire(gateway.now, &gateway.tables);
     }
 }

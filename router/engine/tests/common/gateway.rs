@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use spillway_engine::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
-use spillway_engine::policy::{Policies, Policy};
+use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::{
     KIND_ARP, KIND_PING, KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN,
     TUNNEL_IP_OFFSET,
@@ -52,6 +52,7 @@ pub fn policy(egress_address: Ipv4Addr, pods: &[Ipv4Addr], destinations: &[&str]
         excluded: vec![net("203.0.113.20/32")],
         pods: pods.to_vec(),
         pod_groups: Vec::new(),
+        options: NatOptions::default(),
     }
 }
 
@@ -210,7 +211,7 @@ impl Gateway {
     pub fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds * 10 {
             self.now += SECOND / 10;
-            self.engine.expire(self.now);
+            self.engine.expire(self.now, &self.tables);
         }
     }
 }

@@ -80,7 +80,7 @@ fn an_error_keeps_no_flow_alive_and_is_not_the_flows_traffic() {
     gateway.sent(reply_frame(&error((11, 0), ROUTER, EGRESS, 60, &quoted)));
     let quoted = packet(Body::Udp, remote, pod, 1);
     gateway.sent(tunnel_frame(&error((3, 3), POD, REMOTE, 60, &quoted)));
-    gateway.engine.expire(gateway.now);
+    gateway.engine.expire(gateway.now, &gateway.tables);
     assert_eq!(gateway.flows()[0].last_seen_ns, before[0].last_seen_ns);
     assert_eq!(gateway.flows()[0].forward_traffic, before[0].forward_traffic);
     assert_eq!(gateway.flows()[0].reply_traffic, before[0].reply_traffic);

@@ -66,7 +66,7 @@ fn a_flow_lives_as_long_as_its_state_allows() {
         play(&mut gateway, &packets);
         assert_eq!(gateway.flows()[0].state, state, "{packets:?}");
         gateway.now += (timeout_s - 1) * SECOND;
-        gateway.engine.expire(gateway.now);
+        gateway.engine.expire(gateway.now, &gateway.tables);
         assert_eq!(gateway.flows().len(), 1, "{packets:?} within its time");
         // One second for the rest of the timeout, three for a pass of the sweep.
         gateway.pass(4);

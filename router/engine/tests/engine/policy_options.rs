@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use spillway_engine::policy::{Policies, Policy};
+use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::tables::{EgressAddress, TablesInput};
-use spillway_engine::{DropReason, EngineConfig};
+use spillway_engine::{DropReason, EngineConfig, FlowState, Timeouts};
 
 use crate::common::build::{Body, End, packet};
 use crate::common::gateway::*;
@@ -70,8 +70,8 @@ fn a_pod_whose_address_has_no_port_left_does_not_get_another() {
     input.egress_addresses = vec![narrow(EGRESS), narrow(OTHER_EGRESS)];
     let mut gateway = Gateway::with(config(), input);
     for pod in &pods {
-        let (verdict, _) = gateway.process(from(*pod, 2000, REMOTE_END));
-        drop(verdict);
+        // Two of them are sent, as the counters say below.
+        let _ = gateway.process(from(*pod, 2000, REMOTE_END));
     }
     let counters = gateway.engine.counters();
     assert_eq!(counters.flows_live, 2);
@@ -99,4 +99,89 @@ fn a_flow_keeps_its_address_when_the_list_changes_as_long_as_it_is_listed() {
             .any(|f| f.original.source == **pod && f.reply.destination == OTHER_EGRESS)
     });
     assert_eq!(gateway.dropped(from(*pod.unwrap(), 4000, REMOTE_END)), DropReason::Deselected);
+}
+
+/// Two policies of one pod: towards [`REMOTE`] with these options, towards the rest of its net
+/// without.
+fn two_policies(options: NatOptions) -> Vec<Policy> {
+    let one = Policy { options, ..policy(EGRESS, &[POD], &["203.0.113.50/32"]) };
+    vec![one, policy(EGRESS, &[POD], &[NET])]
+}
+
+/// Which of two flows live: the one with the options, the one without.
+fn live(gateway: &Gateway) -> (bool, bool) {
+    let flows = gateway.flows();
+    let to = |remote: End| flows.iter().any(|flow| flow.original.destination == remote.0);
+    (to(REMOTE_END), to(OTHER_REMOTE_END))
+}
+
+#[test]
+fn a_policys_timeouts_hold_for_its_flows_alone() {
+    for (udp_s, expected) in [(20, (false, true)), (900, (true, false))] {
+        let timeouts = Timeouts { udp_ns: udp_s * SECOND, ..Timeouts::default() };
+        let options = NatOptions { timeouts: Some(timeouts), ..NatOptions::default() };
+        let mut gateway = Gateway::with(config(), with_policies(two_policies(options)));
+        gateway.sent(from(POD, 4000, REMOTE_END));
+        gateway.sent(from(POD, 4000, OTHER_REMOTE_END));
+        gateway.pass(udp_s.min(300) - 1);
+        assert_eq!(live(&gateway), (true, true), "{udp_s}");
+        gateway.pass(4);
+        assert_eq!(live(&gateway), expected, "{udp_s}");
+        gateway.pass(udp_s.max(300));
+        assert_eq!(live(&gateway), (false, false), "{udp_s}");
+    }
+}
+
+/// An idle flow looks nothing up: the sweep does.
+#[test]
+fn new_timeouts_reach_flows_that_are_idle() {
+    let timeouts = Timeouts { udp_ns: 20 * SECOND, ..Timeouts::default() };
+    let options = NatOptions { timeouts: Some(timeouts), ..NatOptions::default() };
+    let mut gateway = Gateway::with(config(), with_policies(two_policies(NatOptions::default())));
+    gateway.sent(from(POD, 4000, REMOTE_END));
+    gateway.sent(from(POD, 4000, OTHER_REMOTE_END));
+    gateway.pass(60);
+    // The policies change their places, too.
+    let mut policies = two_policies(options);
+    policies.insert(0, policy(EGRESS, &[OTHER_POD], &[NET]));
+    gateway.change(|input| input.policies = Policies::new(policies, &[]));
+    gateway.pass(4);
+    assert_eq!(live(&gateway), (false, true));
+    assert_eq!(gateway.engine.counters().flows_expired, 1);
+}
+
+fn tcp(body: Body) -> Vec<u8> {
+    tunnel_frame(&packet(body, (POD, 4000), REMOTE_END, 64))
+}
+
+#[test]
+fn a_connection_that_is_under_way_is_picked_up_where_the_policy_says_so() {
+    let options = NatOptions { midstream_pickup: true, ..NatOptions::default() };
+    for (first, answer, state) in [
+        (Body::Ack, Body::Ack, FlowState::Established),
+        (Body::AckOf(77), Body::Ack, FlowState::Established),
+        (Body::Fin, Body::Ack, FlowState::HalfClosed),
+        (Body::Fin, Body::Fin, FlowState::Closing),
+        (Body::AckOf(1000), Body::RstAt(1000), FlowState::Closing),
+    ] {
+        let mut gateway = Gateway::with(config(), with_policies(two_policies(options.clone())));
+        assert_eq!(source(&gateway.sent(tcp(first)).1), (EGRESS, 4000));
+        assert_eq!(gateway.flows()[0].state, FlowState::Opening);
+        gateway.sent(reply_frame(&packet(answer, REMOTE_END, (EGRESS, 4000), 64)));
+        assert_eq!(gateway.flows()[0].state, state, "{first:?}, {answer:?}");
+        let elsewhere = tunnel_frame(&packet(first, (POD, 4000), OTHER_REMOTE_END, 64));
+        assert_eq!(gateway.dropped(elsewhere), DropReason::TcpNotSyn);
+    }
+}
+
+#[test]
+fn what_is_no_part_of_a_connection_under_way_picks_nothing_up() {
+    let options = NatOptions { midstream_pickup: true, ..NatOptions::default() };
+    let mut gateway = Gateway::with(config(), with_policies(two_policies(options)));
+    for body in [Body::Rst, Body::RstAt(5), Body::SynAck] {
+        assert_eq!(gateway.dropped(tcp(body)), DropReason::TcpNotSyn, "{body:?}");
+    }
+    let sctp = tunnel_frame(&packet(Body::SctpData, (POD, 4000), REMOTE_END, 64));
+    assert_eq!(gateway.dropped(sctp), DropReason::SctpNotInit);
+    assert!(gateway.flows().is_empty());
 }

@@ -76,7 +76,7 @@ fn mutated_frames_break_nothing() {
         tried += burst.len();
         process_any(&mut gateway, &mut burst);
         gateway.now += SECOND / 10;
-        gateway.engine.expire(gateway.now);
+        gateway.engine.expire(gateway.now, &gateway.tables);
     }
     // Both sides of every check were reached.
     let counters = gateway.engine.counters();

@@ -5,7 +5,7 @@ mod restart;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use spillway_engine::policy::{Policies, Policy};
+use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::{KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use spillway_engine::tables::EgressAddress;
 use spillway_engine::{DropReason, EngineConfig, Tuple};
@@ -42,6 +42,8 @@ pub(crate) struct Totals {
     pub(crate) adopted: u64,
     pub(crate) fragments: u64,
     pub(crate) restored: u64,
+    /// Flows that began in the middle of a connection.
+    pub(crate) picked_up: u64,
     pub(crate) drops: BTreeMap<DropReason, u64>,
 }
 
@@ -54,6 +56,7 @@ impl Totals {
         self.adopted += other.adopted;
         self.fragments += other.fragments;
         self.restored += other.restored;
+        self.picked_up += other.picked_up;
         for (reason, count) in &other.drops {
             *self.drops.entry(*reason).or_default() += count;
         }
@@ -66,6 +69,7 @@ impl Totals {
         assert!(self.adopted > 300, "{self:?}");
         assert!(self.restored > 1000, "{self:?}");
         assert!(self.own_ports > 1000 && self.flows - self.own_ports > 1000, "{self:?}");
+        assert!(self.picked_up > 1000, "{self:?}");
         for reason in [
             TcpNotSyn,
             NoPolicy,
@@ -94,6 +98,8 @@ pub(crate) struct World {
     /// The address that a pod has of such a list: by its first flow, then for good.
     paired: BTreeMap<(Ipv4Addr, Egress), Ipv4Addr>,
     covers_second: bool,
+    /// Whether policies pick connections up in the middle.
+    picks_up: bool,
     /// By reply tuple.
     flows: BTreeMap<Tuple, Flow>,
     /// Who had a reply tuple last, and until when it rests, perhaps.
@@ -121,6 +127,7 @@ impl World {
             selected: [Some(ONE); 3],
             paired: BTreeMap::new(),
             covers_second: true,
+            picks_up: false,
             flows: BTreeMap::new(),
             had: BTreeMap::new(),
             under_way: Vec::new(),
@@ -183,6 +190,7 @@ impl World {
             ]);
         }
         self.covers_second = !self.random.one_in(3);
+        self.picks_up = self.random.one_in(3);
         self.publish();
     }
 
@@ -203,7 +211,8 @@ impl World {
             if self.covers_second { &[FIRST, SECOND_NET] } else { &[FIRST] };
         let policies = PODS.iter().zip(self.selected).filter_map(|(pod, egress)| {
             let egress_addresses = egress?.to_vec();
-            Some(Policy { egress_addresses, ..policy(EGRESS, &[*pod], destinations) })
+            let options = NatOptions { midstream_pickup: self.picks_up, ..NatOptions::default() };
+            Some(Policy { egress_addresses, options, ..policy(EGRESS, &[*pod], destinations) })
         });
         self.cluster.input.policies = Policies::new(policies.collect(), &[]);
         self.cluster.publish();
@@ -287,13 +296,15 @@ impl World {
         let known = self.flows.values().find(|flow| flow.original == original).cloned();
         let life =
             known.as_ref().map_or(Life::Gone, |flow| flow.life(self.cluster.now, self.swept));
+        let created = self.cluster.sum(|counters| counters.flows_created);
         let outcome = self.process(self.worker(port), frame);
+        let is_new = self.cluster.sum(|counters| counters.flows_created) > created;
         if let Some(flow) = known.filter(|_| life != Life::Gone) {
             let expected = match self.is_deselected(&flow) {
                 true => Err(DropReason::Deselected),
                 false => Ok(outside(body, &flow, remote)),
             };
-            if outcome == expected {
+            if outcome == expected && !is_new {
                 return self.pod_has_sent(flow, body, peer, outcome.is_ok());
             }
             assert_eq!(life, Life::Perhaps, "{original:?}, {body:?}: {outcome:?}");
@@ -353,9 +364,13 @@ impl World {
 
     /// A packet of no flow that is known to live.
     fn opens(&mut self, original: Tuple, body: Body, peer: Ipv4Addr, outcome: Outcome) {
-        let reason = if original.protocol == 6 && body != Body::Syn {
+        let policy = self.policy(original.source, original.destination);
+        let is_picked_up = policy.is_some() && self.picks_up && body != Body::Rst;
+        let reason = if original.protocol == 6 && body != Body::Syn && !is_picked_up {
             DropReason::TcpNotSyn
-        } else if let Some(egress) = self.policy(original.source, original.destination) {
+        } else if let Some(egress) = policy {
+            let is_in_the_middle = original.protocol == 6 && body != Body::Syn;
+            self.totals.picked_up += u64::from(is_in_the_middle && outcome.is_ok());
             // Refused before anyone saw which address is the pod's: nothing more is known.
             let Some(address) = self.paired(original.source, egress, &outcome) else { return };
             match (self.egress(address).cloned(), outcome) {
