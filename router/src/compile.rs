@@ -40,6 +40,8 @@ fn options(policy: &spillway_api::Policy, timeouts: TimeoutsConfig) -> NatOption
     NatOptions {
         timeouts: (own != timeouts).then(|| own.to_engine()),
         midstream_pickup: policy.midstream_pickup,
+        flows_per_pod_max: policy.flows_per_pod_max,
+        endpoint_independent: policy.endpoint_independent,
     }
 }
 
@@ -273,11 +275,17 @@ policies:
             policies(&document, configured).policies()[0].options.clone()
         };
         assert_eq!(of(""), NatOptions::default());
-        let some = of("    timeouts: {udp: 30, icmp: 10}\n    midstream_pickup: true\n");
+        let some = of("    timeouts: {udp: 30, icmp: 10}\n    midstream_pickup: true\n    \
+                       flows_per_pod_max: 500\n    endpoint_independent: true\n");
         let engine = configured.to_engine();
         let timeouts = Timeouts { udp_ns: 30_000_000_000, icmp_ns: 10_000_000_000, ..engine };
         assert_eq!(timeouts.tcp_established_ns, 9_000_000_000_000);
-        let expected = NatOptions { timeouts: Some(timeouts), midstream_pickup: true };
+        let expected = NatOptions {
+            timeouts: Some(timeouts),
+            midstream_pickup: true,
+            flows_per_pod_max: Some(500),
+            endpoint_independent: true,
+        };
         assert_eq!(some, expected);
         let all = "    timeouts: {tcp_opening: 1, tcp_established: 2, tcp_half_closed: 3, \
                    tcp_closing: 4, udp: 5, icmp: 6}\n";
@@ -292,6 +300,13 @@ policies:
         let tcp = [tcp_opening_ns, tcp_established_ns, tcp_half_closed_ns, tcp_closing_ns];
         let all = [tcp.as_slice(), &[udp_ns, icmp_ns]].concat();
         assert_eq!(all, [1, 2, 3, 4, 5, 6].map(|seconds| seconds * 1_000_000_000));
+    }
+
+    /// The engine's counts have room for what a document may ask.
+    #[test]
+    fn the_documents_limit_of_flows_is_the_engines() {
+        let engine = u64::from(spillway_engine::FLOWS_PER_POD_MAX);
+        assert_eq!(spillway_api::limits::FLOWS_PER_POD_MAX, engine);
     }
 
     #[test]

@@ -96,6 +96,7 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
 
     let hash_key = secret()?;
     let [seed, ..] = secret()?;
+    let pod_flows = Arc::default();
     let engine = |worker| {
         Engine::new(&EngineConfig {
             worker,
@@ -104,6 +105,7 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
             hash_key,
             seed: seed.wrapping_add(u64::from(worker)),
             timeouts: config.timeouts.to_engine(),
+            pod_flows: Arc::clone(&pod_flows),
             mss_clamp: config.mss_clamp,
         })
     };

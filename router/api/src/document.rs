@@ -9,10 +9,10 @@ use ipnet::Ipv4Net;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::limits::VNI_MAX;
+use crate::limits::{FLOWS_PER_POD_MAX, VNI_MAX};
 use crate::options::PolicyTimeouts;
 use crate::scalar::{MacAddress, PortRange, many, one, quote, some_many, some_one};
-use crate::shape::{fields, list, some_list, whole};
+use crate::shape::{fields, list, some_list, some_whole, whole};
 use crate::yaml::{self, Problem};
 
 /// The ports of a shared egress address that are leased unless the document says others. Linux
@@ -142,6 +142,17 @@ pub struct Policy {
     /// Whether a TCP segment in the middle of a connection may open a flow. Default: no.
     #[serde(default, skip_serializing_if = "is_no")]
     pub midstream_pickup: bool,
+    /// Flows that one pod may have under the policy; 1 to [`FLOWS_PER_POD_MAX`]. Default: no limit.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "some_whole::<_, _, 1, FLOWS_PER_POD_MAX>"
+    )]
+    pub flows_per_pod_max: Option<u32>,
+    /// Whether all flows of a pod's address and port have one port on the egress address, whatever
+    /// their remotes (RFC 4787, REQ-1). Default: no.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub endpoint_independent: bool,
     /// The names of the groups whose pods it selects. Each policy of a document that has groups
     /// must say them, and be it `[]`: one that was cut off must not pass.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_list")]

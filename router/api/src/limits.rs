@@ -34,6 +34,9 @@ pub const NAME_BYTES_MAX: usize = 317;
 /// Seconds that a flow may stay idle at most: a week.
 pub const TIMEOUT_S_MAX: u64 = 604_800;
 
+/// Flows of one pod that a policy can allow at most.
+pub const FLOWS_PER_POD_MAX: u64 = 16_777_215;
+
 /// The first and the last port that may be leased on any egress address.
 pub const PORT_FIRST: u16 = 1_024;
 

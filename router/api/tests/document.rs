@@ -85,7 +85,8 @@ fn a_policy_may_have_several_egress_addresses() {
 
 #[test]
 fn a_policys_options_are_read_and_written() {
-    let options = "timeouts: {tcp_established: 7200, udp: 604800}\n    midstream_pickup: true";
+    let options = "timeouts: {tcp_established: 7200, udp: 604800}\n    midstream_pickup: true\n    \
+                   flows_per_pod_max: 16777215\n    endpoint_independent: true";
     let document =
         Document::parse(&mutated("destinations:", &format!("{options}\n    destinations:")))
             .unwrap();
@@ -93,6 +94,7 @@ fn a_policys_options_are_read_and_written() {
     let timeouts =
         PolicyTimeouts { tcp_established: Some(7200), udp: Some(604_800), ..Default::default() };
     assert_eq!((policy.timeouts, policy.midstream_pickup), (timeouts, true));
+    assert_eq!((policy.flows_per_pod_max, policy.endpoint_independent), (Some(16_777_215), true));
     let yaml = serde_saphyr::to_string(&document).unwrap();
     assert_eq!(Document::parse(&yaml).unwrap(), document);
     let plain = serde_saphyr::to_string(&Document::parse(EXAMPLE).unwrap()).unwrap();

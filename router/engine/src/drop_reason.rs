@@ -103,6 +103,12 @@ drop_reasons! {
     FlowTableFull = "flow-table-full",
     /// Every port of the egress address towards this remote is leased, with every worker.
     PortsExhausted = "ports-exhausted",
+    /// The pod has as many flows as its policy allows.
+    PodFlowLimit = "pod-flow-limit",
+    /// No port is free for an endpoint-independent mapping, or there are as many as there may be.
+    MappingsExhausted = "mappings-exhausted",
+    /// The port of the pod's endpoint-independent mapping cannot be used towards this remote.
+    MappingConflict = "mapping-conflict",
     /// Another pod uses the egress address towards this remote, and the protocol has no ports.
     AddressTaken = "address-taken",
     /// The protocol has no ports, and the host uses the egress address too.

@@ -4,16 +4,19 @@ mod adoption;
 mod answer;
 mod error_limit;
 mod fragments;
+mod holdings;
 mod life;
 mod own_address;
 mod restart;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
 use crate::flow::{
-    FlowRecord, Flows, Hasher, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Timeouts, tick,
+    FlowRecord, Flows, Hasher, PodFlows, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Tick,
+    Timeouts, Tuple, tick,
 };
 use crate::fragment::Fragments;
 use crate::nat::{Identifications, Ports, Random};
@@ -24,6 +27,7 @@ use crate::tables::{DeviceIndex, Tables};
 use crate::{Counters, DropReason, Ticket};
 use adoption::Notices;
 use error_limit::ErrorLimit;
+use holdings::Holdings;
 use life::Context;
 use own_address::Question;
 
@@ -55,6 +59,8 @@ pub struct EngineConfig {
     pub seed: u64,
     /// How long flows may stay idle whose policy does not say it.
     pub timeouts: Timeouts,
+    /// How many flows each pod has, where its policy limits them: one for all workers.
+    pub pod_flows: Arc<PodFlows>,
     /// Whether TCP segment sizes that do not fit the way are lowered when they are announced.
     pub mss_clamp: bool,
 }
@@ -137,6 +143,7 @@ pub struct Engine {
     redirects: Redirects,
     reassembly: Reassembly,
     ports: Ports,
+    holdings: Holdings,
     sweep: Sweep,
     /// By direction, then of time exceeded and of fragmentation needed.
     error_limits: [[ErrorLimit; 2]; 2],
@@ -161,13 +168,16 @@ impl Engine {
         let last = config.owners.iter().copied().fold(config.worker, u8::max);
         let redirects_max = if last > 0 { REDIRECTS_MAX } else { 1 };
         let gets_fragments = config.owners.get(usize::from(class(0))) == Some(&config.worker);
+        let flows = Flows::new(config.flows_max, hasher);
+        let (slots, pod_flows) = (flows.originals.slots(), config.pod_flows.clone());
         Self {
             worker: config.worker,
             owners: config.owners,
             workers: last.saturating_add(1),
             mss_clamp: config.mss_clamp,
             hasher,
-            flows: Flows::new(config.flows_max, hasher),
+            holdings: Holdings::new(config.flows_max, slots, pod_flows, hasher),
+            flows,
             redirects: Redirects::new(redirects_max, hasher),
             reassembly: Reassembly::new(gets_fragments, hasher),
             ports: Ports::new(config.worker, &config.owners, random, hasher),
@@ -241,10 +251,9 @@ impl Engine {
     /// each round, at least some times a second.
     pub fn expire(&mut self, now: Nanos, tables: &Tables) {
         self.now = now;
-        let Self { worker, owners, sweep, flows, ports, notices, counters, .. } = self;
+        let Self { worker, owners, sweep, flows, ports, holdings, notices, counters, .. } = self;
         sweep.step(now, tables, flows, &mut |flows, flow| {
-            let (original, reply) = flows.remove(flow);
-            ports.released(&reply, original.source, tick(now));
+            let original = end(flows, ports, holdings, flow, tick(now));
             counters.flows_expired += 1;
             adoption::tell_owner(notices, (owners, *worker), &original, false);
         });
@@ -410,4 +419,20 @@ impl Engine {
         let ip_offset = packet.direction.ip_offset();
         Verdict::Fragment { device, fragments: Fragments { ip_offset, mtu } }
     }
+}
+
+/// Ends a flow, and gives back all that it had; gives its pod's tuple.
+fn end(
+    flows: &mut Flows,
+    ports: &mut Ports,
+    holdings: &mut Holdings,
+    flow: SlotIndex,
+    now: Tick,
+) -> Tuple {
+    let ended = flows.remove(flow);
+    ports.released(&ended.reply(), ended.original.source, now);
+    if holdings.ended(flow, &ended) {
+        ports.forget_exhausted();
+    }
+    ended.original
 }

@@ -5,6 +5,7 @@
 //! it. Twins know each other's place; a packet touches one of them.
 
 mod expiry;
+mod pod_flows;
 mod record;
 mod redirect;
 mod saved;
@@ -15,12 +16,14 @@ mod tuple;
 
 use spillway_mem::{Arena, TagGroup};
 
+pub use pod_flows::{FLOWS_PER_POD_MAX, PodFlows};
 pub use record::FlowRecord;
 pub use saved::{NotRestored, SavedDirection, SavedFlow};
 pub use state::{FlowState, Timeouts};
 pub use tuple::Tuple;
 
 pub(crate) use expiry::{Pace, Sweep};
+pub(crate) use pod_flows::Place;
 pub(crate) use redirect::{REDIRECTS_MAX, Redirects};
 pub(crate) use slot::{Original, Reply, Tick, Translation, WayBack, tick};
 pub(crate) use table::{Slot, SlotIndex, Table};
@@ -91,13 +94,14 @@ impl Flows {
         }
     }
 
-    /// Removes a flow; gives its tuples. The port of its replies is free again.
-    pub(crate) fn remove(&mut self, original_index: SlotIndex) -> (Tuple, Tuple) {
+    /// Removes a flow; gives how it was translated: its port is free again.
+    pub(crate) fn remove(&mut self, original_index: SlotIndex) -> Translation {
         let original = self.originals[original_index];
         let reply = self.replies[original.twin].tuple();
         self.replies.remove(self.hasher.tuple(&reply), original.twin);
         self.originals.remove(self.hasher.tuple(&original.tuple()), original_index);
         self.live = self.live.saturating_sub(1);
-        (original.tuple(), reply)
+        let (egress, egress_port) = (reply.destination, reply.destination_port);
+        Translation { original: original.tuple(), egress, egress_port }
     }
 }

@@ -29,7 +29,10 @@ pub use engine::{
     ANNOUNCEMENT_ROOM, ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Notice,
     OwedError, Verdict,
 };
-pub use flow::{FlowRecord, FlowState, NotRestored, SavedDirection, SavedFlow, Timeouts, Tuple};
+pub use flow::{
+    FLOWS_PER_POD_MAX, FlowRecord, FlowState, NotRestored, PodFlows, SavedDirection, SavedFlow,
+    Timeouts, Tuple,
+};
 pub use fragment::Fragments;
 pub use reassembly::DATAGRAM_NS_MAX;
 pub use ticket::Ticket;

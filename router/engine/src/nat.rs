@@ -2,6 +2,7 @@
 
 mod error;
 mod identification;
+mod mapping;
 mod mss;
 mod port;
 mod random;
@@ -10,6 +11,7 @@ mod rewrite;
 mod sctp;
 
 pub(crate) use identification::Identifications;
+pub(crate) use mapping::Mappings;
 pub(crate) use port::{Ports, Wish};
 pub(crate) use random::Random;
 pub(crate) use rewrite::{Change, Side, clamp_mss, rewrite};

@@ -2,6 +2,7 @@
 //! that the forwarding path and the steering program both need one longest-prefix match.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -40,6 +41,8 @@ pub struct Policy {
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
     policies: Vec<Policy>,
+    /// Hashes of their names: what a policy is known by from one document to the next.
+    identities: Vec<u64>,
     sets: Vec<PolicySet>,
     /// The sets again, arranged for lookups.
     maps: Vec<PrefixMap<Option<PolicyIndex>>>,
@@ -83,13 +86,20 @@ impl Policies {
         }
         let maps = sets.iter().map(|set| PrefixMap::new(set)).collect();
         let set_of_pod = pods.iter().copied().collect();
-        Self { policies, sets, maps, pods, set_of_pod }
+        let identities = policies.iter().map(|policy| identity(&policy.name)).collect();
+        Self { policies, identities, sets, maps, pods, set_of_pod }
     }
 
     /// The policies, in order of precedence.
     #[must_use]
     pub fn policies(&self) -> &[Policy] {
         &self.policies
+    }
+
+    /// What a policy is known by from one document to the next: a hash of its name, the same for all
+    /// of this process.
+    pub(crate) fn identity(&self, policy: PolicyIndex) -> u64 {
+        self.identities.get(usize::from(policy)).copied().unwrap_or_default()
     }
 
     /// The distinct sets that pods have, each ascending by network address and length, without
@@ -110,6 +120,12 @@ impl Policies {
         let set = self.set_of_pod.get(&pod)?;
         self.maps.get(*set)?.lookup(destination).flatten()
     }
+}
+
+fn identity(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// How a pod comes to be selected: pods of one group share one, however many policies name it.

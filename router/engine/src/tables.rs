@@ -250,6 +250,11 @@ impl Tables {
         policy.map_or(&NatOptions::NONE, |policy| &policy.options)
     }
 
+    /// What a policy is known by from one epoch to the next.
+    pub(crate) fn policy_identity(&self, policy: PolicyIndex) -> u64 {
+        self.policies.identity(policy)
+    }
+
     /// Of each timeout the least that any flow may have, if `default` is what policies without own
     /// ones have.
     pub(crate) fn least_timeouts(&self, default: Timeouts) -> Timeouts {

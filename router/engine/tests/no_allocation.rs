@@ -10,7 +10,11 @@ use std::cell::Cell;
 use common::build::{Body, arp, changed, cut, packet};
 use common::gateway::*;
 use etherparse::ArpOperation;
-use spillway_engine::{ANNOUNCEMENT_ROOM, BURST_MAX, DropReason, EngineConfig, Verdict};
+use spillway_engine::policy::{NatOptions, Policies, Policy};
+use spillway_engine::tables::TablesInput;
+use spillway_engine::{
+    ANNOUNCEMENT_ROOM, BURST_MAX, DropReason, EngineConfig, Timeouts, Verdict,
+};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -59,10 +63,23 @@ fn bursts() -> Vec<Vec<Vec<u8>>> {
     bursts.chain([vec![ping, arp_frame(ROUTER_MAC, &request)]]).collect()
 }
 
+/// What a policy may ask for, and what it gets that asks for nothing.
 #[test]
 fn nothing_is_allocated_after_start() {
+    allocates_nothing(NatOptions::default());
+    allocates_nothing(NatOptions {
+        timeouts: Some(Timeouts::default()),
+        midstream_pickup: true,
+        flows_per_pod_max: Some(20_000),
+        endpoint_independent: true,
+    });
+}
+
+fn allocates_nothing(options: NatOptions) {
     let config = EngineConfig { flows_max: 9_000, ..config() };
-    let mut gateway = Gateway::with(config, tables());
+    let policy = Policy { options, ..policy(EGRESS, &[POD], &["203.0.113.0/24"]) };
+    let policies = Policies::new(vec![policy], &[]);
+    let mut gateway = Gateway::with(config, TablesInput { policies, ..tables() });
     let mut bursts = bursts();
     let mut bursts: Vec<Vec<&mut [u8]>> =
         bursts.iter_mut().map(|burst| burst.iter_mut().map(Vec::as_mut_slice).collect()).collect();

@@ -1,9 +1,10 @@
 //! The life of a packet. Every `?` on the way is a [`DropReason`], or a neighbour to wait for; the
 //! frame is written to only when no check and no neighbour can stop it any more.
 
-use super::{Engine, Halt, Nanos, Outlet};
+use super::holdings::Holding;
+use super::{Engine, Halt, Nanos, Outlet, end};
 use crate::encap::Label;
-use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, WayBack, tick};
+use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
 use crate::fragment::MTU_MIN;
 use crate::nat::{Side, Wish, clamp_mss, rewrite};
 use crate::packet::{Packet, SCTP, Transport, tunnel_tos};
@@ -132,7 +133,13 @@ impl Engine {
             egress_port: tuple.source_port,
         };
         let lease = Wish { reply: wish.reply(), pod: tuple.source, now };
-        let leased = self.lease(tables, egress, packet, &lease);
+        let is_mapped = options.endpoint_independent && !packet.has_no_ports();
+        let place = self.holdings.admit(tables, policy, tuple)?;
+        let leased = match is_mapped {
+            true => self.lease_mapped(tables, egress, packet, &lease),
+            false => self.lease(tables, egress, packet, &lease),
+        };
+        let leased = leased.inspect_err(|_| self.holdings.give_back(place));
         let egress_port = leased.map_err(|reason| self.ask_another(context, packet, reason))?;
         let translation = Translation { egress_port, ..wish };
         let mut original = Original::new(&translation, now);
@@ -144,6 +151,7 @@ impl Engine {
         reply.learn(way_back);
         reply.epoch = tables.epoch();
         let flow = self.flows.insert(original, reply).ok_or(DropReason::FlowTableFull)?;
+        self.holdings.opened(flow, &translation, Holding { place, is_mapped });
         self.counters.flows_created += 1;
         self.settle(context, packet);
         Ok(flow)
@@ -157,15 +165,35 @@ impl Engine {
         packet: &Packet,
         wish: &Wish,
     ) -> Result<u16, DropReason> {
-        let Self { flows, ports, .. } = self;
+        let Self { flows, ports, holdings, .. } = self;
         if !packet.has_no_ports() {
-            return ports.lease(tables.epoch(), egress, wish, &mut |reply| flows.is_free(reply));
+            return ports.lease(tables.epoch(), egress, wish, &mut |reply| {
+                flows.is_free(reply) && !holdings.mappings.has_port(reply)
+            });
         }
         match (egress.own, flows.is_free(&wish.reply)) {
             (true, true) => Ok(wish.reply.destination_port),
             (true, false) => Err(DropReason::AddressTaken),
             (false, _) => Err(DropReason::NeedsOwnAddress),
         }
+    }
+
+    /// The port for a new flow of an endpoint-independent mapping: the mapping's, if there is one
+    /// already. Another worker's ports would be another mapping's, so that these are exhausted is said
+    /// in other words.
+    fn lease_mapped(
+        &mut self,
+        tables: &Tables,
+        egress: &EgressAddress,
+        packet: &Packet,
+        wish: &Wish,
+    ) -> Result<u16, DropReason> {
+        let Some(port) = self.holdings.mapped_port(&packet.tuple, egress)? else {
+            let leased = self.lease(tables, egress, packet, wish);
+            return leased.map_err(|_| DropReason::MappingsExhausted);
+        };
+        let reply = Tuple { destination_port: port, ..wish.reply };
+        self.flows.is_free(&reply).then_some(port).ok_or(DropReason::MappingConflict)
     }
 
     /// A known flow's packet from the pod: after the tables have changed, policy and route are
@@ -221,8 +249,8 @@ impl Engine {
         let policy = tables.policy(tuple.source, tuple.destination);
         let policy = policy.filter(|_| tables.egress(original.egress()).is_some());
         if policy.is_none() {
-            let (original, reply) = self.flows.remove(flow);
-            self.ports.released(&reply, original.source, tick(self.now));
+            let Self { flows, ports, holdings, now, .. } = self;
+            let original = end(flows, ports, holdings, flow, tick(*now));
             self.tell_owner(&original, false);
             self.counters.flows_deselected += 1;
         }

@@ -23,6 +23,11 @@ pub(crate) struct SlotIndex(u32);
 impl SlotIndex {
     /// The place of no entry in particular, until the entry has one.
     pub(crate) const FIRST: Self = Self(0);
+
+    /// Its number, below [`Table::slots`].
+    pub(crate) fn number(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// A table of `S`. Single-threaded; everything is allocated by [`Table::new`].
@@ -46,6 +51,11 @@ impl<S: Slot> Table<S> {
     /// How many groups there are; a group's number is below it.
     pub(crate) fn groups(&self) -> usize {
         self.groups.len()
+    }
+
+    /// How many slots there are, taken or not.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// The entries of one group.

@@ -87,7 +87,7 @@ impl Hasher {
 
     /// Two rounds of multiply and fold.
     #[inline]
-    fn words(&self, first: u64, second: u64) -> u64 {
+    pub(crate) fn words(&self, first: u64, second: u64) -> u64 {
         let [k0, k1, k2, k3] = self.key;
         fold(fold(first ^ k0, second ^ k1) ^ k2, k3 | 1)
     }

@@ -135,6 +135,11 @@ impl Ports {
         }
     }
 
+    /// A mapping has ended, which kept its port from every remote: none counts as exhausted now.
+    pub(crate) fn forget_exhausted(&mut self) {
+        self.exhausted = [None; EXHAUSTED_MAX];
+    }
+
     fn is_exhausted(&mut self, epoch: u32, reply: &Tuple) -> bool {
         if self.epoch != epoch {
             // Egress addresses may have other ranges now.

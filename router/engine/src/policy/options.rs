@@ -10,9 +10,20 @@ pub struct NatOptions {
     /// Whether a TCP segment of a connection that is under way may open a flow: one that was begun
     /// before Spillway saw it, at another gateway or before a restart.
     pub midstream_pickup: bool,
+    /// How many flows a pod may have under the policy, at most
+    /// [`FLOWS_PER_POD_MAX`](crate::FLOWS_PER_POD_MAX). `None`: no limit of its own.
+    pub flows_per_pod_max: Option<u32>,
+    /// Whether all flows of a pod's address and port have one port on the egress address, whatever
+    /// their remotes (RFC 4787, REQ-1).
+    pub endpoint_independent: bool,
 }
 
 impl NatOptions {
     /// Those of no policy.
-    pub(crate) const NONE: Self = Self { timeouts: None, midstream_pickup: false };
+    pub(crate) const NONE: Self = Self {
+        timeouts: None,
+        midstream_pickup: false,
+        flows_per_pod_max: None,
+        endpoint_independent: false,
+    };
 }

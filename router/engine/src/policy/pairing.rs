@@ -42,9 +42,9 @@ mod tests {
     fn pods_are_shared_out_evenly() {
         let addresses = addresses(4);
         let mut counts: BTreeMap<Ipv4Addr, u32> = BTreeMap::new();
-        pods().for_each(|pod| {
-            *counts.entry(paired_address(pod, &addresses).unwrap()).or_default() += 1
-        });
+        for pod in pods() {
+            *counts.entry(paired_address(pod, &addresses).unwrap()).or_default() += 1;
+        }
         assert!(
             counts.len() == 4 && counts.values().all(|count| (900..1100).contains(count)),
             "{counts:?}"

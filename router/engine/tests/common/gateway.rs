@@ -2,6 +2,7 @@
 //! and checked byte for byte, by etherparse alone.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use spillway_engine::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
 use spillway_engine::policy::{NatOptions, Policies, Policy};
@@ -114,6 +115,7 @@ pub fn config() -> EngineConfig {
         hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 7],
         seed: 1,
         timeouts: Timeouts::default(),
+        pod_flows: Arc::default(),
         mss_clamp: true,
     }
 }

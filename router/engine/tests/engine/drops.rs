@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use etherparse::ArpOperation;
-use spillway_engine::policy::Policies;
+use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::ECN_SHIFT;
 use spillway_engine::tables::{EgressAddress, Tables, TablesInput};
 use spillway_engine::{DropReason, EngineConfig, Verdict};
@@ -279,6 +279,30 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     let mut gateway = Gateway::new();
     gateway.sent(tunnel_frame(&gre(POD)));
     add(AddressTaken, gateway, &gre(OTHER_POD));
+
+    let options = |options| {
+        let policy = policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"]);
+        Policies::new(vec![Policy { options, ..policy }], &[])
+    };
+    let mut input = tables();
+    input.policies = options(NatOptions { flows_per_pod_max: Some(1), ..NatOptions::default() });
+    let mut gateway = Gateway::with(config(), input);
+    gateway.sent(tunnel_frame(&request()));
+    add(PodFlowLimit, gateway, &packet(Body::Udp, (POD, 5001), REMOTE_END, 64));
+
+    let mut mapped = tables();
+    mapped.policies = options(NatOptions { endpoint_independent: true, ..NatOptions::default() });
+    let mut gateway = Gateway::with(config(), mapped.clone());
+    gateway.sent(tunnel_frame(&request()));
+    let narrow = |input: &mut TablesInput| input.egress_addresses[0].port_last = 4999;
+    gateway.change(narrow);
+    add(MappingConflict, gateway, &packet(Body::Udp, POD_END, (REMOTE, 54), 64));
+
+    mapped.egress_addresses =
+        vec![EgressAddress { port_first: 5000, port_last: 5000, ..mapped.egress_addresses[0] }];
+    let mut gateway = Gateway::with(config(), mapped);
+    gateway.sent(tunnel_frame(&request()));
+    add(MappingsExhausted, gateway, &another((REMOTE, 54)));
 
     let mut input = tables();
     input.egress_addresses[0].own = false;

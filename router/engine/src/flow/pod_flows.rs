@@ -1,0 +1,166 @@
+//! How many flows each pod has under a policy that limits them (RFC 6888, REQ-4), counted by all
+//! workers together: a pod's flows are spread over them by port.
+//!
+//! Touched only when such a flow opens or ends. A place is one word, what tells the pod and policy and
+//! their count; one with a count of 0 is free, and a count stays in its place while it is not 0. Two
+//! workers that open a pod's first flow at one moment may take two places, so that the pod gets a
+//! flow or two more than its limit; nothing else is inexact.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// The most flows of a pod that can be allowed: what a count has room for.
+pub const FLOWS_PER_POD_MAX: u32 = (1 << COUNT_BITS) - 1;
+
+/// How many pods with flows can be counted at one time: a power of two. 2 MiB for all workers.
+const PLACES: usize = 1 << 18;
+
+/// Places that may be a pod's: four cache lines from the one that the hash chooses on.
+const WINDOW: usize = 32;
+
+/// Places of a cache line.
+const LINE: usize = 8;
+
+const COUNT_BITS: u32 = 24;
+
+/// Counts of flows, shared by all workers.
+#[derive(Debug)]
+pub struct PodFlows {
+    places: Box<[AtomicU64]>,
+}
+
+/// Where a flow is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place(u32);
+
+impl Place {
+    /// A number below 2^31.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The place with this number.
+    pub(crate) fn of_number(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+impl Default for PodFlows {
+    fn default() -> Self {
+        Self { places: (0..PLACES).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl PodFlows {
+    /// Counts one more flow, unless there are `max` of them, or no place is free. `hash` is of pod and
+    /// policy; all its bits count.
+    pub(crate) fn open(&self, hash: u64, max: u32) -> Option<Place> {
+        loop {
+            let (place, seen) = self.place_of(hash)?;
+            let count = count(seen);
+            if count >= u64::from(max.min(FLOWS_PER_POD_MAX)) {
+                return None;
+            }
+            let next = tag(hash) | (count + 1);
+            // Another worker may have been faster.
+            if self.at(place)?.compare_exchange(seen, next, Relaxed, Relaxed).is_ok() {
+                return Some(place);
+            }
+        }
+    }
+
+    /// A flow has ended that was counted there.
+    pub(crate) fn close(&self, place: Place) {
+        if let Some(word) = self.at(place) {
+            word.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// A pod's place and what it holds; if it has none, a free one.
+    fn place_of(&self, hash: u64) -> Option<(Place, u64)> {
+        let mut free = None;
+        for place in window(hash) {
+            let seen = self.at(place)?.load(Relaxed);
+            if count(seen) == 0 {
+                free = free.or(Some((place, seen)));
+            } else if seen ^ tag(hash) < 1 << COUNT_BITS {
+                return Some((place, seen));
+            }
+        }
+        free
+    }
+
+    fn at(&self, place: Place) -> Option<&AtomicU64> {
+        self.places.get(place.0 as usize)
+    }
+}
+
+/// What tells a pod and policy: the bits of the hash that have no part in choosing the place.
+fn tag(hash: u64) -> u64 {
+    hash >> COUNT_BITS << COUNT_BITS
+}
+
+fn count(word: u64) -> u64 {
+    word & u64::from(FLOWS_PER_POD_MAX)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a place is below 2^18")]
+fn window(hash: u64) -> impl Iterator<Item = Place> {
+    let first = hash as usize % (PLACES / LINE) * LINE;
+    (first..first + WINDOW).map(|place| Place((place % PLACES) as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// Of one window.
+    fn hash(pod: u64) -> u64 {
+        pod << COUNT_BITS | 5
+    }
+
+    #[test]
+    fn each_pod_has_its_own_count_up_to_its_limit() {
+        let flows = PodFlows::default();
+        let first: Vec<_> = (0..3).map(|_| flows.open(hash(1), 3).unwrap()).collect();
+        assert_eq!(flows.open(hash(1), 3), None);
+        assert!(first.iter().all(|place| *place == first[0]));
+        let second = flows.open(hash(2), 1).unwrap();
+        assert_ne!(second, first[0]);
+        flows.close(first[0]);
+        assert_eq!(flows.open(hash(1), 3), Some(first[0]));
+        assert_eq!(flows.open(hash(1), 3), None);
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_last_flow_ends_and_none_is_lost() {
+        let flows = PodFlows::default();
+        let places: Vec<_> =
+            (0..WINDOW as u64).map(|pod| flows.open(hash(pod), 9).unwrap()).collect();
+        assert_eq!(flows.open(hash(99), 9), None, "the window is full");
+        flows.close(places[7]);
+        assert_eq!(flows.open(hash(99), 9), Some(places[7]));
+        places.iter().for_each(|place| flows.close(*place));
+        assert!(flows.places.iter().all(|word| count(word.load(Relaxed)) == 0));
+    }
+
+    #[test]
+    fn workers_count_together() {
+        let flows = PodFlows::default();
+        // Its place is there, as the module's head says.
+        flows.open(hash(1), 3).unwrap();
+        let (start, live) = (Barrier::new(4), AtomicU64::new(1));
+        let work = || {
+            start.wait();
+            for _ in 0..100_000 {
+                let Some(place) = flows.open(hash(1), 3) else { continue };
+                assert!(live.fetch_add(1, Relaxed) < 3, "more than three at a time");
+                live.fetch_sub(1, Relaxed);
+                flows.close(place);
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(work))));
+        assert_eq!((0..9).filter(|_| flows.open(hash(1), 3).is_some()).count(), 2);
+    }
+}
