@@ -101,7 +101,6 @@ impl Flows {
         self.replies.remove(self.hasher.tuple(&reply), original.twin);
         self.originals.remove(self.hasher.tuple(&original.tuple()), original_index);
         self.live = self.live.saturating_sub(1);
-        let (egress, egress_port) = (reply.destination, reply.destination_port);
-        Translation { original: original.tuple(), egress, egress_port }
+        original.translation()
     }
 }

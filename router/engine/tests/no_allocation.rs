@@ -12,9 +12,7 @@ use common::gateway::*;
 use etherparse::ArpOperation;
 use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::tables::TablesInput;
-use spillway_engine::{
-    ANNOUNCEMENT_ROOM, BURST_MAX, DropReason, EngineConfig, Timeouts, Verdict,
-};
+use spillway_engine::{ANNOUNCEMENT_ROOM, BURST_MAX, DropReason, EngineConfig, Timeouts, Verdict};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };

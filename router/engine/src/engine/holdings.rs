@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::DropReason;
-use crate::flow::{Hasher, Place, PodFlows, SlotIndex, Translation, Tuple};
+use crate::flow::{FLOWS_PER_POD_MAX, Hasher, Place, PodFlows, SlotIndex, Translation, Tuple};
 use crate::nat::Mappings;
 use crate::policy::PolicyIndex;
 use crate::tables::{EgressAddress, Tables};
@@ -64,9 +64,8 @@ impl Holdings {
         original: &Tuple,
     ) -> Result<Option<Place>, DropReason> {
         let Some(max) = tables.options(Some(policy)).flows_per_pod_max else { return Ok(None) };
-        let hash =
-            self.hasher.words(tables.policy_identity(policy), original.source.to_bits().into());
-        self.pod_flows.open(hash, max).map(Some).ok_or(DropReason::PodFlowLimit)
+        let identity = self.identity(tables, policy, original);
+        self.pod_flows.open(identity, max).map(Some).ok_or(DropReason::PodFlowLimit)
     }
 
     /// A counted flow does not come about.
@@ -105,6 +104,32 @@ impl Holdings {
         {
             *packed = holding.packed();
         }
+    }
+
+    /// A flow of an earlier engine gets what its policy's options want of it: beyond every limit, as live
+    /// flows stay, and once.
+    pub(super) fn take_up(
+        &mut self,
+        tables: &Tables,
+        policy: PolicyIndex,
+        flow: SlotIndex,
+        translation: &Translation,
+    ) {
+        if self.of_flow.get(flow.number()) != Some(&0) {
+            return;
+        }
+        let options = tables.options(Some(policy));
+        let is_limited = options.flows_per_pod_max.is_some();
+        let identity = self.identity(tables, policy, &translation.original);
+        let place =
+            if is_limited { self.pod_flows.open(identity, FLOWS_PER_POD_MAX) } else { None };
+        let is_mapped = options.endpoint_independent && self.mappings.has_room_for(translation);
+        self.opened(flow, translation, Holding { place, is_mapped });
+    }
+
+    /// A pod under a policy.
+    fn identity(&self, tables: &Tables, policy: PolicyIndex, original: &Tuple) -> u64 {
+        self.hasher.words(tables.policy_identity(policy), original.source.to_bits().into())
     }
 
     /// A flow has ended that was at this place; says whether a mapping has ended with it.

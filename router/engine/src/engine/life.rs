@@ -248,6 +248,11 @@ impl Engine {
         let tuple = original.tuple();
         let policy = tables.policy(tuple.source, tuple.destination);
         let policy = policy.filter(|_| tables.egress(original.egress()).is_some());
+        if let Some(policy) = policy
+            && original.epoch == EPOCH_NONE
+        {
+            self.holdings.take_up(tables, policy, flow, &original.translation());
+        }
         if policy.is_none() {
             let Self { flows, ports, holdings, now, .. } = self;
             let original = end(flows, ports, holdings, flow, tick(*now));

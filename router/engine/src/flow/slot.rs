@@ -205,6 +205,12 @@ impl Original {
         self.protocol
     }
 
+    /// How it is translated.
+    pub(crate) fn translation(&self) -> Translation {
+        let Self { egress, egress_port, .. } = *self;
+        Translation { original: self.tuple(), egress, egress_port }
+    }
+
     /// Whether the outside sees the pod's own port.
     pub(crate) fn keeps_port(&self) -> bool {
         self.egress_port == self.pod_port

@@ -106,6 +106,15 @@ impl Mappings {
         self.by_port.find(&key, self.hasher.tuple(&key)).is_some()
     }
 
+    /// Whether a flow that is translated so can be one of a mapping: it has a port, and no other
+    /// mapping has it.
+    pub(crate) fn has_room_for(&self, flow: &Translation) -> bool {
+        match self.port_of(&flow.original, flow.egress) {
+            Some(port) => port == flow.egress_port,
+            None => !self.is_full() && flow.egress_port != 0 && !self.has_port(&flow.reply()),
+        }
+    }
+
     /// A flow has opened that is translated so: its mapping has one more, and begins with the first.
     /// Without effect when there is no room, which [`Mappings::is_full`] tells before.
     pub(crate) fn opened(&mut self, flow: &Translation) {

@@ -85,7 +85,7 @@ proptest! {
                 }
             }
             gateway.now = start + (call + 1) * call_ms * MILLISECOND;
-            gateway.engine.expire(gateway.now);
+            gateway.engine.expire(gateway.now, &gateway.tables);
             let live: Vec<u16> =
                 gateway.flows().iter().map(|flow| flow.original.source_port).collect();
             for (number, sender) in senders.iter().enumerate() {

@@ -67,7 +67,13 @@ fn a_pod_has_one_of_its_policys_addresses_on_every_worker_and_after_a_restart() 
 fn a_pod_whose_address_has_no_port_left_does_not_get_another() {
     let (pods, policy) = paired();
     let mut input = with_policies(vec![policy]);
-    let narrow = |address| EgressAddress { address, port_first: 2000, port_last: 2000, own: true };
+    let narrow = |address| EgressAddress {
+        address,
+        port_first: 2000,
+        port_last: 2000,
+        own: true,
+        announce: None,
+    };
     input.egress_addresses = vec![narrow(EGRESS), narrow(OTHER_EGRESS)];
     let mut gateway = Gateway::with(config(), input);
     for pod in &pods {
@@ -218,8 +224,13 @@ fn a_pod_at_its_limit_is_refused_new_flows_and_keeps_its_own() {
 #[test]
 fn a_refused_flow_and_one_that_was_deselected_count_no_more() {
     let mut input = with_policies(two_policies(limited(2)));
-    input.egress_addresses =
-        vec![EgressAddress { address: EGRESS, port_first: 2000, port_last: 2000, own: true }];
+    input.egress_addresses = vec![EgressAddress {
+        address: EGRESS,
+        port_first: 2000,
+        port_last: 2000,
+        own: true,
+        announce: None,
+    }];
     let mut gateway = Gateway::with(config(), input.clone());
     gateway.sent(from(POD, 4000, REMOTE_END));
     for port in 4001..4010 {
@@ -266,8 +277,13 @@ fn with_mappings(ports: u16) -> Gateway {
     let all = Policy { options: independent(), ..policy(EGRESS, &[POD, OTHER_POD], &[NET]) };
     let mut input = with_policies(vec![all]);
     let port_last = 2000 + ports - 1;
-    input.egress_addresses =
-        vec![EgressAddress { address: EGRESS, port_first: 2000, port_last, own: true }];
+    input.egress_addresses = vec![EgressAddress {
+        address: EGRESS,
+        port_first: 2000,
+        port_last,
+        own: true,
+        announce: None,
+    }];
     Gateway::with(config(), input)
 }
 
@@ -324,8 +340,13 @@ fn a_mapping_lives_as_long_as_one_of_its_flows() {
 #[test]
 fn flows_without_the_option_leave_a_mappings_port_alone_until_it_ends() {
     let mut input = with_policies(two_policies(independent()));
-    input.egress_addresses =
-        vec![EgressAddress { address: EGRESS, port_first: 2000, port_last: 2001, own: true }];
+    input.egress_addresses = vec![EgressAddress {
+        address: EGRESS,
+        port_first: 2000,
+        port_last: 2001,
+        own: true,
+        announce: None,
+    }];
     let mut gateway = Gateway::with(config(), input);
     let mapped = source(&gateway.sent(from(POD, 5000, REMOTE_END)).1);
     let plain = source(&gateway.sent(from(OTHER_POD, 5000, OTHER_REMOTE_END)).1);

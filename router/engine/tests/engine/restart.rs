@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
-use spillway_engine::policy::Policies;
+use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::class;
 use spillway_engine::tables::{EPOCH_NONE, ReplyVni, Tables};
 use spillway_engine::{
@@ -394,4 +394,40 @@ proptest! {
         gateway.pass(5);
         prop_assert_eq!(gateway.engine.counters().flows_live, 0);
     }
+}
+
+#[test]
+fn what_options_of_a_policy_give_a_flow_it_has_again_with_its_next_packet() {
+    let mut before = Gateway::new();
+    before.change(|input| {
+        let options = NatOptions {
+            flows_per_pod_max: Some(2),
+            endpoint_independent: true,
+            ..NatOptions::default()
+        };
+        let pods = [POD, OTHER_POD];
+        let policy = Policy { options, ..policy(EGRESS, &pods, &["203.0.113.0/24"]) };
+        input.policies = Policies::new(vec![policy], &[]);
+    });
+    let ask =
+        |pod, port, remote| tunnel_frame(&packet(Body::Udp, (pod, port), (REMOTE, remote), 64));
+    let leased = |gateway: &mut Gateway, frame| {
+        let (_, frame) = gateway.sent(frame);
+        u16::from_be_bytes([frame[34], frame[35]])
+    };
+    // Another pod has its port, so it gets another one.
+    leased(&mut before, ask(OTHER_POD, 5000, 1));
+    let port = leased(&mut before, ask(POD, 5000, 1));
+    assert_ne!(port, 5000);
+
+    let mut after = restarted(&before);
+    assert_eq!(leased(&mut after, ask(POD, 5000, 1)), port);
+    assert_eq!(leased(&mut after, ask(POD, 5000, 2)), port, "whatever the remote");
+    assert_eq!(after.dropped(ask(POD, 5000, 3)), DropReason::PodFlowLimit);
+    // It is given back once.
+    after.pass(310);
+    assert!(after.flows().is_empty());
+    leased(&mut after, ask(POD, 5000, 1));
+    leased(&mut after, ask(POD, 5000, 2));
+    assert_eq!(after.dropped(ask(POD, 5000, 3)), DropReason::PodFlowLimit);
 }
