@@ -319,7 +319,8 @@ policies:
     #[test]
     fn an_announced_address_has_its_device() {
         let document = announced();
-        let steered = steer_tables(&document, &policies(&document), &devices()).egress;
+        let policies = policies(&document, TimeoutsConfig::default());
+        let steered = steer_tables(&document, &policies, &devices()).egress;
         assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 129)].announce, Some(9));
         assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 128)].announce, None);
         let addresses = egress_addresses(&document, &["eth0", "pods"]);

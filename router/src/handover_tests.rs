@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
@@ -31,6 +32,7 @@ fn engines(workers: u8) -> Vec<Engine> {
             seed: 5,
             timeouts: Timeouts::default(),
             mss_clamp: true,
+            pod_flows: Arc::default(),
         })
     };
     (0..workers).map(engine).collect()
@@ -254,9 +256,10 @@ proptest! {
         prop_assert_eq!(restored.flows + restored.refused.values().sum::<u64>(), 20);
         let live: u64 = engines.iter().map(|engine| engine.counters().flows_live).sum();
         prop_assert_eq!(live, restored.flows);
+        let tables = Tables::default();
         for engine in &mut engines {
             for step in 0..50 {
-                engine.expire(NOW + 8_000_000_000_000 + step * 100_000_000);
+                engine.expire(NOW + 8_000_000_000_000 + step * 100_000_000, &tables);
             }
             prop_assert_eq!(engine.counters().flows_live, 0);
         }

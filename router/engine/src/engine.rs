@@ -349,9 +349,6 @@ impl Engine {
         packet: &Result<Packet, DropReason>,
         candidate: SlotIndex,
     ) -> Verdict {
-        if let Some(question) = Question::of(frame) {
-            return self.answer(context.tables, question, frame);
-        }
         match packet {
             Ok(_) if !context.is_programmed() => self.drop(DropReason::NotProgrammed),
             Ok(packet @ Packet { fragment: None, .. }) => {
@@ -364,7 +361,11 @@ impl Engine {
             Ok(packet @ Packet { fragment: Some(fragment), .. }) => {
                 self.fragment(context, frame, packet, fragment)
             }
-            Err(reason) => self.drop(*reason),
+            // A question is no packet to forward.
+            Err(reason) => match Question::of(frame) {
+                Some(question) => self.answer(context.tables, question, frame),
+                None => self.drop(*reason),
+            },
         }
     }
 

@@ -280,30 +280,6 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     gateway.sent(tunnel_frame(&gre(POD)));
     add(AddressTaken, gateway, &gre(OTHER_POD));
 
-    let options = |options| {
-        let policy = policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"]);
-        Policies::new(vec![Policy { options, ..policy }], &[])
-    };
-    let mut input = tables();
-    input.policies = options(NatOptions { flows_per_pod_max: Some(1), ..NatOptions::default() });
-    let mut gateway = Gateway::with(config(), input);
-    gateway.sent(tunnel_frame(&request()));
-    add(PodFlowLimit, gateway, &packet(Body::Udp, (POD, 5001), REMOTE_END, 64));
-
-    let mut mapped = tables();
-    mapped.policies = options(NatOptions { endpoint_independent: true, ..NatOptions::default() });
-    let mut gateway = Gateway::with(config(), mapped.clone());
-    gateway.sent(tunnel_frame(&request()));
-    let narrow = |input: &mut TablesInput| input.egress_addresses[0].port_last = 4999;
-    gateway.change(narrow);
-    add(MappingConflict, gateway, &packet(Body::Udp, POD_END, (REMOTE, 54), 64));
-
-    mapped.egress_addresses =
-        vec![EgressAddress { port_first: 5000, port_last: 5000, ..mapped.egress_addresses[0] }];
-    let mut gateway = Gateway::with(config(), mapped);
-    gateway.sent(tunnel_frame(&request()));
-    add(MappingsExhausted, gateway, &another((REMOTE, 54)));
-
     let mut input = tables();
     input.egress_addresses[0].own = false;
     add(NeedsOwnAddress, Gateway::with(config(), input), &gre(POD));
@@ -334,6 +310,40 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     all
 }
 
+/// The same because of a policy's options.
+fn with_options() -> Vec<(DropReason, Gateway, Vec<u8>)> {
+    use DropReason::*;
+    let another = |destination| packet(Body::Udp, (OTHER_POD, 5000), destination, 64);
+    let mut all = Vec::new();
+    let mut add =
+        |reason, gateway, packet: &[u8]| all.push((reason, gateway, tunnel_frame(packet)));
+
+    let options = |options| {
+        let policy = policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"]);
+        Policies::new(vec![Policy { options, ..policy }], &[])
+    };
+    let mut input = tables();
+    input.policies = options(NatOptions { flows_per_pod_max: Some(1), ..NatOptions::default() });
+    let mut gateway = Gateway::with(config(), input);
+    gateway.sent(tunnel_frame(&request()));
+    add(PodFlowLimit, gateway, &packet(Body::Udp, (POD, 5001), REMOTE_END, 64));
+
+    let mut mapped = tables();
+    mapped.policies = options(NatOptions { endpoint_independent: true, ..NatOptions::default() });
+    let mut gateway = Gateway::with(config(), mapped.clone());
+    gateway.sent(tunnel_frame(&request()));
+    let narrow = |input: &mut TablesInput| input.egress_addresses[0].port_last = 4999;
+    gateway.change(narrow);
+    add(MappingConflict, gateway, &packet(Body::Udp, POD_END, (REMOTE, 54), 64));
+
+    mapped.egress_addresses =
+        vec![EgressAddress { port_first: 5000, port_last: 5000, ..mapped.egress_addresses[0] }];
+    let mut gateway = Gateway::with(config(), mapped);
+    gateway.sent(tunnel_frame(&request()));
+    add(MappingsExhausted, gateway, &another((REMOTE, 54)));
+    all
+}
+
 #[test]
 fn every_reason_is_produced_by_some_packet_and_counted_once() {
     let elsewhere = OF_THE_WORKER.into_iter().chain(ELSEWHERE);
@@ -347,7 +357,7 @@ fn every_reason_is_produced_by_some_packet_and_counted_once() {
         assert_eq!(gateway.flows(), flows, "{what}");
         produced.insert(reason);
     }
-    for (reason, mut gateway, frame) in situations() {
+    for (reason, mut gateway, frame) in [situations(), with_options()].into_iter().flatten() {
         assert_eq!(gateway.dropped(frame), reason);
         produced.insert(reason);
     }
