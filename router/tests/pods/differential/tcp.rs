@@ -1,19 +1,29 @@
 //! Connections: opened, used, closed in every way, and opened again.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 
+use spillway_testing::wait_until;
+
 use super::Seen;
-use crate::sockets::{accept, digest, listen, pattern, reset, tcp, word};
+use crate::sockets::{PATIENCE, accept, digest, listen, pattern, reset, tcp, word};
 use crate::world::{NARROW, PROHIBITED, UNREACHABLE, World, at};
 
 /// A transfer in one direction.
 const BYTES: usize = 1 << 20;
 
-/// A connection from pod-a's port to the server's, accepted.
+/// A connection from pod-a's port to the server's, accepted. The port's last connection may wait for
+/// its last acknowledgement still.
 fn open(world: &World, listener: &TcpListener, port: u16, to: SocketAddrV4) -> [TcpStream; 2] {
-    let pod = tcp(&world.pods[0], port, to).expect("the pod connects");
-    [pod, accept(listener)]
+    let mut pod = None;
+    wait_until("the pod's port is free again", PATIENCE, || {
+        let connected = tcp(&world.pods[0], port, to);
+        let is_taken = |error: &std::io::Error| error.kind() == ErrorKind::AddrNotAvailable;
+        let is_free = !connected.as_ref().is_err_and(is_taken);
+        pod = Some(connected);
+        is_free
+    });
+    [pod.unwrap().expect("the pod connects"), accept(listener)]
 }
 
 fn peer(stream: &TcpStream) -> SocketAddr {
