@@ -40,6 +40,7 @@ const CASES: &[Case] = &[
     ("tcp: a transfer each way through a narrow link", tcp::narrow),
     ("tcp: a router refuses", tcp::routers_refuse),
     ("udp: questions and answers of all sizes", udp::sizes),
+    ("udp: datagrams in fragments", udp::fragments),
     ("udp: two pods with one port", udp::two_pods_one_port),
     ("udp: a closed port refuses, then it opens", udp::refused_then_open),
     ("udp: the pod's closed port refuses", udp::pods_port_is_closed),
@@ -59,7 +60,6 @@ const CASES: &[Case] = &[
     ("silent: an answer of another port", silent::answer_of_another),
     ("silent: a segment in the middle of no connection", silent::midstream),
     ("silent: IP options", silent::options),
-    ("silent: datagrams in fragments", silent::fragments),
 ];
 
 /// A difference that is meant.
@@ -101,12 +101,6 @@ const DELIBERATE: &[Deliberate] = &[
         kernel: &["pod: 1 received"],
         spillway: &["pod: 0 received"],
         why: "options are dropped rather than guessed at",
-    },
-    Deliberate {
-        case: "silent: datagrams in fragments",
-        kernel: &["server: 4000 bytes, 0ba3e06bed9a5b46", "pod: 4000 bytes, 0ba3e06bed9a5b46"],
-        spillway: &["server: silence", "pod: silence"],
-        why: "fragments that arrive are dropped",
     },
 ];
 

@@ -10,9 +10,9 @@ use spillway_testing::wait_until;
 use crate::sockets::{SILENCE, accept, listen, tcp, tcp_within, word};
 use crate::world::{Options, Translator, World, at};
 
-/// How many workers share the range, one router after the other. With several, each must lease the
-/// ports that others own too, when it has none left: add 2 when it does.
-const WORKERS: &[u8] = &[1];
+/// How many workers share the range, one router after the other. With several, one that has no port
+/// left lets another adopt the flow.
+const WORKERS: &[u8] = &[1, 2];
 
 /// The egress address's range.
 const FIRST: u16 = 20_000;

@@ -41,7 +41,7 @@ fn received(lines: &[String]) -> String {
 
 pub(super) fn ping(world: &World) -> Seen {
     let mut seen = Seen::default();
-    for size in [0, 8, 56, 57, 1422] {
+    for size in [0, 8, 56, 57, 1422, 1423, 4000] {
         for _ in 0..2 {
             seen.notes("pod", pings(&world.pods[0], &format!("-c 1 -W 5 -s {size} {SERVER}")));
         }

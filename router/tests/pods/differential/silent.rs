@@ -11,7 +11,7 @@ use spillway_testing::Namespace;
 
 use super::udp::{receive, receive_from};
 use super::{Seen, icmp};
-use crate::sockets::{SILENCE, pattern, tcp_within, udp, udp_to, word};
+use crate::sockets::{SILENCE, tcp_within, udp, udp_to, word};
 use crate::world::{EGRESS, PODS, SERVER, World, at};
 
 const MIDSTREAM_PORT: u16 = 40_300;
@@ -96,24 +96,5 @@ pub(super) fn midstream(world: &World) -> Seen {
 pub(super) fn options(world: &World) -> Seen {
     let mut seen = Seen::default();
     seen.note("pod", icmp::replies(&world.pods[0], &format!("-R -c 1 -W 1 {SERVER}")));
-    seen
-}
-
-/// When Spillway forwards fragments, this belongs to the other cases: see also
-/// `udp::too_large_for_the_way`, where a second datagram of 1,400 bytes would come in two, and
-/// `icmp::ping` with 4,000 bytes.
-pub(super) fn fragments(world: &World) -> Seen {
-    let mut seen = Seen::default();
-    let server = udp(&world.server, 3005);
-    let pod = udp_to(&world.pods[0], 42_005, at(3005));
-    pod.send(b"small").unwrap();
-    let (_, from) = receive_from(&server);
-    for socket in [&server, &pod] {
-        socket.set_read_timeout(Some(SILENCE)).unwrap();
-    }
-    pod.send(&pattern(11, 4000)).unwrap();
-    seen.note("server", receive(&server));
-    server.send_to(&pattern(11, 4000), from).unwrap();
-    seen.note("pod", receive(&pod));
     seen
 }

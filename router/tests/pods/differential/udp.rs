@@ -43,6 +43,21 @@ pub(super) fn sizes(world: &World) -> Seen {
     seen
 }
 
+pub(super) fn fragments(world: &World) -> Seen {
+    let mut seen = Seen::default();
+    let server = udp(&world.server, 2008);
+    let pod = udp_to(&world.pods[0], 41_008, at(2008));
+    // What just does not fit one packet of the pod's, and of the server's.
+    for (question, answer) in [(1423, 1473), (4000, 4000), (8000, 8000)] {
+        pod.send(&pattern(11, question)).unwrap();
+        let (question, from) = receive_from(&server);
+        seen.note("server", format!("{question} from {from}"));
+        server.send_to(&pattern(12, answer), from).unwrap();
+        seen.note("pod", receive(&pod));
+    }
+    seen
+}
+
 pub(super) fn two_pods_one_port(world: &World) -> Seen {
     let mut seen = Seen::default();
     let server = udp(&world.server, 2001);
