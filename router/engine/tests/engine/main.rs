@@ -14,6 +14,7 @@ mod flows;
 mod fragments;
 mod own_address;
 mod policy_options;
+mod readme;
 mod restart;
 mod robustness;
 mod tables;
