@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::grace::Grace;
 use crate::held::Unresolved;
 use crate::kernel::{FibInput, Kernel, LocalAddress};
+use crate::limits::{Limits, Reached};
 use crate::workers::Workers;
 
 /// A document in force.
@@ -72,6 +73,7 @@ pub(crate) struct Gateway {
     pub(crate) refused: Option<Refused>,
     pub(crate) started: Instant,
     pub(crate) grace: Grace,
+    pub(crate) limits: Limits,
     pub(crate) announcements: Announcements,
     view: KernelView,
     epoch: u32,
@@ -102,6 +104,7 @@ impl Gateway {
             refused: None,
             started: Instant::now(),
             grace: Grace::default(),
+            limits: Limits::new(Instant::now()),
             announcements: Announcements::default(),
             view: KernelView::default(),
             epoch: EPOCH_NONE,
@@ -143,6 +146,24 @@ impl Gateway {
             tracing::warn!("{report}");
         }
         Ok(())
+    }
+
+    /// Tells the operator of limits that newcomers run into.
+    pub(crate) fn watch_limits(&mut self, now: Instant) {
+        if self.limits.next() > now {
+            return;
+        }
+        // A worker that does not answer now is asked next time.
+        let Ok(reports) = self.workers.reports() else { return self.limits.postpone(now) };
+        let dropped = |reason| reports.iter().map(|report| report.engine.dropped_for(reason)).sum();
+        for Reached { reason, packets, remedy } in self.limits.look(now, dropped) {
+            tracing::warn!(
+                reason = reason.name(),
+                packets,
+                "newcomers are refused: {} {remedy}",
+                reason.description()
+            );
+        }
     }
 
     /// Stops steering what former documents covered, where their grace time is over.

@@ -14,6 +14,7 @@ mod handover;
 mod held;
 mod inbox;
 mod kernel;
+mod limits;
 mod run;
 mod server;
 mod state_file;

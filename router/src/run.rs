@@ -234,9 +234,15 @@ impl Main<'_> {
     fn serve(&mut self, poll: &mut Poll, signals: &mut Signals) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(64);
         loop {
-            let Gateway { grace, announcements, .. } = &self.gateway;
-            let deadlines =
-                [self.server.deadline(), self.kernel_again, grace.ends(), announcements.next()];
+            let Gateway { grace, announcements, limits, .. } = &self.gateway;
+            let limits = Some(limits.next());
+            let deadlines = [
+                self.server.deadline(),
+                self.kernel_again,
+                grace.ends(),
+                announcements.next(),
+                limits,
+            ];
             let deadline = deadlines.into_iter().flatten().min();
             let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             match poll.poll(&mut events, timeout) {
@@ -264,6 +270,7 @@ impl Main<'_> {
             self.server.expire(now);
             self.gateway.end_grace(now);
             self.gateway.announce(now)?;
+            self.gateway.watch_limits(now);
             if self.kernel_again.is_some_and(|at| at <= now) {
                 self.follow_kernel()?;
             }
