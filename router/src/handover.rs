@@ -172,11 +172,16 @@ fn restore(
     let home = owner(owners, flow.egress_port);
     let first = owner(owners, flow.original.source_port);
     if let Some(engine) = engines.get_mut(usize::from(first)).filter(|_| first != home) {
-        // Should the flow find no place there, that worker hands the pod's packets back.
         engine.redirect(now, &flow.original, home)?;
     }
     let engine = engines.get_mut(usize::from(home)).ok_or(NotRestored::WrongWorker)?;
-    engine.restore(now, flow)
+    let restored = engine.restore(now, flow);
+    if restored.is_err()
+        && let Some(engine) = engines.get_mut(usize::from(first)).filter(|_| first != home)
+    {
+        engine.forget_redirect(&flow.original);
+    }
+    restored
 }
 
 /// The worker that packets with this port of ours come to.

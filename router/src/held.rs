@@ -74,13 +74,10 @@ impl<F, W: PartialEq> HeldFrames<F, W> {
         self.frames.pop_at(0)
     }
 
-    /// The oldest frame, if it has waited too long.
+    /// A frame that has waited too long.
     pub(crate) fn pop_expired(&mut self, now_ns: u64) -> Option<F> {
-        let oldest = self.frames.first()?;
-        if oldest.deadline_ns > now_ns {
-            return None;
-        }
-        self.frames.pop_at(0).map(|held| held.frame)
+        let at = self.frames.iter().position(|held| held.deadline_ns <= now_ns)?;
+        self.frames.pop_at(at).map(|held| held.frame)
     }
 }
 

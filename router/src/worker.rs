@@ -14,8 +14,7 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spillway_engine::tables::{DeviceIndex, Tables};
 use spillway_engine::{
-    Answer, BURST_MAX, Counters, DATAGRAM_NS_MAX, DropReason, Engine, FlowRecord, Fragments, Nanos,
-    Ticket, Verdict,
+    Answer, BURST_MAX, Counters, DropReason, Engine, FlowRecord, Fragments, Nanos, Ticket, Verdict,
 };
 use spillway_xdp::{Frame, Lane, LaneStatistics};
 
@@ -132,7 +131,7 @@ impl Worker {
 
     /// Hands the burst to the engine and does with each frame what it says.
     fn process(&mut self, now: Nanos) {
-        let mut verdicts = [Verdict::Await; BURST_MAX];
+        let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
         let verdicts = &mut verdicts[..self.burst.len()];
         {
             let mut frames: ArrayVec<&mut [u8], BURST_MAX> =
@@ -166,7 +165,7 @@ impl Worker {
                 let waits_for = Unresolved { device, address };
                 self.hold(Held { frame, ticket, waits_for, deadline_ns });
             }
-            Verdict::Await => self.hold_fragment(frame, now + DATAGRAM_NS_MAX),
+            Verdict::Await { until } => self.hold_fragment(frame, until),
             Verdict::HandOff { worker, ticket } => {
                 let handed = Handed::Frame { frame, ticket };
                 if let Err(Handed::Frame { frame, .. }) = self.parts.exchange.hand(worker, handed) {
@@ -302,10 +301,10 @@ impl Worker {
     fn retry_fragments(&mut self, now: Nanos) {
         for _ in 0..self.fragments.len() {
             let Some(held) = self.fragments.pop() else { return };
-            let Held { mut frame, ticket, deadline_ns, .. } = held;
+            let Held { mut frame, ticket, .. } = held;
             let WorkerParts { engine, tables, .. } = &mut self.parts;
             match engine.process_held(now, tables, frame.bytes_mut(), ticket) {
-                Verdict::Await => self.hold_fragment(frame, deadline_ns),
+                Verdict::Await { until } => self.hold_fragment(frame, until),
                 verdict => self.carry_out(now, frame, verdict, now + HOLD_NS_MAX),
             }
         }

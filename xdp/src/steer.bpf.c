@@ -28,6 +28,7 @@
 #define IP_FRAGMENT_MASK 0x3fff /* more fragments, or an offset */
 #define IP_OFFSET_MASK 0x1fff
 #define VXLAN_FLAG_VNI 0x08
+#define FRAGMENTS_NS 2000000000 /* how long fragments of one packet come: as the engine has it */
 #define ICMP_ECHO_REPLY 0
 #define ICMP_UNREACHABLE 3
 #define ICMP_ECHO_REQUEST 8
@@ -83,12 +84,15 @@ struct {
 	__type(value, struct egress_ports);
 } egress SEC(".maps");
 
-/* Packets to addresses shared with the host whose first fragment was ours: so are the others. */
+/*
+ * Packets to addresses shared with the host whose first fragment was ours, and when it came: so are
+ * the others for some time.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 8192);
 	__type(key, struct fragment_key);
-	__type(value, __u8);
+	__type(value, __u64);
 } fragments SEC(".maps");
 
 /* The worker that owns each class of ports. */
@@ -264,17 +268,20 @@ static __always_inline enum steer_outcome classify_fragment(struct iphdr *ip,
 		.identification = ip->id,
 		.protocol = ip->protocol,
 	};
+	__u64 now = bpf_ktime_get_ns();
 	__u16 port = 0;
-	__u8 ours = 1;
+	__u64 *since;
 
-	if (ip->frag_off & bpf_htons(IP_OFFSET_MASK))
-		return bpf_map_lookup_elem(&fragments, &key) ? STEER_REPLY : PASS_HOST;
+	if (ip->frag_off & bpf_htons(IP_OFFSET_MASK)) {
+		since = bpf_map_lookup_elem(&fragments, &key);
+		return since && now - *since < FRAGMENTS_NS ? STEER_REPLY : PASS_HOST;
+	}
 	if (flow_port(ip, 2, ICMP_ECHO_REPLY, end, &port) || port < ports->first ||
 	    port > ports->last) {
 		bpf_map_delete_elem(&fragments, &key);
 		return PASS_HOST;
 	}
-	bpf_map_update_elem(&fragments, &key, &ours, BPF_ANY);
+	bpf_map_update_elem(&fragments, &key, &now, BPF_ANY);
 	return STEER_REPLY;
 }
 

@@ -92,10 +92,13 @@ pub enum Verdict {
         /// To be given back with the frame.
         ticket: Ticket,
     },
-    /// Keep it for [`DATAGRAM_NS_MAX`](crate::DATAGRAM_NS_MAX) at most, and give it to
-    /// [`Engine::process_held`] with a new ticket whenever [`Engine::take_learned`] says so: a
-    /// fragment that came before the first one. The frame is untouched.
-    Await,
+    /// Keep it, and give it to [`Engine::process_held`] with a new ticket whenever
+    /// [`Engine::take_learned`] says so: a fragment that came before the first one. The frame is
+    /// untouched.
+    Await {
+        /// When to give it up.
+        until: Nanos,
+    },
     /// Give it to [`Engine::process_handed`] of another worker: the frame is untouched.
     HandOff {
         /// The worker.
@@ -120,7 +123,7 @@ struct Outlet {
 pub(crate) enum Halt {
     Drop(DropReason),
     Hold { device: DeviceIndex, address: Ipv4Addr },
-    Await,
+    Await { until: Nanos },
     HandOff { worker: u8, ticket: Ticket },
 }
 
@@ -150,6 +153,8 @@ pub struct Engine {
     ping_limit: ErrorLimit,
     identifications: Identifications,
     notices: Notices,
+    /// The first group of flows of an earlier engine that were not given their holdings yet.
+    not_taken_up: Option<usize>,
     counters: Counters,
     /// The time of the last call.
     now: Nanos,
@@ -186,6 +191,7 @@ impl Engine {
             ping_limit: ErrorLimit::new(),
             identifications: Identifications::new(config.worker, &config.owners),
             notices: ArrayVec::new(),
+            not_taken_up: None,
             counters: Counters::default(),
             now: 0,
         }
@@ -251,15 +257,23 @@ impl Engine {
     /// each round, at least some times a second.
     pub fn expire(&mut self, now: Nanos, tables: &Tables) {
         self.now = now;
+        // Before, nobody knows which policy's timeouts hold for a flow.
+        if tables.is_programmed() {
+            self.take_up_some(tables);
+            self.sweep(now, tables);
+        }
+        self.redirects.expire(now);
+        self.reassembly.expire(now);
+        self.counters.flows_live = u64::from(self.flows.live());
+    }
+
+    fn sweep(&mut self, now: Nanos, tables: &Tables) {
         let Self { worker, owners, sweep, flows, ports, holdings, notices, counters, .. } = self;
         sweep.step(now, tables, flows, &mut |flows, flow| {
             let original = end(flows, ports, holdings, flow, tick(now));
             counters.flows_expired += 1;
             adoption::tell_owner(notices, (owners, *worker), &original, false);
         });
-        self.redirects.expire(now);
-        self.reassembly.expire(now);
-        self.counters.flows_live = u64::from(self.flows.live());
     }
 
     /// What was counted.
@@ -363,7 +377,7 @@ impl Engine {
             }
             // A question is no packet to forward.
             Err(reason) => match Question::of(frame) {
-                Some(question) => self.answer(context.tables, question, frame),
+                Some(question) => self.answer(context, question, frame),
                 None => self.drop(*reason),
             },
         }
@@ -390,9 +404,9 @@ impl Engine {
                 self.counters.held += 1;
                 Verdict::Hold { device, address, ticket }
             }
-            Halt::Await => {
+            Halt::Await { until } => {
                 self.counters.held += 1;
-                Verdict::Await
+                Verdict::Await { until }
             }
             Halt::HandOff { worker, ticket } => {
                 self.counters.handed_off += 1;

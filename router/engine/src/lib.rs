@@ -34,5 +34,4 @@ pub use flow::{
     Timeouts, Tuple,
 };
 pub use fragment::Fragments;
-pub use reassembly::DATAGRAM_NS_MAX;
 pub use ticket::Ticket;

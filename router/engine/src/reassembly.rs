@@ -16,7 +16,7 @@ use crate::packet::{Direction, Fragment, Packet, Transport};
 
 /// How long the fragments of a packet may take to come, in nanoseconds: 2 s. Hosts wait for longer
 /// (RFC 1122, section 3.3.2), but who sends them sends them at once.
-pub const DATAGRAM_NS_MAX: Nanos = 2_000_000_000;
+const DATAGRAM_NS_MAX: Nanos = 2_000_000_000;
 
 /// Packets of which some fragments have come, in each direction: the outside takes no place from
 /// pods.
@@ -39,6 +39,18 @@ pub(crate) struct Datagram {
     pub(crate) destination_port: u16,
     /// With which its fragments leave.
     pub(crate) identification: u16,
+}
+
+/// What is to become of a fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Its packet's first one has told this.
+    Known(Datagram),
+    /// That one has not come yet.
+    Waits {
+        /// When nobody waits for it any more.
+        until: Nanos,
+    },
 }
 
 /// One packet of which fragments have come.
@@ -137,13 +149,17 @@ impl Entry {
         Some(Datagram { source_port, destination_port, identification: self.identification })
     }
 
+    fn waits(&self) -> Arrival {
+        Arrival::Waits { until: self.since.saturating_add(DATAGRAM_NS_MAX) }
+    }
+
     /// Whether nothing more can come of it.
     fn is_done(&self) -> bool {
         self.waiting == 0 && self.end.is_some_and(|end| self.parts.is_whole(end))
     }
 
     fn is_over(&self, now: Nanos) -> bool {
-        now.saturating_sub(self.since) > DATAGRAM_NS_MAX
+        now.saturating_sub(self.since) >= DATAGRAM_NS_MAX
     }
 }
 
@@ -174,8 +190,7 @@ impl Reassembly {
         Self { entries: Table::new(room), hasher, loads, pace, learned: false }
     }
 
-    /// Takes in a fragment that has just come. Gives what its packet's first one has told; `None`
-    /// while that has not come: then the fragment has to wait. `identification` is that of the
+    /// Takes in a fragment that has just come. `identification` is that of the
     /// packet, if it is new, on its way on.
     pub(crate) fn arrive(
         &mut self,
@@ -183,7 +198,7 @@ impl Reassembly {
         fragment: &Fragment,
         now: Nanos,
         identification: impl FnOnce() -> u16,
-    ) -> Result<Option<Datagram>, DropReason> {
+    ) -> Result<Arrival, DropReason> {
         let index = match self.find(packet, fragment, now) {
             Some(index) => index,
             None => self.insert(packet, fragment, now, identification())?,
@@ -197,13 +212,13 @@ impl Reassembly {
                 return Err(DropReason::FragmentsFull);
             }
             (load.waiting, entry.waiting) = (load.waiting + 1, entry.waiting.saturating_add(1));
-            return Ok(None);
+            return Ok(entry.waits());
         };
         self.learned |= !was_known && entry.waiting > 0;
         if entry.is_done() {
             self.remove(index);
         }
-        Ok(Some(datagram))
+        Ok(Arrival::Known(datagram))
     }
 
     /// The same for a fragment that has waited.
@@ -212,18 +227,18 @@ impl Reassembly {
         packet: &Packet,
         fragment: &Fragment,
         now: Nanos,
-    ) -> Result<Option<Datagram>, DropReason> {
+    ) -> Result<Arrival, DropReason> {
         let found = self.find(packet, fragment, now);
         let index = found.ok_or(DropReason::FragmentTimeout)?;
         let entry = &mut self.entries[index];
-        let Some(datagram) = entry.datagram() else { return Ok(None) };
+        let Some(datagram) = entry.datagram() else { return Ok(entry.waits()) };
         let load = load(&mut self.loads, packet.direction);
         load.waiting = load.waiting.saturating_sub(1);
         entry.waiting = entry.waiting.saturating_sub(1);
         if entry.is_done() {
             self.remove(index);
         }
-        Ok(Some(datagram))
+        Ok(Arrival::Known(datagram))
     }
 
     /// Whether fragments that wait should be tried again: said once.

@@ -181,6 +181,11 @@ impl Tables {
         tables
     }
 
+    /// Whether a state document is in force.
+    pub(crate) fn is_programmed(&self) -> bool {
+        self.epoch != EPOCH_NONE
+    }
+
     /// Changes with every change that flows must notice.
     #[must_use]
     pub fn epoch(&self) -> u32 {

@@ -10,6 +10,6 @@ pub struct Ticket {
     pub(crate) datagram: Option<Datagram>,
     /// How many other workers have been asked for a port, in turn.
     pub(crate) asked: u8,
-    /// Whether the owner of its port has sent it to where its flow should live.
-    pub(crate) is_redirected: bool,
+    /// Where the owner of its port has sent it, because its flow should live there.
+    pub(crate) redirected_to: Option<u8>,
 }

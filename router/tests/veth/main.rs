@@ -8,6 +8,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
 
+mod documents;
 mod fragments;
 mod live;
 mod millions;

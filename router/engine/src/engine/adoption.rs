@@ -52,21 +52,24 @@ impl Engine {
         packet: &Packet,
     ) -> Result<(), Halt> {
         let Context { ticket, now, .. } = context;
-        if ticket.is_redirected {
-            let worker = self.owner(packet.owner_port());
-            self.redirects.unset(&packet.tuple);
-            let is_back = worker == self.worker;
-            return if is_back { Ok(()) } else { Err(Halt::HandOff { worker, ticket }) };
+        let owner = self.owner(packet.owner_port());
+        if owner != self.worker && ticket.redirected_to.is_some() {
+            return Err(Halt::HandOff { worker: owner, ticket });
         }
         if ticket.asked > 0 {
             return Ok(());
         }
         match self.redirects.follow(&packet.tuple, now) {
+            None => Ok(()),
+            // It was there.
+            to if to == ticket.redirected_to => {
+                self.redirects.unset(&packet.tuple);
+                Ok(())
+            }
             Some(worker) => {
-                let ticket = Ticket { is_redirected: true, ..ticket };
+                let ticket = Ticket { redirected_to: Some(worker), ..ticket };
                 Err(Halt::HandOff { worker, ticket })
             }
-            None => Ok(()),
         }
     }
 
@@ -97,7 +100,7 @@ impl Engine {
         if !self.redirects.set(&packet.tuple, worker, false, now) {
             return DropReason::RedirectsFull.into();
         }
-        Halt::HandOff { worker, ticket: Ticket { asked, is_redirected: false, ..ticket } }
+        Halt::HandOff { worker, ticket: Ticket { asked, redirected_to: None, ..ticket } }
     }
 
     /// A flow has been opened here, after others were asked.

@@ -5,7 +5,7 @@ use super::life::Context;
 use super::{Engine, Halt, Verdict};
 use crate::Ticket;
 use crate::packet::{Direction, Fragment, Packet};
-use crate::reassembly::Datagram;
+use crate::reassembly::{Arrival, Datagram};
 
 impl Engine {
     /// Sends a fragment on its way, or to the worker of its flow.
@@ -58,6 +58,9 @@ impl Engine {
                 Direction::Reply => fragment.identification,
             }),
         };
-        known?.ok_or(Halt::Await)
+        match known? {
+            Arrival::Known(datagram) => Ok(datagram),
+            Arrival::Waits { until } => Err(Halt::Await { until }),
+        }
     }
 }

@@ -36,7 +36,7 @@ impl<'a> Context<'a> {
 
     /// Whether there are tables to go by. Without, a flow would seem to be deselected.
     pub(super) fn is_programmed(self) -> bool {
-        self.tables.epoch() != EPOCH_NONE
+        self.tables.is_programmed()
     }
 }
 

@@ -9,6 +9,7 @@ use smoltcp::wire::{
     EthernetRepr, Icmpv4Message, Icmpv4Packet, Ipv4Packet,
 };
 
+use super::life::Context;
 use super::{Answer, Engine, Halt, Verdict};
 use crate::packet::{ICMP, ipv4};
 use crate::steer::{KIND_ARP, KIND_MASK, KIND_PING, STEER_HEADER_LEN};
@@ -48,13 +49,13 @@ impl Engine {
     /// Makes a frame the answer to its question, and counts what becomes of it, once.
     pub(super) fn answer(
         &mut self,
-        tables: &Tables,
+        context: Context<'_>,
         question: Question,
         frame: &mut [u8],
     ) -> Verdict {
         let answered = match question {
-            Question::Arp => answer_arp(tables, frame).map_err(Halt::from),
-            Question::Ping => self.answer_ping(tables, frame),
+            Question::Arp => answer_arp(context.tables, frame).map_err(Halt::from),
+            Question::Ping => self.answer_ping(context, frame),
         };
         match answered {
             Ok(Answer { device, length }) => {
@@ -67,7 +68,8 @@ impl Engine {
     }
 
     /// An echo reply (RFC 792) by the kernel's routes: whoever asks need not be on the link.
-    fn answer_ping(&mut self, tables: &Tables, frame: &mut [u8]) -> Result<Answer, Halt> {
+    fn answer_ping(&mut self, context: Context<'_>, frame: &mut [u8]) -> Result<Answer, Halt> {
+        let Context { tables, .. } = context;
         let (ethernet, packet) =
             frame.split_first_chunk_mut::<STEER_HEADER_LEN>().ok_or(DropReason::Truncated)?;
         let (header, message) = ipv4::parse(packet)?;
@@ -85,7 +87,8 @@ impl Engine {
         tables.announced(address).ok_or(DropReason::NotAnnounced)?;
         let hash = self.hasher.address(asker);
         // Before the way is looked for: nobody shall fill the queue of held frames with pings.
-        if !self.ping_limit.admits(hash, self.now) {
+        // One that has waited was admitted before.
+        if !context.comes_again && !self.ping_limit.admits(hash, self.now) {
             return Err(DropReason::PingLimited.into());
         }
         let adjacency = tables.adjacency(tables.route(address, asker, hash)?)?;

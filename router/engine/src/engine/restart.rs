@@ -2,7 +2,11 @@
 
 use super::{Engine, Nanos};
 use crate::Tuple;
-use crate::flow::{NotRestored, SavedFlow, tick};
+use crate::flow::{NotRestored, SavedFlow, Slot, tick};
+use crate::tables::{EPOCH_NONE, Tables};
+
+/// How many groups of 15 flows are looked at in one call.
+const GROUPS_MAX: usize = 256;
 
 impl Engine {
     /// Every live flow, as [`Engine::restore`] of a later engine takes it: with other keys, another
@@ -23,9 +27,28 @@ impl Engine {
             return Err(NotRestored::WrongWorker);
         }
         self.flows.restore(now, flow)?;
+        self.not_taken_up = Some(0);
         self.counters.flows_restored += 1;
         self.counters.flows_live = u64::from(self.flows.live());
         Ok(())
+    }
+
+    /// Gives flows of an earlier engine what their policies' options want of them, some in each call:
+    /// mostly before they speak, and before others want what they have.
+    pub(super) fn take_up_some(&mut self, tables: &Tables) {
+        let Some(from) = self.not_taken_up else { return };
+        let groups = self.flows.originals.groups();
+        let until = groups.min(from + GROUPS_MAX);
+        for flow in (from..until).flat_map(|group| self.flows.originals.entries(group)) {
+            let original = &self.flows.originals[flow];
+            let Tuple { source, destination, .. } = original.tuple();
+            if original.epoch == EPOCH_NONE
+                && let Some(policy) = tables.policy(source, destination)
+            {
+                self.holdings.take_up(tables, policy, flow, &original.translation());
+            }
+        }
+        self.not_taken_up = (until < groups).then_some(until);
     }
 
     /// From now on a pod's packets are handed to `worker`, which goes on with their flow.
@@ -40,5 +63,10 @@ impl Engine {
     ) -> Result<(), NotRestored> {
         let is_set = self.redirects.set(original, worker, true, tick(now));
         if is_set { Ok(()) } else { Err(NotRestored::RedirectsFull) }
+    }
+
+    /// Takes [`Engine::redirect`] back: the flow could not be restored.
+    pub fn forget_redirect(&mut self, original: &Tuple) {
+        self.redirects.unset(original);
     }
 }

@@ -22,10 +22,34 @@ const LINE: usize = 8;
 
 const COUNT_BITS: u32 = 24;
 
-/// Counts of flows, shared by all workers.
+/// Counts of flows, shared by all workers. `W` is [`AtomicU64`], but for the test that tries every
+/// order in which workers can meet.
 #[derive(Debug)]
-pub struct PodFlows {
-    places: Box<[AtomicU64]>,
+pub struct PodFlows<W = AtomicU64> {
+    /// A power of two of them.
+    places: Box<[W]>,
+}
+
+/// What [`PodFlows`] needs of a shared word; every access is relaxed.
+pub(crate) trait Word {
+    fn load(&self) -> u64;
+    /// Whether the word was `seen`, and is `next` now.
+    fn replace(&self, seen: u64, next: u64) -> bool;
+    fn decrement(&self);
+}
+
+impl Word for AtomicU64 {
+    fn load(&self) -> u64 {
+        AtomicU64::load(self, Relaxed)
+    }
+
+    fn replace(&self, seen: u64, next: u64) -> bool {
+        self.compare_exchange(seen, next, Relaxed, Relaxed).is_ok()
+    }
+
+    fn decrement(&self) {
+        self.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Where a flow is counted.
@@ -50,7 +74,8 @@ impl Default for PodFlows {
     }
 }
 
-impl PodFlows {
+#[expect(private_bounds, reason = "nobody else has such words")]
+impl<W: Word> PodFlows<W> {
     /// Counts one more flow, unless there are `max` of them, or no place is free. `hash` is of pod and
     /// policy; all its bits count.
     pub(crate) fn open(&self, hash: u64, max: u32) -> Option<Place> {
@@ -62,7 +87,7 @@ impl PodFlows {
             }
             let next = tag(hash) | (count + 1);
             // Another worker may have been faster.
-            if self.at(place)?.compare_exchange(seen, next, Relaxed, Relaxed).is_ok() {
+            if self.at(place)?.replace(seen, next) {
                 return Some(place);
             }
         }
@@ -71,15 +96,15 @@ impl PodFlows {
     /// A flow has ended that was counted there.
     pub(crate) fn close(&self, place: Place) {
         if let Some(word) = self.at(place) {
-            word.fetch_sub(1, Relaxed);
+            word.decrement();
         }
     }
 
     /// A pod's place and what it holds; if it has none, a free one.
     fn place_of(&self, hash: u64) -> Option<(Place, u64)> {
         let mut free = None;
-        for place in window(hash) {
-            let seen = self.at(place)?.load(Relaxed);
+        for place in window(hash, self.places.len()) {
+            let seen = self.at(place)?.load();
             if count(seen) == 0 {
                 free = free.or(Some((place, seen)));
             } else if seen ^ tag(hash) < 1 << COUNT_BITS {
@@ -89,7 +114,7 @@ impl PodFlows {
         free
     }
 
-    fn at(&self, place: Place) -> Option<&AtomicU64> {
+    fn at(&self, place: Place) -> Option<&W> {
         self.places.get(place.0 as usize)
     }
 }
@@ -104,9 +129,9 @@ fn count(word: u64) -> u64 {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a place is below 2^18")]
-fn window(hash: u64) -> impl Iterator<Item = Place> {
-    let first = hash as usize % (PLACES / LINE) * LINE;
-    (first..first + WINDOW).map(|place| Place((place % PLACES) as u32))
+fn window(hash: u64, places: usize) -> impl Iterator<Item = Place> {
+    let first = hash as usize % (places / LINE) * LINE;
+    (first..first + WINDOW).map(move |place| Place((place % places) as u32))
 }
 
 #[cfg(test)]
@@ -142,7 +167,7 @@ mod tests {
         flows.close(places[7]);
         assert_eq!(flows.open(hash(99), 9), Some(places[7]));
         places.iter().for_each(|place| flows.close(*place));
-        assert!(flows.places.iter().all(|word| count(word.load(Relaxed)) == 0));
+        assert!(flows.places.iter().all(|word| count(Word::load(word)) == 0));
     }
 
     #[test]
@@ -162,5 +187,48 @@ mod tests {
         };
         std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(work))));
         assert_eq!((0..9).filter(|_| flows.open(hash(1), 3).is_some()).count(), 2);
+    }
+
+    impl Word for loom::sync::atomic::AtomicU64 {
+        fn load(&self) -> u64 {
+            self.load(Relaxed)
+        }
+
+        fn replace(&self, seen: u64, next: u64) -> bool {
+            self.compare_exchange(seen, next, Relaxed, Relaxed).is_ok()
+        }
+
+        fn decrement(&self) {
+            self.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Two workers, in every order in which their accesses can happen: they open and end a flow each,
+    /// of one pod or of two, besides one that lives.
+    #[test]
+    fn in_every_order_of_two_workers_no_flow_is_counted_twice_or_lost() {
+        for (others, max) in [(1, 2), (1, 3), (2, 2)] {
+            loom::model(move || {
+                let places = (0..LINE).map(|_| loom::sync::atomic::AtomicU64::new(0)).collect();
+                let flows = loom::sync::Arc::new(PodFlows { places });
+                flows.open(hash(1), max).unwrap();
+                let worker = |pod: u64| {
+                    let flows = loom::sync::Arc::clone(&flows);
+                    loom::thread::spawn(move || {
+                        let place = flows.open(hash(pod), max);
+                        let is_open = place.is_some();
+                        place.into_iter().for_each(|place| flows.close(place));
+                        is_open
+                    })
+                };
+                let workers = [worker(1), worker(others)];
+                let opened = workers.map(|worker| worker.join().unwrap());
+                // One of two is refused at most, and none where there is room for both.
+                assert!(opened.contains(&true));
+                assert!(max == 2 && others == 1 || opened == [true; 2]);
+                let left: u64 = flows.places.iter().map(|word| count(Word::load(word))).sum();
+                assert_eq!(left, 1);
+            });
+        }
     }
 }

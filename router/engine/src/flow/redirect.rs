@@ -13,12 +13,13 @@ pub(crate) const REDIRECTS_MAX: u32 = 65_536;
 /// How long a pass over all of them takes.
 const PASS_NS: Nanos = 2_000_000_000;
 
-/// How long an entry stays of whose flow nobody has said that it was opened: the packet may have been
-/// lost on its way.
+/// How long an entry stays of whose flow nobody has said that it was opened, or whose end came at the
+/// same time as a packet of the pod.
 const UNCONFIRMED_NS: Nanos = 10_000_000_000;
 
-/// How long one stays at most while the pod is silent, should nobody say that its flow has ended.
-const SILENT_NS: Nanos = 24 * 3600 * 1_000_000_000;
+/// How long one stays at most while the pod is silent, should nobody say that its flow has ended: longer
+/// than the longest timeout that there can be, a week.
+const SILENT_NS: Nanos = 8 * 24 * 3600 * 1_000_000_000;
 
 /// The end of a flow is not believed so soon after a packet of the pod: that one may open it anew.
 const CROSSING_NS: Nanos = 1_000_000_000;
@@ -27,7 +28,8 @@ const CROSSING_NS: Nanos = 1_000_000_000;
 struct Redirect {
     original: Tuple,
     worker: u8,
-    /// Whether the worker has said that it opened the flow.
+    /// Whether the worker is believed to have the flow. Where it has not, it gives the next packet
+    /// back.
     is_open: bool,
     last_seen: Tick,
 }
@@ -64,7 +66,7 @@ impl Redirects {
         }
         let index = self.entries.find(original, self.hasher.tuple(original))?;
         let redirect = &mut self.entries[index];
-        redirect.last_seen = now;
+        (redirect.last_seen, redirect.is_open) = (now, true);
         Some(redirect.worker)
     }
 
@@ -89,9 +91,9 @@ impl Redirects {
         let found = self.entries.find(original, self.hasher.tuple(original));
         let at = found.filter(|index| self.entries[*index].worker == worker);
         let Some(index) = at else { return };
-        if is_open {
-            self.entries[index].is_open = true;
-        } else if is_idle_for(CROSSING_NS, self.entries[index].last_seen, now) {
+        if is_open || !is_idle_for(CROSSING_NS, self.entries[index].last_seen, now) {
+            self.entries[index].is_open = is_open;
+        } else {
             self.remove(index);
         }
     }

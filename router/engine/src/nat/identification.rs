@@ -21,6 +21,8 @@ pub(crate) struct Identifications {
     given_to_fragments: [u16; PLACES],
     worker: u16,
     workers: u16,
+    /// A power of two, so that shares have no number in common.
+    shares: u16,
 }
 
 impl Identifications {
@@ -31,6 +33,7 @@ impl Identifications {
             given_to_fragments: [0; PLACES],
             worker: worker.into(),
             workers: u16::from(last) + 1,
+            shares: (u16::from(last) + 2).next_power_of_two(),
         }
     }
 
@@ -38,7 +41,7 @@ impl Identifications {
     pub(crate) fn for_fragments(&mut self, packet: &Packet, hasher: &Hasher) -> u16 {
         let Tuple { destination, protocol, .. } = packet.tuple;
         let of = Tuple { destination, protocol, ..Tuple::NONE };
-        next(&mut self.given_to_fragments, hasher.tuple(&of), self.workers + 1, self.workers)
+        next(&mut self.given_to_fragments, hasher.tuple(&of), self.shares, self.workers)
     }
 
     /// Gives the IPv4 packet that starts `bytes`, and leaves as `egress`, a new one if it may be
@@ -57,7 +60,7 @@ impl Identifications {
             None => {
                 let of =
                     Tuple { source: egress, source_port: 0, destination_port: 0, ..packet.tuple };
-                next(&mut self.given, hasher.tuple(&of), self.workers + 1, self.worker)
+                next(&mut self.given, hasher.tuple(&of), self.shares, self.worker)
             }
         };
         let Some(header) = bytes.first_chunk_mut::<20>() else { return };
@@ -74,4 +77,30 @@ fn next(given: &mut [u16; PLACES], hash: u64, shares: u16, share: u16) -> u16 {
     let Some(given) = given.get_mut(usize::from(place)) else { return share };
     *given = given.wrapping_add(1);
     given.wrapping_mul(shares).wrapping_add(share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_is_of_two_shares() {
+        for workers in [1, 2, 3, 4, 7, 8, 64] {
+            let mut owner_of = [None; 1 << 16];
+            // Every worker, and what comes in fragments.
+            for share in 0..=workers {
+                let shares = Identifications::new(workers_last(workers), &[0; CLASSES]).shares;
+                let mut given = [0; PLACES];
+                for _ in 0..1 << 16 {
+                    let number = usize::from(next(&mut given, 0, shares, share));
+                    assert!(owner_of[number].is_none_or(|owner| owner == share), "{workers}");
+                    owner_of[number] = Some(share);
+                }
+            }
+        }
+    }
+
+    fn workers_last(workers: u16) -> u8 {
+        u8::try_from(workers - 1).unwrap()
+    }
 }

@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 
 use spillway_engine::steer::{CLASSES, class};
 use spillway_engine::tables::{Tables, TablesInput};
-use spillway_engine::{
-    DATAGRAM_NS_MAX, DropReason, Engine, EngineConfig, FlowRecord, Ticket, Verdict,
-};
+use spillway_engine::{DropReason, Engine, EngineConfig, FlowRecord, Ticket, Verdict};
 
 use super::gateway::*;
 
@@ -67,7 +65,7 @@ impl Cluster {
 
     /// Hands a frame in; gives what becomes of it, and of those that have waited for it.
     pub fn receive(&mut self, worker: usize, mut frame: Vec<u8>) -> Vec<Outcome> {
-        let mut verdict = [Verdict::Await];
+        let mut verdict = [Verdict::Await { until: 0 }];
         let Self { engines, tables, now, .. } = self;
         engines[worker].process(*now, tables, &mut [&mut frame], &mut verdict);
         let mut outcomes = Vec::new();
@@ -106,9 +104,8 @@ impl Cluster {
                     );
                 }
                 Verdict::Drop(reason) => out.push(Err(reason)),
-                Verdict::Await => {
-                    let deadline = self.now + DATAGRAM_NS_MAX;
-                    self.waiting.push(Waiting { worker, frame, deadline });
+                Verdict::Await { until } => {
+                    self.waiting.push(Waiting { worker, frame, deadline: until });
                 }
                 Verdict::HandOff { worker: to, ticket } => {
                     assert_ne!(usize::from(to), worker, "handed to itself");
@@ -132,7 +129,7 @@ impl Cluster {
             let ticket = Ticket::default();
             let verdict = engines[worker].process_held(*now, tables, &mut waiting.frame, ticket);
             match verdict {
-                Verdict::Await => self.waiting.push(waiting),
+                Verdict::Await { .. } => self.waiting.push(waiting),
                 verdict => self.obey(worker, waiting.frame, verdict, out),
             }
         }

@@ -86,7 +86,7 @@ pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
                 assert!(pieces.len() > 1);
                 pieces.iter().for_each(|piece| check_sent(piece, from_pod));
             }
-            Verdict::Await | Verdict::Drop(_) => {}
+            Verdict::Await { .. } | Verdict::Drop(_) => {}
             Verdict::Hold { .. } | Verdict::HandOff { .. } => panic!("{verdict:?}"),
         }
     }

@@ -243,7 +243,7 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
     expected.received += 1;
     match verdict {
         Verdict::Transmit { .. } | Verdict::Fragment { .. } => expected.transmitted += 1,
-        Verdict::Hold { .. } | Verdict::Await => expected.held += 1,
+        Verdict::Hold { .. } | Verdict::Await { .. } => expected.held += 1,
         Verdict::HandOff { .. } => expected.handed_off += 1,
         Verdict::Drop(reason) => expected.dropped[reason as usize] += 1,
     }

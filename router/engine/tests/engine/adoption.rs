@@ -138,7 +138,7 @@ fn a_worker_has_so_many_flows_with_others_at_most() {
             for port in &ports {
                 let syn = packet(Body::Syn, (pod, *port), (REMOTE, remote), 64);
                 let mut frame = tunnel_frame(&syn);
-                let mut verdict = [Verdict::Await];
+                let mut verdict = [Verdict::Await { until: 0 }];
                 engine.process(SECOND, &tables, &mut [&mut frame], &mut verdict);
                 let what = match verdict[0] {
                     Verdict::Transmit { .. } => "sent",

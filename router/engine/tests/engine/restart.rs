@@ -8,7 +8,7 @@ use spillway_engine::steer::class;
 use spillway_engine::tables::{EPOCH_NONE, ReplyVni, Tables};
 use spillway_engine::{
     DropReason, EngineConfig, FlowRecord, FlowState, NotRestored, SavedDirection, SavedFlow,
-    Traffic, Tuple,
+    Timeouts, Traffic, Tuple,
 };
 
 use crate::common::build::{Body, End, packet};
@@ -397,7 +397,7 @@ proptest! {
 }
 
 #[test]
-fn what_options_of_a_policy_give_a_flow_it_has_again_with_its_next_packet() {
+fn what_options_of_a_policy_give_a_flow_it_has_again() {
     let mut before = Gateway::new();
     before.change(|input| {
         let options = NatOptions {
@@ -421,8 +421,9 @@ fn what_options_of_a_policy_give_a_flow_it_has_again_with_its_next_packet() {
     assert_ne!(port, 5000);
 
     let mut after = restarted(&before);
+    after.engine.expire(after.now, &after.tables);
+    assert_eq!(leased(&mut after, ask(POD, 5000, 2)), port, "before the old flow has spoken");
     assert_eq!(leased(&mut after, ask(POD, 5000, 1)), port);
-    assert_eq!(leased(&mut after, ask(POD, 5000, 2)), port, "whatever the remote");
     assert_eq!(after.dropped(ask(POD, 5000, 3)), DropReason::PodFlowLimit);
     // It is given back once.
     after.pass(310);
@@ -430,4 +431,27 @@ fn what_options_of_a_policy_give_a_flow_it_has_again_with_its_next_packet() {
     leased(&mut after, ask(POD, 5000, 1));
     leased(&mut after, ask(POD, 5000, 2));
     assert_eq!(after.dropped(ask(POD, 5000, 3)), DropReason::PodFlowLimit);
+}
+
+#[test]
+fn a_flow_that_its_policy_lets_be_idle_outlives_the_time_without_a_document() {
+    let mut before = Gateway::new();
+    let timeouts = Timeouts { tcp_established_ns: 86_400 * SECOND, ..Timeouts::default() };
+    before.change(|input| {
+        let options = NatOptions { timeouts: Some(timeouts), ..NatOptions::default() };
+        let policy = Policy { options, ..policy(EGRESS, &[POD], &["203.0.113.0/24"]) };
+        input.policies = Policies::new(vec![policy], &[]);
+    });
+    before.sent(from_pod(Body::Syn, POD));
+    before.sent(reply_frame(&packet(Body::SynAck, REMOTE_END, (EGRESS, 5000), 64)));
+    before.sent(from_pod(Body::Ack, POD));
+    before.pass(3 * 3600);
+    assert_eq!(before.flows().len(), 1);
+
+    let mut after = restarted(&before);
+    let tables = std::mem::take(&mut after.tables);
+    after.pass(10);
+    after.tables = tables;
+    after.pass(10);
+    after.sent(from_pod(Body::Ack, POD));
 }
