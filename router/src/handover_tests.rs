@@ -256,7 +256,7 @@ proptest! {
         prop_assert_eq!(restored.flows + restored.refused.values().sum::<u64>(), 20);
         let live: u64 = engines.iter().map(|engine| engine.counters().flows_live).sum();
         prop_assert_eq!(live, restored.flows);
-        let tables = Tables::default();
+        let tables = Tables::new(TablesInput { epoch: 1, ..TablesInput::default() });
         for engine in &mut engines {
             for step in 0..50 {
                 engine.expire(NOW + 8_000_000_000_000 + step * 100_000_000, &tables);
