@@ -12,6 +12,6 @@ mod sctp;
 
 pub(crate) use identification::Identifications;
 pub(crate) use mapping::Mappings;
-pub(crate) use port::{Ports, Wish};
+pub(crate) use port::{Ports, Use, Wish};
 pub(crate) use random::Random;
 pub(crate) use rewrite::{Change, Side, clamp_mss, rewrite};

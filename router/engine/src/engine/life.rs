@@ -6,7 +6,7 @@ use super::{Engine, Halt, Nanos, Outlet, end};
 use crate::encap::Label;
 use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
 use crate::fragment::MTU_MIN;
-use crate::nat::{Side, Wish, clamp_mss, rewrite};
+use crate::nat::{Side, Use, Wish, clamp_mss, rewrite};
 use crate::packet::{Packet, SCTP, Transport, tunnel_tos};
 use crate::policy::{NatOptions, PolicyIndex};
 use crate::tables::{Adjacency, AdjacencyIndex, EPOCH_NONE, EgressAddress, Tables};
@@ -167,8 +167,13 @@ impl Engine {
     ) -> Result<u16, DropReason> {
         let Self { flows, ports, holdings, .. } = self;
         if !packet.has_no_ports() {
-            return ports.lease(tables.epoch(), egress, wish, &mut |reply| {
-                flows.is_free(reply) && !holdings.mappings.has_port(reply)
+            return ports.lease(tables.epoch(), egress, wish, &mut |reply| match (
+                holdings.mappings.has_port(reply),
+                flows.is_free(reply),
+            ) {
+                (true, _) => Use::Mapped,
+                (false, true) => Use::Free,
+                (false, false) => Use::Leased,
             });
         }
         match (egress.own, flows.is_free(&wish.reply)) {

@@ -48,6 +48,16 @@ pub(crate) struct Wish {
     pub(crate) now: Tick,
 }
 
+/// Who has a port towards a remote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Free,
+    /// A flow to that remote.
+    Leased,
+    /// An endpoint-independent mapping, towards every remote.
+    Mapped,
+}
+
 /// What one worker knows of ports. Which are leased is known by the flows alone.
 #[derive(Debug)]
 pub(crate) struct Ports {
@@ -58,8 +68,9 @@ pub(crate) struct Ports {
     random: Random,
     hasher: Hasher,
     resting: Resting,
-    /// Remotes towards which every port was found leased, by hash: reply tuples with port 0. While
-    /// none of its flows ends, a new flow to such a remote costs no search.
+    /// Remotes towards which every port was found leased, by hash: reply tuples with port 0, and without
+    /// a remote where all ports are mapped. While none of its flows ends, a new flow to such a remote
+    /// costs no search.
     exhausted: [Option<Tuple>; EXHAUSTED_MAX],
     /// The epoch in which they were found so.
     epoch: u32,
@@ -80,25 +91,31 @@ impl Ports {
         }
     }
 
-    /// Chooses a port on `egress` for replies: the pod's own if it may be, else another. `is_free`
-    /// says of a reply tuple whether no flow has it.
+    /// Chooses a port on `egress` for replies: the pod's own if it may be, else another. `use_of`
+    /// says of a reply tuple who has it.
     pub(crate) fn lease(
         &mut self,
         epoch: u32,
         egress: &EgressAddress,
         wish: &Wish,
-        is_free: &mut dyn FnMut(&Tuple) -> bool,
+        use_of: &mut dyn FnMut(&Tuple) -> Use,
     ) -> Result<u16, DropReason> {
         let Wish { reply, pod, now } = *wish;
         let own = reply.destination_port;
         // Replies to a port of another worker's class would never come here.
         let own_class = class(own);
         let is_ours = self.owns.get(usize::from(own_class)).copied().unwrap_or_default();
+        let mut all_mapped = true;
         let mut may_be = |port: u16| {
-            (egress.port_first..=egress.port_last).contains(&port)
-                && is_free(&Tuple { destination_port: port, ..reply })
+            if !(egress.port_first..=egress.port_last).contains(&port) {
+                return false;
+            }
+            let used = use_of(&Tuple { destination_port: port, ..reply });
+            all_mapped &= used == Use::Mapped;
+            used == Use::Free
         };
-        let is_known = self.is_exhausted(epoch, &reply);
+        let any_remote = Tuple { source: Ipv4Addr::UNSPECIFIED, source_port: 0, ..reply };
+        let is_known = self.is_exhausted(epoch, &reply) || self.is_exhausted(epoch, &any_remote);
         let Self { classes, random, hasher, resting, .. } = self;
         let is_rested = |port: u16| {
             let tuple = Tuple { destination_port: port, ..reply };
@@ -118,7 +135,7 @@ impl Ports {
         }
         let found = found.or_else(|| in_other_classes(random, classes, own_class, &mut may_be));
         if found.is_none() {
-            self.remember(&reply);
+            self.remember(if all_mapped { &any_remote } else { &reply });
         }
         found.ok_or(DropReason::PortsExhausted)
     }

@@ -42,6 +42,10 @@ fn wish(pod_port: u16, pod: Ipv4Addr) -> Wish {
     Wish { reply: reply(pod_port), pod, now: tick(1000 * SECOND) }
 }
 
+fn leased_if(is_leased: bool) -> Use {
+    if is_leased { Use::Leased } else { Use::Free }
+}
+
 /// Leases for a pod's port, with these ports taken.
 fn lease(
     ports: &mut Ports,
@@ -49,8 +53,8 @@ fn lease(
     pod_port: u16,
     taken: &BTreeSet<u16>,
 ) -> Result<u16, DropReason> {
-    let mut is_free = |reply: &Tuple| !taken.contains(&reply.destination_port);
-    ports.lease(1, egress, &wish(pod_port, POD), &mut is_free)
+    let mut use_of = |reply: &Tuple| leased_if(taken.contains(&reply.destination_port));
+    ports.lease(1, egress, &wish(pod_port, POD), &mut use_of)
 }
 
 #[test]
@@ -146,7 +150,7 @@ fn an_exhausted_remote_costs_no_search_until_a_port_is_free() {
     let mut asked = 0;
     let mut never_free = |_: &Tuple| {
         asked += 1;
-        false
+        Use::Leased
     };
     for _ in 0..10 {
         let refused = ports.lease(1, &egress, &wish(80, POD), &mut never_free);
@@ -158,17 +162,42 @@ fn an_exhausted_remote_costs_no_search_until_a_port_is_free() {
 }
 
 #[test]
+fn where_all_ports_are_mapped_no_remote_costs_a_search_until_a_mapping_ends() {
+    let mut ports = ports(0, &[0; CLASSES], 1);
+    let egress = egress(2000, 2001);
+    let towards = |remote: u8| {
+        let wish = wish(80, POD);
+        Wish { reply: Tuple { source: Ipv4Addr::new(203, 0, 113, remote), ..wish.reply }, ..wish }
+    };
+    let mut asked = 0;
+    let mut ask = |ports: &mut Ports, remote, other| {
+        let before = asked;
+        let lease = ports.lease(1, &egress, &towards(remote), &mut |reply| {
+            asked += 1;
+            if reply.destination_port == 2000 { Use::Mapped } else { other }
+        });
+        (lease.ok(), asked - before)
+    };
+    // A flow has one of the ports towards the first remote: that says nothing of the second.
+    assert_eq!(ask(&mut ports, 1, Use::Leased), (None, 2));
+    assert_eq!(ask(&mut ports, 2, Use::Mapped), (None, 2));
+    assert_eq!(ask(&mut ports, 3, Use::Mapped), (None, 0));
+    ports.forget_exhausted();
+    assert_eq!(ask(&mut ports, 3, Use::Free).0, Some(2001));
+}
+
+#[test]
 fn a_remembered_exhaustion_ends_with_its_epoch() {
     let mut ports = ports(0, &[0; CLASSES], 1);
     let none = egress(2, 1);
-    assert!(ports.lease(1, &none, &wish(80, POD), &mut |_| true).is_err());
-    assert!(ports.lease(1, &egress(2000, 2001), &wish(80, POD), &mut |_| true).is_err());
-    assert!(ports.lease(2, &egress(2000, 2001), &wish(80, POD), &mut |_| true).is_ok());
+    assert!(ports.lease(1, &none, &wish(80, POD), &mut |_| Use::Free).is_err());
+    assert!(ports.lease(1, &egress(2000, 2001), &wish(80, POD), &mut |_| Use::Free).is_err());
+    assert!(ports.lease(2, &egress(2000, 2001), &wish(80, POD), &mut |_| Use::Free).is_ok());
 }
 
 #[test]
 fn a_port_that_another_pod_had_lately_is_taken_last() {
-    let (all, nobody) = (egress(1024, 65_535), &mut |_: &Tuple| true);
+    let (all, nobody) = (egress(1024, 65_535), &mut |_: &Tuple| Use::Free);
     let mut ports = ports(0, &[0; CLASSES], 1);
     let ended = tick(1000 * SECOND);
     ports.released(&reply(40_001), OTHER_POD, ended);
