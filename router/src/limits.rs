@@ -12,14 +12,14 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const LIMITS: [(DropReason, &str); 7] = [
     (
         DropReason::PortsExhausted,
-        "give the policy more `egress_addresses`, or its pods fewer connections to one remote",
+        "Give the policy more `egress_addresses`, or its pods fewer connections to one remote.",
     ),
-    (DropReason::MappingsExhausted, "give the policy more `egress_addresses`"),
-    (DropReason::FlowTableFull, "raise `flows_max`"),
-    (DropReason::PodFlowLimit, "see which pod it is with `spillway flows`"),
-    (DropReason::RedirectsFull, "give the policies more `egress_addresses`"),
-    (DropReason::FragmentsFull, "see who sends fragments: no setting changes this limit"),
-    (DropReason::HandOffFull, "give `workers` more processors"),
+    (DropReason::MappingsExhausted, "Give the policy more `egress_addresses`."),
+    (DropReason::FlowTableFull, "Raise `flows_max`."),
+    (DropReason::PodFlowLimit, "See which pod it is with `spillway flows`."),
+    (DropReason::RedirectsFull, "Give the policies more `egress_addresses`."),
+    (DropReason::FragmentsFull, "See who sends fragments: no setting changes this limit."),
+    (DropReason::HandOffFull, "Give `workers` more processors."),
 ];
 
 /// A limit at which packets were refused.
