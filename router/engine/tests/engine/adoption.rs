@@ -1,7 +1,9 @@
 //! Flows that live with another worker than the owner of their pod's port, which had no port left.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
+use spillway_engine::policy::Policies;
 use spillway_engine::steer::class;
 use spillway_engine::{DropReason, EngineConfig, Ticket, Verdict};
 
@@ -57,6 +59,36 @@ fn every_port_is_leased_before_one_is_refused_with_any_number_of_workers() {
     }
 }
 
+#[test]
+fn pods_whose_packets_all_come_to_one_worker_get_every_workers_ports() {
+    for workers in [2, 4] {
+        let pods: Vec<Ipv4Addr> = (1..=8).map(|host| Ipv4Addr::new(10, 0, 3, host)).collect();
+        let mut cluster = cluster(workers, 1024, 65_535);
+        let policy = policy(EGRESS, &pods, &["203.0.113.0/24"]);
+        cluster.input.policies = Policies::new(vec![policy], &[]);
+        cluster.publish();
+        let ports: Vec<u16> = (0..=u16::MAX).filter(|port| cluster.worker(*port) == 0).collect();
+        let wanted = pods.iter().flat_map(|pod| ports.iter().map(|port| (*pod, *port)));
+        let wanted: Vec<End> = wanted.take(64_512 + 100).collect();
+        let mut leased = BTreeSet::new();
+        for pod in &wanted[..64_512] {
+            let port = from_pod(&mut cluster, Body::Udp, *pod, REMOTE_END);
+            assert!(leased.insert(port.unwrap()), "{port:?} twice");
+        }
+        for pod in &wanted[64_512..] {
+            let refused = from_pod(&mut cluster, Body::Udp, *pod, REMOTE_END);
+            assert_eq!(refused, Err(DropReason::PortsExhausted));
+        }
+        // Each is known again, wherever it lives.
+        for pod in wanted[..64_512].iter().step_by(97) {
+            let port = from_pod(&mut cluster, Body::Udp, *pod, REMOTE_END);
+            assert!(leased.contains(&port.unwrap()), "{workers} workers");
+        }
+        assert_eq!(cluster.sum(|c| c.flows_live), 64_512);
+        cluster.assert_sums_close();
+    }
+}
+
 /// Ports of one worker's class only, wanted by pods of another's.
 fn adopted(workers: u8) -> (Cluster, End, u16) {
     let mut cluster = cluster(workers, 40_000, 40_003);
@@ -105,6 +137,21 @@ fn an_adopted_flow_outlives_the_silence_that_its_state_allows() {
     cluster.process(worker, reply).unwrap();
     cluster.pass(7_000);
     assert_eq!(from_pod(&mut cluster, Body::Ack, pod, REMOTE_END), Ok(port));
+}
+
+#[test]
+fn an_adopted_flow_is_remembered_though_its_pod_has_spoken_once() {
+    let mut cluster = cluster(2, 40_000, 40_003);
+    let wanted: Vec<u16> = (40_000..=40_003).filter(|port| cluster.worker(*port) == 0).collect();
+    let mut ports = Vec::new();
+    for pod in [POD, OTHER_POD].into_iter().flat_map(|pod| wanted.iter().map(move |p| (pod, *p))) {
+        ports.push((pod, from_pod(&mut cluster, Body::Udp, pod, REMOTE_END)));
+    }
+    assert_eq!(cluster.sum(|c| c.flows_live), 4);
+    cluster.pass(60);
+    for (pod, port) in ports {
+        assert_eq!(from_pod(&mut cluster, Body::Udp, pod, REMOTE_END), port);
+    }
 }
 
 #[test]
