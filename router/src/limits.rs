@@ -14,7 +14,7 @@ const LIMITS: [(DropReason, &str); 7] = [
         DropReason::PortsExhausted,
         "Give the policy more `egress_addresses`, or its pods fewer connections to one remote.",
     ),
-    (DropReason::MappingsExhausted, "Give the policy more `egress_addresses`."),
+    (DropReason::MappingsExhausted, "Give fewer policies `endpoint_independent`."),
     (DropReason::FlowTableFull, "Raise `flows_max`."),
     (DropReason::PodFlowLimit, "See which pod it is with `spillway flows`."),
     (DropReason::RedirectsFull, "Give the policies more `egress_addresses`."),

@@ -105,7 +105,7 @@ drop_reasons! {
     PortsExhausted = "ports-exhausted",
     /// The pod has as many flows as its policy allows.
     PodFlowLimit = "pod-flow-limit",
-    /// No port is free for an endpoint-independent mapping, or there are as many as there may be.
+    /// There are as many endpoint-independent mappings as there may be.
     MappingsExhausted = "mappings-exhausted",
     /// The port of the pod's endpoint-independent mapping cannot be used towards this remote.
     MappingConflict = "mapping-conflict",

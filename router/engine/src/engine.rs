@@ -16,7 +16,7 @@ use arrayvec::ArrayVec;
 
 use crate::flow::{
     FlowRecord, Flows, Hasher, PodFlows, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Tick,
-    Timeouts, Tuple, tick,
+    Timeouts, Translation, tick,
 };
 use crate::fragment::Fragments;
 use crate::nat::{Identifications, Ports, Random};
@@ -25,7 +25,7 @@ use crate::reassembly::Reassembly;
 use crate::steer::{CLASSES, class};
 use crate::tables::{DeviceIndex, Tables};
 use crate::{Counters, DropReason, Ticket};
-use adoption::Notices;
+use adoption::{Ended, Notices, endpoint};
 use error_limit::ErrorLimit;
 use holdings::Holdings;
 use life::Context;
@@ -270,9 +270,9 @@ impl Engine {
     fn sweep(&mut self, now: Nanos, tables: &Tables) {
         let Self { worker, owners, sweep, flows, ports, holdings, notices, counters, .. } = self;
         sweep.step(now, tables, flows, &mut |flows, flow| {
-            let original = end(flows, ports, holdings, flow, tick(now));
+            let ended = end(flows, ports, holdings, flow, tick(now));
             counters.flows_expired += 1;
-            adoption::tell_owner(notices, (owners, *worker), &original, false);
+            adoption::tell_of_end(notices, (owners, *worker), &ended);
         });
     }
 
@@ -436,18 +436,20 @@ impl Engine {
     }
 }
 
-/// Ends a flow, and gives back all that it had; gives its pod's tuple.
+/// Ends a flow, and gives back all that it had; says what concerns others.
 fn end(
     flows: &mut Flows,
     ports: &mut Ports,
     holdings: &mut Holdings,
     flow: SlotIndex,
     now: Tick,
-) -> Tuple {
+) -> Ended {
     let ended = flows.remove(flow);
     ports.released(&ended.reply(), ended.original.source, now);
-    if holdings.ended(flow, &ended) {
+    let has_mapping_ended = holdings.ended(flow, &ended);
+    if has_mapping_ended {
         ports.forget_exhausted();
     }
-    ended.original
+    let Translation { original, egress, .. } = ended;
+    Ended { original, endpoint: has_mapping_ended.then(|| endpoint(&original, egress)) }
 }

@@ -3,6 +3,8 @@
 //! and gets all later packets of the pod from the owner, and the replies from steering. It tells the
 //! owner when the flow is opened and when it has ended.
 
+use std::net::Ipv4Addr;
+
 use arrayvec::ArrayVec;
 
 use super::life::Context;
@@ -30,7 +32,7 @@ pub struct Notice {
 pub(super) type Notices = ArrayVec<Notice, NOTICES_MAX>;
 
 /// Tells the owner of a flow's port about it, if that is not this worker.
-pub(super) fn tell_owner(
+fn tell_owner(
     notices: &mut Notices,
     (owners, this): (&[u8; CLASSES], u8),
     original: &Tuple,
@@ -41,6 +43,28 @@ pub(super) fn tell_owner(
         // Without a notice the owner finds out later, by the time.
         let _ = notices.try_push(Notice { worker, from: this, original: *original, is_open });
     }
+}
+
+/// What of a flow's end concerns the owner of its pod's port.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    /// The pod's tuple.
+    pub(super) original: Tuple,
+    /// The endpoint whose mapping has ended with it.
+    pub(super) endpoint: Option<Tuple>,
+}
+
+/// Tells the owner of a flow's port of its end, if that is not this worker.
+pub(super) fn tell_of_end(notices: &mut Notices, this: (&[u8; CLASSES], u8), ended: &Ended) {
+    for key in [Some(&ended.original), ended.endpoint.as_ref()].into_iter().flatten() {
+        tell_owner(notices, this, key, false);
+    }
+}
+
+/// What an endpoint's mapping is known by: no flow has such a tuple, since none leads to its own egress
+/// address.
+pub(super) fn endpoint(original: &Tuple, egress: Ipv4Addr) -> Tuple {
+    Tuple { destination: egress, destination_port: 0, ..*original }
 }
 
 impl Engine {
@@ -54,7 +78,8 @@ impl Engine {
         let Context { ticket, now, .. } = context;
         let owner = self.owner(packet.owner_port());
         if owner != self.worker && ticket.redirected_to.is_some() {
-            return Err(Halt::HandOff { worker: owner, ticket });
+            let is_mapped = self.has_mapping(context, packet);
+            return if is_mapped { Ok(()) } else { Err(Halt::HandOff { worker: owner, ticket }) };
         }
         if ticket.asked > 0 {
             return Ok(());
@@ -73,46 +98,102 @@ impl Engine {
         }
     }
 
+    /// Whether the pod's address and port have a mapping here.
+    fn has_mapping(&self, context: Context<'_>, packet: &Packet) -> bool {
+        let Context { tables, .. } = context;
+        let Tuple { source, destination, .. } = packet.tuple;
+        let policy = tables.policy(source, destination);
+        let egress = policy.and_then(|policy| tables.egress_of(policy, source));
+        egress.is_some_and(|egress| self.holdings.has_mapping(&packet.tuple, egress.address))
+    }
+
+    /// Hands a packet of a new flow to the worker that its endpoint's mapping lives with, if that is
+    /// another one; that one gives it back when the mapping has ended meanwhile.
+    pub(super) fn follow_endpoint(
+        &mut self,
+        context: Context<'_>,
+        packet: &Packet,
+        endpoint: &Tuple,
+    ) -> Result<(), Halt> {
+        let Context { ticket, now, .. } = context;
+        if ticket.asked > 0 || self.owner(packet.owner_port()) != self.worker {
+            return Ok(());
+        }
+        match self.redirects.follow(endpoint, now) {
+            None => Ok(()),
+            to if to == ticket.redirected_to => {
+                self.redirects.unset(endpoint);
+                Ok(())
+            }
+            Some(worker) => {
+                if !self.redirects.set(&packet.tuple, worker, false, now) {
+                    return Err(DropReason::RedirectsFull.into());
+                }
+                let ticket = Ticket { redirected_to: Some(worker), ..ticket };
+                Err(Halt::HandOff { worker, ticket })
+            }
+        }
+    }
+
     /// What becomes of a packet whose flow cannot live here for this reason: the owner asks the next
-    /// worker when it has no port; who was asked gives it back.
+    /// worker when it has no port; who was asked gives it back. `endpoint` is that of a mapping.
     pub(super) fn ask_another(
         &mut self,
         context: Context<'_>,
         packet: &Packet,
+        endpoint: Option<&Tuple>,
         reason: DropReason,
     ) -> Halt {
         let Context { ticket, now, .. } = context;
         let owner = self.owner(packet.owner_port());
-        let no_place = [DropReason::PortsExhausted, DropReason::FlowTableFull];
-        if owner != self.worker && no_place.contains(&reason) {
+        let is_full = matches!(reason, DropReason::FlowTableFull | DropReason::MappingsExhausted);
+        let no_place = is_full || reason == DropReason::PortsExhausted;
+        if owner != self.worker && no_place {
             return Halt::HandOff { worker: owner, ticket };
         }
         if reason != DropReason::PortsExhausted {
             return reason.into();
         }
         let asked = ticket.asked + 1;
+        let keys = [Some(&packet.tuple), endpoint].into_iter().flatten();
         if asked >= self.workers {
-            self.redirects.unset(&packet.tuple);
+            keys.for_each(|key| self.redirects.unset(key));
             return reason.into();
         }
         let next = (u16::from(owner) + u16::from(asked)) % u16::from(self.workers);
         let worker = u8::try_from(next).unwrap_or_default();
-        if !self.redirects.set(&packet.tuple, worker, false, now) {
-            return DropReason::RedirectsFull.into();
+        for key in keys {
+            if !self.redirects.set(key, worker, false, now) {
+                return DropReason::RedirectsFull.into();
+            }
         }
         Halt::HandOff { worker, ticket: Ticket { asked, redirected_to: None, ..ticket } }
     }
 
     /// A flow has been opened here, after others were asked.
-    pub(super) fn settle(&mut self, context: Context<'_>, packet: &Packet) {
-        if context.ticket.asked > 0 {
-            self.redirects.unset(&packet.tuple);
-            self.tell_owner(&packet.tuple, true);
+    pub(super) fn settle(
+        &mut self,
+        context: Context<'_>,
+        packet: &Packet,
+        endpoint: Option<&Tuple>,
+    ) {
+        let Ticket { asked, redirected_to, .. } = context.ticket;
+        if asked > 0 || redirected_to.is_some() {
+            for key in [Some(&packet.tuple), endpoint].into_iter().flatten() {
+                self.redirects.unset(key);
+                self.tell_owner(key, true);
+            }
         }
     }
 
+    /// A flow has ended here, and perhaps its endpoint's mapping.
+    pub(super) fn tell_of_end(&mut self, ended: &Ended) {
+        let this = (&self.owners, self.worker);
+        tell_of_end(&mut self.notices, this, ended);
+    }
+
     /// Tells the owner of a flow's port about it, if that is another worker.
-    pub(super) fn tell_owner(&mut self, original: &Tuple, is_open: bool) {
+    fn tell_owner(&mut self, original: &Tuple, is_open: bool) {
         tell_owner(&mut self.notices, (&self.owners, self.worker), original, is_open);
     }
 

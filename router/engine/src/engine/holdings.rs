@@ -2,6 +2,7 @@
 //! among their pod's flows, a share of an endpoint-independent mapping. Touched only when a flow opens
 //! or ends.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::DropReason;
@@ -73,6 +74,11 @@ impl Holdings {
         if let Some(place) = place {
             self.pod_flows.close(place);
         }
+    }
+
+    /// Whether a pod's address and port have a mapping here.
+    pub(super) fn has_mapping(&self, original: &Tuple, egress: Ipv4Addr) -> bool {
+        self.mappings.port_of(original, egress).is_some()
     }
 
     /// The port that a flow must have because its pod's address and port are mapped already.

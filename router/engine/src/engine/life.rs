@@ -1,6 +1,7 @@
 //! The life of a packet. Every `?` on the way is a [`DropReason`], or a neighbour to wait for; the
 //! frame is written to only when no check and no neighbour can stop it any more.
 
+use super::adoption::endpoint;
 use super::holdings::Holding;
 use super::{Engine, Halt, Nanos, Outlet, end};
 use crate::encap::Label;
@@ -125,7 +126,7 @@ impl Engine {
             return Err(DropReason::FragmentWithoutFlow.into());
         }
         if self.flows.is_full() {
-            return Err(self.ask_another(context, packet, DropReason::FlowTableFull));
+            return Err(self.ask_another(context, packet, None, DropReason::FlowTableFull));
         }
         let wish = Translation {
             original: *tuple,
@@ -134,13 +135,18 @@ impl Engine {
         };
         let lease = Wish { reply: wish.reply(), pod: tuple.source, now };
         let is_mapped = options.endpoint_independent && !packet.has_no_ports();
+        let endpoint = is_mapped.then(|| endpoint(tuple, egress.address));
+        if let Some(endpoint) = &endpoint {
+            self.follow_endpoint(context, packet, endpoint)?;
+        }
         let place = self.holdings.admit(tables, policy, tuple)?;
         let leased = match is_mapped {
             true => self.lease_mapped(tables, egress, packet, &lease),
             false => self.lease(tables, egress, packet, &lease),
         };
         let leased = leased.inspect_err(|_| self.holdings.give_back(place));
-        let egress_port = leased.map_err(|reason| self.ask_another(context, packet, reason))?;
+        let egress_port = leased
+            .map_err(|reason| self.ask_another(context, packet, endpoint.as_ref(), reason))?;
         let translation = Translation { egress_port, ..wish };
         let mut original = Original::new(&translation, now);
         original.adjacency = adjacency;
@@ -153,7 +159,7 @@ impl Engine {
         let flow = self.flows.insert(original, reply).ok_or(DropReason::FlowTableFull)?;
         self.holdings.opened(flow, &translation, Holding { place, is_mapped });
         self.counters.flows_created += 1;
-        self.settle(context, packet);
+        self.settle(context, packet, endpoint.as_ref());
         Ok(flow)
     }
 
@@ -184,8 +190,7 @@ impl Engine {
     }
 
     /// The port for a new flow of an endpoint-independent mapping: the mapping's, if there is one
-    /// already. Another worker's ports would be another mapping's, so that these are exhausted is said
-    /// in other words.
+    /// already.
     fn lease_mapped(
         &mut self,
         tables: &Tables,
@@ -194,8 +199,7 @@ impl Engine {
         wish: &Wish,
     ) -> Result<u16, DropReason> {
         let Some(port) = self.holdings.mapped_port(&packet.tuple, egress)? else {
-            let leased = self.lease(tables, egress, packet, wish);
-            return leased.map_err(|_| DropReason::MappingsExhausted);
+            return self.lease(tables, egress, packet, wish);
         };
         let reply = Tuple { destination_port: port, ..wish.reply };
         self.flows.is_free(&reply).then_some(port).ok_or(DropReason::MappingConflict)
@@ -260,8 +264,8 @@ impl Engine {
         }
         if policy.is_none() {
             let Self { flows, ports, holdings, now, .. } = self;
-            let original = end(flows, ports, holdings, flow, tick(*now));
-            self.tell_owner(&original, false);
+            let ended = end(flows, ports, holdings, flow, tick(*now));
+            self.tell_of_end(&ended);
             self.counters.flows_deselected += 1;
         }
         policy.ok_or(DropReason::Deselected)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use spillway_engine::policy::Policies;
+use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::class;
 use spillway_engine::{DropReason, EngineConfig, Ticket, Verdict};
 
@@ -144,6 +144,46 @@ fn an_adopted_flow_is_remembered_though_its_pod_has_spoken_once() {
     let (mut cluster, pod, port) = adopted(2);
     cluster.pass(60);
     assert_eq!(from_pod(&mut cluster, Body::Ack, pod, REMOTE_END), Ok(port));
+}
+
+#[test]
+fn an_endpoint_has_one_port_wherever_its_mapping_lives() {
+    let mut cluster = cluster(2, 40_000, 40_003);
+    let options = NatOptions { endpoint_independent: true, ..NatOptions::default() };
+    let policy = policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"]);
+    cluster.input.policies = Policies::new(vec![Policy { options, ..policy }], &[]);
+    cluster.publish();
+    let own: Vec<u16> = (40_000..=40_003).filter(|port| cluster.worker(*port) == 0).collect();
+    for port in &own {
+        assert_eq!(from_pod(&mut cluster, Body::Udp, (POD, *port), REMOTE_END), Ok(*port));
+    }
+    // Another pod's endpoint is adopted, and so is each of its flows.
+    let pod = (OTHER_POD, own[0]);
+    let port = from_pod(&mut cluster, Body::Udp, pod, REMOTE_END).unwrap();
+    assert_eq!(cluster.worker(port), 1);
+    // Its own worker has ports again, towards any remote; the endpoint keeps its port all the same.
+    cluster.pass(200);
+    from_pod(&mut cluster, Body::Udp, pod, REMOTE_END).unwrap();
+    cluster.pass(110);
+    assert_eq!(cluster.sum(|c| c.flows_live), 1);
+    for remote in 1..10 {
+        assert_eq!(from_pod(&mut cluster, Body::Udp, pod, (REMOTE, remote)), Ok(port));
+        assert_eq!(from_pod(&mut cluster, Body::Udp, pod, (REMOTE, remote)), Ok(port));
+    }
+    // After its end the endpoint is its own worker's again.
+    cluster.pass(310);
+    assert_eq!(cluster.sum(|c| c.flows_live), 0);
+    assert_eq!(from_pod(&mut cluster, Body::Udp, pod, REMOTE_END), Ok(pod.1));
+    // Every port of both workers serves, before one is refused.
+    let mut leased = BTreeSet::from([pod.1]);
+    for port in (1..100).map(|step| 50_000 + step) {
+        match from_pod(&mut cluster, Body::Udp, (POD, port), REMOTE_END) {
+            Ok(port) => assert!(leased.insert(port)),
+            Err(reason) => assert_eq!((reason, leased.len()), (DropReason::PortsExhausted, 4)),
+        }
+    }
+    assert_eq!(leased.len(), 4);
+    cluster.assert_sums_close();
 }
 
 #[test]

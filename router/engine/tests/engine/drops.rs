@@ -19,8 +19,9 @@ const PUBLIC_END: (Ipv4Addr, u16) = (EGRESS, 5000);
 /// Reasons that only a worker has: for frames that it holds.
 const OF_THE_WORKER: [DropReason; 2] = [DropReason::NeighbourUnresolved, DropReason::HoldQueueFull];
 
-/// Reasons that need several packets: see `fragments.rs` and `adoption.rs`.
-const ELSEWHERE: [DropReason; 6] = [
+/// Reasons that need several packets: see `arriving.rs`, `adoption.rs` and `policy_options.rs`.
+const ELSEWHERE: [DropReason; 7] = [
+    DropReason::MappingsExhausted,
     DropReason::FragmentWithoutFlow,
     DropReason::FragmentOverlap,
     DropReason::FragmentTimeout,
@@ -313,7 +314,6 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
 /// The same because of a policy's options.
 fn with_options() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     use DropReason::*;
-    let another = |destination| packet(Body::Udp, (OTHER_POD, 5000), destination, 64);
     let mut all = Vec::new();
     let mut add =
         |reason, gateway, packet: &[u8]| all.push((reason, gateway, tunnel_frame(packet)));
@@ -330,17 +330,11 @@ fn with_options() -> Vec<(DropReason, Gateway, Vec<u8>)> {
 
     let mut mapped = tables();
     mapped.policies = options(NatOptions { endpoint_independent: true, ..NatOptions::default() });
-    let mut gateway = Gateway::with(config(), mapped.clone());
+    let mut gateway = Gateway::with(config(), mapped);
     gateway.sent(tunnel_frame(&request()));
     let narrow = |input: &mut TablesInput| input.egress_addresses[0].port_last = 4999;
     gateway.change(narrow);
     add(MappingConflict, gateway, &packet(Body::Udp, POD_END, (REMOTE, 54), 64));
-
-    mapped.egress_addresses =
-        vec![EgressAddress { port_first: 5000, port_last: 5000, ..mapped.egress_addresses[0] }];
-    let mut gateway = Gateway::with(config(), mapped);
-    gateway.sent(tunnel_frame(&request()));
-    add(MappingsExhausted, gateway, &another((REMOTE, 54)));
     all
 }
 

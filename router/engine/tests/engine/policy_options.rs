@@ -330,11 +330,11 @@ fn a_mapping_lives_as_long_as_one_of_its_flows() {
     gateway.sent(from(POD, 5000, OTHER_REMOTE_END));
     gateway.pass(104);
     assert_eq!(gateway.engine.counters().flows_live, 1);
-    assert_eq!(gateway.dropped(other.clone()), DropReason::MappingsExhausted);
+    assert_eq!(gateway.dropped(other.clone()), DropReason::PortsExhausted);
     assert_eq!(source(&gateway.sent(from(POD, 5000, REMOTE_END)).1), (EGRESS, 2000));
     gateway.pass(304);
     assert_eq!(source(&gateway.sent(other).1), (EGRESS, 2000));
-    assert_eq!(gateway.dropped(from(POD, 5000, REMOTE_END)), DropReason::MappingsExhausted);
+    assert_eq!(gateway.dropped(from(POD, 5000, REMOTE_END)), DropReason::PortsExhausted);
 }
 
 #[test]
@@ -389,4 +389,24 @@ fn protocols_without_ports_have_no_mapping() {
     gateway.sent(gre(POD, REMOTE));
     gateway.sent(gre(OTHER_POD, OTHER_REMOTE_END.0));
     assert_eq!(gateway.dropped(gre(OTHER_POD, REMOTE)), DropReason::AddressTaken);
+}
+
+#[test]
+fn a_worker_has_so_many_mappings_at_most() {
+    let all = Policy { options: independent(), ..policy(EGRESS, &[POD], &[NET]) };
+    let input = with_policies(vec![all]);
+    let config = EngineConfig { flows_max: 1 << 17, ..config() };
+    let mut gateway = Gateway::with(config, input);
+    let ports = (1024..=u16::MAX).flat_map(|port| [Body::Udp, Body::Syn].map(|body| (body, port)));
+    let mut mapped = 0;
+    for (body, port) in ports {
+        let frame = tunnel_frame(&packet(body, (POD, port), REMOTE_END, 64));
+        if mapped == 65_536 {
+            assert_eq!(gateway.dropped(frame), DropReason::MappingsExhausted);
+            return;
+        }
+        gateway.sent(frame);
+        mapped += 1;
+    }
+    panic!("{mapped} mappings");
 }
