@@ -302,9 +302,11 @@ policies:
         assert_eq!(all, [1, 2, 3, 4, 5, 6].map(|seconds| seconds * 1_000_000_000));
     }
 
-    /// The engine's counts have room for what a document may ask.
+    /// The engine has room for what a document and the configuration may ask.
     #[test]
-    fn the_documents_limit_of_flows_is_the_engines() {
+    fn the_documents_limits_are_the_engines() {
+        let timeout_ns = spillway_api::limits::TIMEOUT_S_MAX * 1_000_000_000;
+        assert_eq!(timeout_ns, spillway_engine::TIMEOUT_NS_MAX);
         let engine = u64::from(spillway_engine::FLOWS_PER_POD_MAX);
         assert_eq!(spillway_api::limits::FLOWS_PER_POD_MAX, engine);
     }

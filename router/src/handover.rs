@@ -20,7 +20,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use spillway_engine::steer::{CLASSES, class};
+use spillway_engine::steer::{CLASSES, owner};
 use spillway_engine::{Engine, Nanos, NotRestored, SavedDirection, SavedFlow, Traffic, Tuple};
 
 /// The file, in the runtime directory.
@@ -182,11 +182,6 @@ fn restore(
         engine.forget_redirect(&flow.original);
     }
     restored
-}
-
-/// The worker that packets with this port of ours come to.
-fn owner(owners: &[u8; CLASSES], port: u16) -> u8 {
-    owners.get(usize::from(class(port))).copied().unwrap_or_default()
 }
 
 /// Checks the whole file, then calls `each` with its flows, in order.

@@ -106,7 +106,7 @@ fn what_is_left_is_taken_up_once() {
         assert_eq!((take_up(), take_up()), (Some(all), None));
         assert_eq!(names().count(), 0);
         for (engine, worker) in engines.iter().zip(0..) {
-            let of = |flow: &SavedFlow| owners(workers)[usize::from(class(flow.egress_port))];
+            let of = |flow: &SavedFlow| owner(&owners(workers), flow.egress_port);
             assert!(engine.saved().all(|flow| of(&flow) == worker));
         }
         let mut again: Vec<SavedFlow> = engines.iter().flat_map(Engine::saved).collect();

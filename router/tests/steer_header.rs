@@ -28,6 +28,7 @@ fn both_sides_have_the_same_constants() {
     assert_eq!(defined("KIND_ARP"), u64::from(steer::KIND_ARP));
     assert_eq!(defined("KIND_PING"), u64::from(steer::KIND_PING));
     assert_eq!(defined("ECN_SHIFT"), u64::from(steer::ECN_SHIFT));
+    assert_eq!(defined("DATAGRAM_NS_MAX"), spillway_engine::DATAGRAM_NS_MAX);
     assert_eq!(defined("CLASSES"), steer::CLASSES as u64);
     assert_eq!(defined("CLASS_MULTIPLIER"), u64::from(steer::CLASS_MULTIPLIER));
 }

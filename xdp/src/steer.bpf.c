@@ -28,7 +28,6 @@
 #define IP_FRAGMENT_MASK 0x3fff /* more fragments, or an offset */
 #define IP_OFFSET_MASK 0x1fff
 #define VXLAN_FLAG_VNI 0x08
-#define FRAGMENTS_NS 2000000000 /* how long fragments of one packet come: as the engine has it */
 #define ICMP_ECHO_REPLY 0
 #define ICMP_UNREACHABLE 3
 #define ICMP_ECHO_REQUEST 8
@@ -274,7 +273,7 @@ static __always_inline enum steer_outcome classify_fragment(struct iphdr *ip,
 
 	if (ip->frag_off & bpf_htons(IP_OFFSET_MASK)) {
 		since = bpf_map_lookup_elem(&fragments, &key);
-		return since && now - *since < FRAGMENTS_NS ? STEER_REPLY : PASS_HOST;
+		return since && now - *since < DATAGRAM_NS_MAX ? STEER_REPLY : PASS_HOST;
 	}
 	if (flow_port(ip, 2, ICMP_ECHO_REPLY, end, &port) || port < ports->first ||
 	    port > ports->last) {

@@ -26,6 +26,9 @@ struct steer_header {
 	__u8 inner_source[6]; /* link address; of KIND_ARP and KIND_PING the sender's */
 } __attribute__((packed));
 
+/* How long the fragments of one packet come. */
+#define DATAGRAM_NS_MAX 2000000000
+
 #define CLASSES 256
 #define CLASS_MULTIPLIER 0x9e37
 

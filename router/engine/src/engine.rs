@@ -22,7 +22,7 @@ use crate::fragment::Fragments;
 use crate::nat::{Identifications, Ports, Random};
 use crate::packet::{Direction, Packet, prefetch_headers};
 use crate::reassembly::Reassembly;
-use crate::steer::{CLASSES, class};
+use crate::steer::{self, CLASSES};
 use crate::tables::{DeviceIndex, Tables};
 use crate::{Counters, DropReason, Ticket};
 use adoption::{Ended, Notices, endpoint};
@@ -40,6 +40,9 @@ pub type Nanos = u64;
 
 /// How many frames one call of [`Engine::process`] takes at most.
 pub const BURST_MAX: usize = 64;
+
+/// Steering gives all fragments to the owner of this port.
+const FRAGMENTS_PORT: u16 = 0;
 
 /// How many flows one worker can have at most.
 pub const FLOWS_MAX: u32 = 1 << 28;
@@ -172,7 +175,7 @@ impl Engine {
         let random = Random::new(config.seed);
         let last = config.owners.iter().copied().fold(config.worker, u8::max);
         let redirects_max = if last > 0 { REDIRECTS_MAX } else { 1 };
-        let gets_fragments = config.owners.get(usize::from(class(0))) == Some(&config.worker);
+        let gets_fragments = steer::owner(&config.owners, FRAGMENTS_PORT) == config.worker;
         let flows = Flows::new(config.flows_max, hasher);
         let (slots, pod_flows) = (flows.originals.slots(), config.pod_flows.clone());
         Self {
@@ -304,7 +307,7 @@ impl Engine {
         let packets: ArrayVec<_, BURST_MAX> =
             frames.iter().take(BURST_MAX).map(|frame| self.parse(frame)).collect();
         let candidates: ArrayVec<_, BURST_MAX> =
-            packets.iter().map(|packet| self.candidate(packet)).collect();
+            packets.iter().map(|packet| self.candidate_of(packet)).collect();
         let parsed = packets.iter().zip(candidates);
         for ((frame, verdict), (packet, candidate)) in frames.iter_mut().zip(verdicts).zip(parsed) {
             *verdict = self.verdict(context, frame, packet, candidate);
@@ -317,7 +320,7 @@ impl Engine {
         self.now = now;
         let context = Context::again(tables, now, ticket);
         let packet = Packet::parse(frame, &self.hasher);
-        let candidate = self.candidate(&packet);
+        let candidate = self.candidate_of(&packet);
         let verdict = self.verdict(context, frame, &packet, candidate);
         self.counters.flows_live = u64::from(self.flows.live());
         verdict
@@ -325,13 +328,13 @@ impl Engine {
 
     /// The worker that owns the class of a port.
     fn owner(&self, port: u16) -> u8 {
-        self.owners.get(usize::from(class(port))).copied().unwrap_or_default()
+        steer::owner(&self.owners, port)
     }
 
     /// Checks a frame; starts to load what will find its flow.
     fn parse(&self, frame: &[u8]) -> Result<Packet, DropReason> {
         let packet = Packet::parse(frame, &self.hasher)?;
-        let port = if packet.fragment.is_some() { 0 } else { packet.owner_port() };
+        let port = if packet.fragment.is_some() { FRAGMENTS_PORT } else { packet.owner_port() };
         if self.owner(port) != self.worker {
             return Err(DropReason::WrongWorker);
         }
@@ -343,16 +346,16 @@ impl Engine {
     }
 
     /// The likely entry of a packet's flow, which starts to load.
-    fn candidate(&self, packet: &Result<Packet, DropReason>) -> SlotIndex {
-        match packet {
-            Ok(Packet { direction: Direction::Forward, hash, .. }) => {
-                self.flows.originals.candidate(*hash)
-            }
-            Ok(Packet { direction: Direction::Reply, hash, .. }) => {
-                self.flows.replies.candidate(*hash)
-            }
-            Err(_) => SlotIndex::FIRST,
+    fn candidate(&self, packet: &Packet) -> SlotIndex {
+        match packet.direction {
+            Direction::Forward => self.flows.originals.candidate(packet.hash),
+            Direction::Reply => self.flows.replies.candidate(packet.hash),
         }
+    }
+
+    /// The same; of what is no packet, that of none.
+    fn candidate_of(&self, packet: &Result<Packet, DropReason>) -> SlotIndex {
+        packet.as_ref().map_or(SlotIndex::FIRST, |packet| self.candidate(packet))
     }
 
     /// Sends a packet on its way, and counts what becomes of it, once.
@@ -366,11 +369,7 @@ impl Engine {
         match packet {
             Ok(_) if !context.is_programmed() => self.drop(DropReason::NotProgrammed),
             Ok(packet @ Packet { fragment: None, .. }) => {
-                let outcome = match packet.direction {
-                    Direction::Forward => self.forward(context, frame, packet, candidate),
-                    Direction::Reply => self.reply(context, frame, packet, candidate),
-                };
-                self.conclude(context, packet, outcome)
+                self.translate(context, frame, packet, candidate)
             }
             Ok(packet @ Packet { fragment: Some(fragment), .. }) => {
                 self.fragment(context, frame, packet, fragment)
@@ -381,6 +380,21 @@ impl Engine {
                 None => self.drop(*reason),
             },
         }
+    }
+
+    /// Sends a packet whose ports are known on its way.
+    fn translate(
+        &mut self,
+        context: Context<'_>,
+        frame: &mut [u8],
+        packet: &Packet,
+        candidate: SlotIndex,
+    ) -> Verdict {
+        let outcome = match packet.direction {
+            Direction::Forward => self.forward(context, frame, packet, candidate),
+            Direction::Reply => self.reply(context, frame, packet, candidate),
+        };
+        self.conclude(context, packet, outcome)
     }
 
     /// Counts what becomes of a packet.

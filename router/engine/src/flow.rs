@@ -19,10 +19,10 @@ use spillway_mem::{Arena, TagGroup};
 pub use pod_flows::{FLOWS_PER_POD_MAX, PodFlows};
 pub use record::FlowRecord;
 pub use saved::{NotRestored, SavedDirection, SavedFlow};
-pub use state::{FlowState, Timeouts};
+pub use state::{FlowState, TIMEOUT_NS_MAX, Timeouts};
 pub use tuple::Tuple;
 
-pub(crate) use expiry::{Pace, Sweep};
+pub(crate) use expiry::{GROUPS_MAX, Pace, Sweep};
 pub(crate) use pod_flows::Place;
 pub(crate) use redirect::{REDIRECTS_MAX, Redirects};
 pub(crate) use slot::{Original, Reply, Tick, Translation, WayBack, tick};

@@ -31,7 +31,8 @@ pub use engine::{
 };
 pub use flow::{
     FLOWS_PER_POD_MAX, FlowRecord, FlowState, NotRestored, PodFlows, SavedDirection, SavedFlow,
-    Timeouts, Tuple,
+    TIMEOUT_NS_MAX, Timeouts, Tuple,
 };
 pub use fragment::Fragments;
+pub use reassembly::DATAGRAM_NS_MAX;
 pub use ticket::Ticket;

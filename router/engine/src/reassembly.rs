@@ -16,7 +16,7 @@ use crate::packet::{Direction, Fragment, Packet, Transport};
 
 /// How long the fragments of a packet may take to come, in nanoseconds: 2 s. Hosts wait for longer
 /// (RFC 1122, section 3.3.2), but who sends them sends them at once.
-const DATAGRAM_NS_MAX: Nanos = 2_000_000_000;
+pub const DATAGRAM_NS_MAX: Nanos = 2_000_000_000;
 
 /// Packets of which some fragments have come, in each direction: the outside takes no place from
 /// pods.
@@ -248,6 +248,9 @@ impl Reassembly {
 
     /// Forgets packets whose time is over; some of them, if there is much to do.
     pub(crate) fn expire(&mut self, now: Nanos) {
+        if self.loads.iter().all(|load| load.datagrams == 0) {
+            return;
+        }
         let groups = self.entries.groups();
         for _ in 0..self.pace.due(now, groups) {
             for index in self.entries.entries(self.pace.step(groups)) {

@@ -63,6 +63,13 @@ pub const fn class(port: u16) -> u8 {
     (port.wrapping_mul(CLASS_MULTIPLIER) >> 8) as u8
 }
 
+/// The worker that frames with this port of ours come to, if `owners` says who owns each class.
+#[must_use]
+pub fn owner(owners: &[u8; CLASSES], port: u16) -> u8 {
+    // Every class has its place.
+    owners.get(usize::from(class(port))).copied().unwrap_or_default()
+}
+
 /// The steer header, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SteerHeader {

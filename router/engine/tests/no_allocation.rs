@@ -1,4 +1,5 @@
-//! After start the engine allocates nothing: no new flow, no expiry, no page of flows.
+//! After start the engine allocates nothing: no new flow, no expiry, no page of flows. What it takes at
+//! start is told.
 #![allow(unsafe_code, reason = "a global allocator that counts needs it")]
 
 #[path = "common/mod.rs"]
@@ -16,6 +17,7 @@ use spillway_engine::{ANNOUNCEMENT_ROOM, BURST_MAX, DropReason, EngineConfig, Ti
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The system's allocator, which counts the calls of each thread.
@@ -26,6 +28,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // A thread that is ending has no counter any more, and nothing to count.
         let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        let _ = BYTES.try_with(|bytes| bytes.set(bytes.get() + layout.size()));
         // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
@@ -59,6 +62,29 @@ fn bursts() -> Vec<Vec<Vec<u8>>> {
     let ping = ping_frame(&packet(Body::EchoRequest, (REMOTE, 7), (ANNOUNCED, 0), 64));
     let request = arp(ArpOperation::REQUEST, (ROUTER_MAC, ROUTER), ([0; 6], ANNOUNCED));
     bursts.chain([vec![ping, arp_frame(ROUTER_MAC, &request)]]).collect()
+}
+
+/// As the README says: bytes of a flow beyond so many, and of a mapping with each of the first 65,536.
+#[test]
+fn a_flow_takes_as_much_memory_as_the_readme_says() {
+    let bytes_of = |flows_max| {
+        let before = BYTES.get();
+        drop(spillway_engine::Engine::new(&EngineConfig { flows_max, ..config() }));
+        BYTES.get() - before
+    };
+    // So many more flows fill whole huge pages of each table; the few fill none, and can all be mapped.
+    let (many, few) = (15 * (7 << 14), 14_000);
+    let of_many = bytes_of(2 * many) - bytes_of(many);
+    let of_few = bytes_of(2 * few) - bytes_of(few);
+    let (many, few) = (many as usize, few as usize);
+    let of_mappings = of_few - of_many * few / many;
+    let readme = include_str!("../README.md");
+    for said in [
+        format!("Memory: {} bytes for each flow", of_many.div_ceil(many)),
+        format!("{} for each of at most 65,536", of_mappings.div_ceil(few)),
+    ] {
+        assert!(readme.contains(&said), "{said}");
+    }
 }
 
 /// What a policy may ask for, and what it gets that asks for nothing.

@@ -3,6 +3,7 @@
 //! and gets all later packets of the pod from the owner, and the replies from steering. It tells the
 //! owner when the flow is opened and when it has ended.
 
+use std::iter;
 use std::net::Ipv4Addr;
 
 use arrayvec::ArrayVec;
@@ -11,7 +12,7 @@ use super::life::Context;
 use super::{Engine, Halt, Nanos};
 use crate::flow::tick;
 use crate::packet::Packet;
-use crate::steer::{CLASSES, class};
+use crate::steer::{self, CLASSES};
 use crate::{DropReason, Ticket, Tuple};
 
 /// How many notices wait for the worker at most: more than a burst and a sweep make.
@@ -38,8 +39,8 @@ fn tell_owner(
     original: &Tuple,
     is_open: bool,
 ) {
-    let owner = owners.get(usize::from(class(original.source_port))).copied();
-    if let Some(worker) = owner.filter(|owner| *owner != this) {
+    let worker = steer::owner(owners, original.source_port);
+    if worker != this {
         // Without a notice the owner finds out later, by the time.
         let _ = notices.try_push(Notice { worker, from: this, original: *original, is_open });
     }
@@ -56,7 +57,7 @@ pub(super) struct Ended {
 
 /// Tells the owner of a flow's port of its end, if that is not this worker.
 pub(super) fn tell_of_end(notices: &mut Notices, this: (&[u8; CLASSES], u8), ended: &Ended) {
-    for key in [Some(&ended.original), ended.endpoint.as_ref()].into_iter().flatten() {
+    for key in iter::once(&ended.original).chain(&ended.endpoint) {
         tell_owner(notices, this, key, false);
     }
 }
@@ -67,6 +68,11 @@ pub(super) fn endpoint(original: &Tuple, egress: Ipv4Addr) -> Tuple {
     Tuple { destination: egress, destination_port: 0, ..*original }
 }
 
+/// A packet goes to where its flow, or its endpoint's mapping, lives.
+fn redirected(worker: u8, ticket: Ticket) -> Halt {
+    Halt::HandOff { worker, ticket: Ticket { redirected_to: Some(worker), ..ticket } }
+}
+
 impl Engine {
     /// Hands a packet of no flow here to the worker that its flow lives with, if it is known to; that
     /// one gives it back when the flow has ended meanwhile.
@@ -75,7 +81,7 @@ impl Engine {
         context: Context<'_>,
         packet: &Packet,
     ) -> Result<(), Halt> {
-        let Context { ticket, now, .. } = context;
+        let Context { ticket, .. } = context;
         let owner = self.owner(packet.owner_port());
         if owner != self.worker && ticket.redirected_to.is_some() {
             let is_mapped = self.has_mapping(context, packet);
@@ -84,18 +90,20 @@ impl Engine {
         if ticket.asked > 0 {
             return Ok(());
         }
-        match self.redirects.follow(&packet.tuple, now) {
+        match self.follow(context, &packet.tuple) {
+            Some(worker) => Err(redirected(worker, ticket)),
             None => Ok(()),
-            // It was there.
-            to if to == ticket.redirected_to => {
-                self.redirects.unset(&packet.tuple);
-                Ok(())
-            }
-            Some(worker) => {
-                let ticket = Ticket { redirected_to: Some(worker), ..ticket };
-                Err(Halt::HandOff { worker, ticket })
-            }
         }
+    }
+
+    /// Where a packet has to go by one of its keys; nowhere when it was there in vain.
+    fn follow(&mut self, context: Context<'_>, key: &Tuple) -> Option<u8> {
+        let to = self.redirects.follow(key, context.now);
+        if to.is_some() && to == context.ticket.redirected_to {
+            self.redirects.unset(key);
+            return None;
+        }
+        to
     }
 
     /// Whether the pod's address and port have a mapping here.
@@ -119,20 +127,11 @@ impl Engine {
         if ticket.asked > 0 || self.owner(packet.owner_port()) != self.worker {
             return Ok(());
         }
-        match self.redirects.follow(endpoint, now) {
-            None => Ok(()),
-            to if to == ticket.redirected_to => {
-                self.redirects.unset(endpoint);
-                Ok(())
-            }
-            Some(worker) => {
-                if !self.redirects.set(&packet.tuple, worker, false, now) {
-                    return Err(DropReason::RedirectsFull.into());
-                }
-                let ticket = Ticket { redirected_to: Some(worker), ..ticket };
-                Err(Halt::HandOff { worker, ticket })
-            }
+        let Some(worker) = self.follow(context, endpoint) else { return Ok(()) };
+        if !self.redirects.set(&packet.tuple, worker, false, now) {
+            return Err(DropReason::RedirectsFull.into());
         }
+        Err(redirected(worker, ticket))
     }
 
     /// What becomes of a packet whose flow cannot live here for this reason: the owner asks the next
@@ -155,7 +154,7 @@ impl Engine {
             return reason.into();
         }
         let asked = ticket.asked + 1;
-        let keys = [Some(&packet.tuple), endpoint].into_iter().flatten();
+        let keys = iter::once(&packet.tuple).chain(endpoint);
         if asked >= self.workers {
             keys.for_each(|key| self.redirects.unset(key));
             return reason.into();
@@ -179,7 +178,7 @@ impl Engine {
     ) {
         let Ticket { asked, redirected_to, .. } = context.ticket;
         if asked > 0 || redirected_to.is_some() {
-            for key in [Some(&packet.tuple), endpoint].into_iter().flatten() {
+            for key in iter::once(&packet.tuple).chain(endpoint) {
                 self.redirects.unset(key);
                 self.tell_owner(key, true);
             }

@@ -30,17 +30,8 @@ impl Engine {
         if !is_here && owner != self.worker {
             return self.conclude(context, &packet, Err(Halt::HandOff { worker: owner, ticket }));
         }
-        let outcome = match packet.direction {
-            Direction::Forward => {
-                let candidate = self.flows.originals.candidate(packet.hash);
-                self.forward(context, frame, &packet, candidate)
-            }
-            Direction::Reply => {
-                let candidate = self.flows.replies.candidate(packet.hash);
-                self.reply(context, frame, &packet, candidate)
-            }
-        };
-        self.conclude(context, &packet, outcome)
+        let candidate = self.candidate(&packet);
+        self.translate(context, frame, &packet, candidate)
     }
 
     /// What the first fragment of a packet has told, if it has come.

@@ -2,11 +2,8 @@
 
 use super::{Engine, Nanos};
 use crate::Tuple;
-use crate::flow::{NotRestored, SavedFlow, Slot, tick};
+use crate::flow::{GROUPS_MAX, NotRestored, SavedFlow, Slot, tick};
 use crate::tables::{EPOCH_NONE, Tables};
-
-/// How many groups of 15 flows are looked at in one call.
-const GROUPS_MAX: usize = 256;
 
 impl Engine {
     /// Every live flow, as [`Engine::restore`] of a later engine takes it: with other keys, another

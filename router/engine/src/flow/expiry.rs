@@ -18,7 +18,7 @@ use crate::tables::Tables;
 const PASS_NS: Nanos = 2_000_000_000;
 
 /// How many groups of 15 slots one call looks at, at most.
-const GROUPS_MAX: usize = 256;
+pub(crate) const GROUPS_MAX: usize = 256;
 
 /// How many flows one call ends, at most.
 pub(crate) const EXPIRED_MAX: usize = 256;
@@ -81,10 +81,14 @@ impl Sweep {
         flows: &mut Flows,
         expired: &mut dyn FnMut(&mut Flows, SlotIndex),
     ) {
+        let groups = flows.originals.groups();
+        let due = self.pace.due(now, groups);
+        if due == 0 {
+            return;
+        }
         let mut count = 0;
         let least = tables.least_timeouts(self.timeouts);
-        let groups = flows.originals.groups();
-        for _ in 0..self.pace.due(now, groups) {
+        for _ in 0..due {
             for index in flows.originals.entries(self.pace.step(groups)) {
                 if self.is_expired(flows, index, tick(now), tables, &least) {
                     expired(flows, index);

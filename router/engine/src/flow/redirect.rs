@@ -2,6 +2,7 @@
 //! for them. Their packets come to it all the same, and it sends them on.
 
 use super::expiry::{Pace, is_idle_for};
+use super::state::TIMEOUT_NS_MAX;
 use super::table::{Slot, SlotIndex, Table};
 use super::tuple::{Hasher, Tuple};
 use super::{Tick, tick};
@@ -17,9 +18,9 @@ const PASS_NS: Nanos = 2_000_000_000;
 /// same time as a packet of the pod.
 const UNCONFIRMED_NS: Nanos = 10_000_000_000;
 
-/// How long one stays at most while the pod is silent, should nobody say that its flow has ended: longer
-/// than the longest timeout that there can be, a week.
-const SILENT_NS: Nanos = 8 * 24 * 3600 * 1_000_000_000;
+/// How long one stays at most while the pod is silent, should nobody say that its flow has ended: a day
+/// longer than any flow may be idle.
+const SILENT_NS: Nanos = TIMEOUT_NS_MAX + 24 * 3600 * 1_000_000_000;
 
 /// The end of a flow is not believed so soon after a packet of the pod: that one may open it anew.
 const CROSSING_NS: Nanos = 1_000_000_000;

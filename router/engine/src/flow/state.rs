@@ -86,7 +86,11 @@ impl FlowState {
     }
 }
 
-/// How long a flow may stay idle in both directions before it ends, in nanoseconds.
+/// No timeout may be longer, in nanoseconds: a week.
+pub const TIMEOUT_NS_MAX: Nanos = 7 * 24 * 3600 * 1_000_000_000;
+
+/// How long a flow may stay idle in both directions before it ends, in nanoseconds; each at most
+/// [`TIMEOUT_NS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// TCP (and SCTP, here and below) that is opening: 240 s, the least that RFC 5382 allows.

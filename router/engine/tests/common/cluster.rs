@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use spillway_engine::steer::{CLASSES, class};
+use spillway_engine::steer::{CLASSES, owner};
 use spillway_engine::tables::{Tables, TablesInput};
 use spillway_engine::{DropReason, Engine, EngineConfig, FlowRecord, Ticket, Verdict};
 
@@ -52,7 +52,7 @@ impl Cluster {
 
     /// The worker that steering gives frames with this port to.
     pub fn worker(&self, port: u16) -> usize {
-        usize::from(self.owners[usize::from(class(port))])
+        owner(&self.owners, port).into()
     }
 
     /// Hands a whole packet in; gives what becomes of it.
