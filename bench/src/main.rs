@@ -1,0 +1,21 @@
+//! `spillway-bench`: what Spillway costs, measured on the machine at hand.
+#![forbid(unsafe_code)]
+
+mod engine;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Measures Spillway. Each command says what it measures, and with --json says it to programs.
+#[derive(Debug, Parser)]
+#[command(version)]
+enum Command {
+    /// The engine alone, one core, in memory.
+    Engine(engine::Args),
+}
+
+fn main() -> Result<()> {
+    match Command::parse() {
+        Command::Engine(args) => engine::run(&args),
+    }
+}
