@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod engine;
+mod measure;
 
 use anyhow::Result;
 use clap::Parser;

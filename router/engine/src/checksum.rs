@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 /// What changed in a packet, as its checksums see it: the one's complement sum of `!old + new`
 /// over the changed 16-bit words.
 ///
-/// RFC 1624, equation 3: `HC' = !(!HC + !m + m')`.
+/// RFC 1624, equation 3: `HC' = !(!HC + !m + m')`. It has the byte order of packets, so that none is
+/// swapped when it is applied (RFC 1071, section 2B).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delta(u16);
 
@@ -15,31 +16,41 @@ impl Delta {
 
     /// One was taken from the time to live, the high byte of its word:
     /// `!m + (m - 0x0100)` is the same for every `m`.
-    pub(crate) const TTL_DECREMENT: Self = Self(0xfeff);
+    pub(crate) const TTL_DECREMENT: Self = Self(0xfeff_u16.to_be());
 
     /// A word changed from `old` to `new`.
+    #[inline]
     pub(crate) const fn word(old: u16, new: u16) -> Self {
-        Self(fold(!old as u32 + new as u32))
+        Self(add(!old, new).to_be())
+    }
+
+    /// A word changed from 0 to `new`.
+    #[inline]
+    pub(crate) const fn added(new: u16) -> Self {
+        Self(new.to_be())
     }
 
     /// An address changed from `old` to `new`.
     pub(crate) const fn address(old: Ipv4Addr, new: Ipv4Addr) -> Self {
         let (old, new) = (!old.to_bits(), new.to_bits());
-        Self(fold((old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff)))
+        Self(fold((old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff)).to_be())
     }
 
     /// Both changes.
+    #[inline]
     pub(crate) const fn plus(self, other: Self) -> Self {
-        Self(fold(self.0 as u32 + other.0 as u32))
+        Self(add(self.0, other.0))
     }
 
     /// The checksum after the change.
+    #[inline]
     pub(crate) const fn apply(self, checksum: u16) -> u16 {
-        !fold(!checksum as u32 + self.0 as u32)
+        u16::from_be(sub(checksum.to_be(), self.0))
     }
 
     /// The UDP checksum after the change: 0 means that there is none and stays; a computed 0 is
     /// written as 0xffff (RFC 768).
+    #[inline]
     pub(crate) const fn apply_udp(self, checksum: u16) -> u16 {
         if checksum == 0 {
             return 0;
@@ -63,6 +74,20 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     #[expect(clippy::cast_possible_truncation, reason = "after two rounds it fits 32 bits")]
     let sum = sum as u32;
     !fold(sum)
+}
+
+/// The one's complement sum of two words.
+#[inline]
+const fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum.wrapping_add(carry as u16)
+}
+
+/// The one's complement difference of two words: `!add(!a, b)`.
+#[inline]
+const fn sub(a: u16, b: u16) -> u16 {
+    let (difference, borrow) = a.overflowing_sub(b);
+    difference.wrapping_sub(borrow as u16)
 }
 
 /// Adds the carries back in until 16 bits are left.

@@ -12,6 +12,11 @@ pub struct Traffic {
 }
 
 impl Traffic {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+    }
+
     pub(crate) fn count(&mut self, length: u16) {
         self.packets = self.packets.wrapping_add(1);
         self.bytes = self.bytes.wrapping_add(u64::from(length));

@@ -6,11 +6,10 @@
 
 use std::net::Ipv4Addr;
 
-use crate::DropReason;
 use crate::checksum::{Delta, checksum};
 use crate::packet::DONT_FRAGMENT;
 use crate::steer::{REPLY_IP_OFFSET, TUNNEL_OVERHEAD};
-use crate::tables::{Adjacency, DeviceIndex};
+use crate::tables::{Adjacency, DeviceIndex, ReplyVni};
 
 /// What the outer IPv4 packet has on top of the inner one: IPv4, UDP, VXLAN, inner Ethernet.
 const OUTER_IP_OVERHEAD: u16 = 50;
@@ -26,6 +25,8 @@ pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const IP: usize = 14;
 const UDP: usize = IP + 20;
 const VXLAN: usize = UDP + 8;
+const VNI: usize = VXLAN + 4;
+const INNER: usize = TUNNEL_OVERHEAD;
 
 /// An Ethernet header that carries IPv4.
 pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6]) -> [u8; 14] {
@@ -36,29 +37,32 @@ pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6]) -> [u8; 14] {
     header
 }
 
-/// Everything of the outer headers that is the same for all flows of one peer.
+/// Everything in front of a reply that is the same for all flows of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) device: DeviceIndex,
-    /// Our tunnel address, the outer source.
-    pub(crate) tunnel_address: Ipv4Addr,
     /// The largest inner IPv4 packet that fits, in bytes.
     pub(crate) inner_mtu: u16,
-    /// Our link address, the inner source of replies.
-    mac: [u8; 6],
-    /// The headers with lengths, source port and VNI of 0, and the IPv4 checksum of that.
-    template: [u8; TUNNEL_OVERHEAD],
+    /// Whether replies have their flow's VNI; else the template has theirs.
+    vni_of_flow: bool,
+    /// Our tunnel address, the outer source.
+    pub(crate) tunnel_address: Ipv4Addr,
+    /// All headers, with lengths, TOS, source port and inner destination of 0.
+    template: [u8; REPLY_IP_OFFSET],
+    /// The checksum of the template's IPv4 header.
     template_checksum: u16,
 }
 
-/// What of the outer headers differs from reply to reply.
+/// What of these headers differs from reply to reply.
 pub(crate) struct Label {
     /// Chooses the outer source port; the same for all packets of a flow.
     pub(crate) hash: u64,
-    pub(crate) vni: [u8; 3],
+    /// The VNI of the flow's own frames.
+    pub(crate) flow_vni: [u8; 3],
     /// The inner Ethernet destination.
     pub(crate) inner_mac: [u8; 6],
-    /// Total length of the inner IPv4 packet.
+    /// Total length of the inner IPv4 packet. Of one that will be cut the outer lengths mean nothing
+    /// until then.
     pub(crate) inner_length: u16,
     /// The outer TOS byte.
     pub(crate) tos: u8,
@@ -70,8 +74,9 @@ impl Overlay {
         source: Ipv4Addr,
         destination: Ipv4Addr,
         tunnel_port: u16,
+        reply_vni: ReplyVni,
     ) -> Self {
-        let mut template = [0; TUNNEL_OVERHEAD];
+        let mut template = [0; REPLY_IP_OFFSET];
         template[..IP].copy_from_slice(&adjacency.ethernet);
         template[IP] = 0x45;
         template[IP + 6] = DONT_FRAGMENT;
@@ -81,37 +86,47 @@ impl Overlay {
         template[IP + 16..IP + 20].copy_from_slice(&destination.octets());
         template[UDP + 2..UDP + 4].copy_from_slice(&tunnel_port.to_be_bytes());
         template[VXLAN] = 0x08;
+        if let ReplyVni::Fixed(vni) = reply_vni {
+            let [_, vni @ ..] = vni.to_be_bytes();
+            template[VNI..VNI + 3].copy_from_slice(&vni);
+        }
+        let inner = ethernet([0; 6], adjacency.source_mac());
+        template[INNER..].copy_from_slice(&inner);
         let template_checksum = checksum(&template[IP..UDP]);
         Self {
             device: adjacency.device,
-            tunnel_address: source,
             inner_mtu: adjacency.mtu.saturating_sub(OUTER_IP_OVERHEAD),
-            mac: adjacency.source_mac(),
+            vni_of_flow: reply_vni == ReplyVni::Flow,
+            tunnel_address: source,
             template,
             template_checksum,
         }
     }
 
     /// Writes the 64 bytes in front of the inner IPv4 packet.
-    pub(crate) fn write(&self, frame: &mut [u8], label: &Label) -> Result<(), DropReason> {
-        let head = frame.first_chunk_mut::<REPLY_IP_OFFSET>().ok_or(DropReason::Truncated)?;
-        let ip_length = label.inner_length.saturating_add(OUTER_IP_OVERHEAD);
-        let udp_length = label.inner_length.saturating_add(OUTER_UDP_OVERHEAD);
-        let changed = Delta::word(0, ip_length).plus(Delta::word(0, u16::from(label.tos)));
-        let ip_checksum = changed.apply(self.template_checksum);
+    #[inline]
+    pub(crate) fn write(&self, head: &mut [u8; REPLY_IP_OFFSET], label: &Label) {
+        let ip_length = label.inner_length.wrapping_add(OUTER_IP_OVERHEAD);
+        let udp_length = label.inner_length.wrapping_add(OUTER_UDP_OVERHEAD);
+        let written = Delta::added(ip_length).plus(Delta::added(label.tos.into()));
+        let ip_checksum = written.apply(self.template_checksum);
         // 14 bits of the hash that have chosen neither the table's group nor the tag.
-        let [_, high, low, ..] = label.hash.to_be_bytes();
-        let source_port = SOURCE_PORT_FIRST | u16::from_be_bytes([high, low]) >> 2;
-        head[..TUNNEL_OVERHEAD].copy_from_slice(&self.template);
+        let [_, _, _, _, _, low, high, _] = label.hash.to_le_bytes();
+        let source_port = SOURCE_PORT_FIRST | u16::from_le_bytes([low, high]);
+        *head = self.template;
         head[IP + 1] = label.tos;
         head[IP + 2..IP + 4].copy_from_slice(&ip_length.to_be_bytes());
         head[IP + 10..IP + 12].copy_from_slice(&ip_checksum.to_be_bytes());
         head[UDP..UDP + 2].copy_from_slice(&source_port.to_be_bytes());
         head[UDP + 4..UDP + 6].copy_from_slice(&udp_length.to_be_bytes());
-        head[VXLAN + 4..VXLAN + 7].copy_from_slice(&label.vni);
-        let inner = ethernet(label.inner_mac, other_than(label.inner_mac, self.mac));
-        head[TUNNEL_OVERHEAD..].copy_from_slice(&inner);
-        Ok(())
+        if self.vni_of_flow {
+            head[VNI..VNI + 3].copy_from_slice(&label.flow_vni);
+        }
+        head[INNER..INNER + 6].copy_from_slice(&label.inner_mac);
+        // A kernel drops frames that seem to come from itself.
+        if head[INNER..INNER + 6] == head[INNER + 6..INNER + 12] {
+            head[INNER + 11] ^= 1;
+        }
     }
 }
 
@@ -124,13 +139,4 @@ pub(crate) fn resize(head: &mut [u8; REPLY_IP_OFFSET], inner_length: u16) {
     head[IP + 10..IP + 12].fill(0);
     let sum = checksum(&head[IP..UDP]);
     head[IP + 10..IP + 12].copy_from_slice(&sum.to_be_bytes());
-}
-
-/// `mac`, or where it equals `taken` one that differs: a kernel drops frames that seem to come
-/// from itself.
-fn other_than(taken: [u8; 6], mut mac: [u8; 6]) -> [u8; 6] {
-    if mac == taken {
-        mac[5] ^= 1;
-    }
-    mac
 }

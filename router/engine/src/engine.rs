@@ -8,6 +8,7 @@ mod holdings;
 mod life;
 mod own_address;
 mod restart;
+mod usual;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::flow::{
 };
 use crate::fragment::Fragments;
 use crate::nat::{Identifications, Ports, Random};
-use crate::packet::{Direction, Packet, prefetch_headers};
+use crate::packet::{Direction, Packet, Usual};
 use crate::reassembly::Reassembly;
 use crate::steer::{self, CLASSES};
 use crate::tables::{DeviceIndex, Tables};
@@ -159,6 +160,8 @@ pub struct Engine {
     /// The first group of flows of an earlier engine that were not given their holdings yet.
     not_taken_up: Option<usize>,
     counters: Counters,
+    /// Room for what the stages of a burst tell each other.
+    glances: Box<[Usual]>,
     /// The time of the last call.
     now: Nanos,
 }
@@ -196,6 +199,7 @@ impl Engine {
             notices: ArrayVec::new(),
             not_taken_up: None,
             counters: Counters::default(),
+            glances: vec![Usual::NONE; BURST_MAX].into_boxed_slice(),
             now: 0,
         }
     }
@@ -211,7 +215,20 @@ impl Engine {
         verdicts: &mut [Verdict],
     ) {
         self.counters.received += frames.len().min(verdicts.len()).min(BURST_MAX) as u64;
-        self.burst(now, tables, frames, verdicts);
+        self.burst::<true>(now, tables, frames, verdicts);
+    }
+
+    /// The same without asking for memory ahead of its use: benchmarks show what that is worth.
+    #[doc(hidden)]
+    pub fn process_without_prefetch(
+        &mut self,
+        now: Nanos,
+        tables: &Tables,
+        frames: &mut [&mut [u8]],
+        verdicts: &mut [Verdict],
+    ) {
+        self.counters.received += frames.len().min(verdicts.len()).min(BURST_MAX) as u64;
+        self.burst::<false>(now, tables, frames, verdicts);
     }
 
     /// The same for a frame that a verdict has held.
@@ -294,7 +311,7 @@ impl Engine {
 
     /// A burst goes through in stages, so that while one packet waits for memory the others do,
     /// too: headers, tags, entries; then each packet in turn.
-    fn burst(
+    fn burst<const PREFETCH: bool>(
         &mut self,
         now: Nanos,
         tables: &Tables,
@@ -303,16 +320,28 @@ impl Engine {
     ) {
         self.now = now;
         let context = Context::new(tables, now);
-        frames.iter().take(BURST_MAX).for_each(|frame| prefetch_headers(frame));
-        let packets: ArrayVec<_, BURST_MAX> =
-            frames.iter().take(BURST_MAX).map(|frame| self.parse(frame)).collect();
-        let candidates: ArrayVec<_, BURST_MAX> =
-            packets.iter().map(|packet| self.candidate_of(packet)).collect();
-        let parsed = packets.iter().zip(candidates);
-        for ((frame, verdict), (packet, candidate)) in frames.iter_mut().zip(verdicts).zip(parsed) {
-            *verdict = self.verdict(context, frame, packet, candidate);
+        let mut glances = std::mem::take(&mut self.glances);
+        for (frames, verdicts) in
+            frames.chunks_mut(BURST_MAX).zip(verdicts.chunks_mut(BURST_MAX)).take(1)
+        {
+            let usual = glances.get_mut(..frames.len()).unwrap_or_default();
+            if context.is_programmed() {
+                self.glance::<PREFETCH>(frames, usual);
+                self.seek::<PREFETCH>(usual);
+            } else {
+                usual.fill(Usual::NONE);
+            }
+            self.send_each(context, frames, usual, verdicts);
         }
+        self.glances = glances;
         self.counters.flows_live = u64::from(self.flows.live());
+    }
+
+    /// The long way: whatever a packet is.
+    #[inline(never)]
+    fn unusual(&mut self, context: Context<'_>, frame: &mut [u8], verdict: &mut Verdict) {
+        let packet = self.parse(frame);
+        *verdict = self.verdict(context, frame, &packet);
     }
 
     /// Goes on with a frame that has been through an engine before.
@@ -320,8 +349,7 @@ impl Engine {
         self.now = now;
         let context = Context::again(tables, now, ticket);
         let packet = Packet::parse(frame, &self.hasher);
-        let candidate = self.candidate_of(&packet);
-        let verdict = self.verdict(context, frame, &packet, candidate);
+        let verdict = self.verdict(context, frame, &packet);
         self.counters.flows_live = u64::from(self.flows.live());
         verdict
     }
@@ -331,31 +359,14 @@ impl Engine {
         steer::owner(&self.owners, port)
     }
 
-    /// Checks a frame; starts to load what will find its flow.
+    /// Checks a frame that steering has given to this worker.
     fn parse(&self, frame: &[u8]) -> Result<Packet, DropReason> {
         let packet = Packet::parse(frame, &self.hasher)?;
         let port = if packet.fragment.is_some() { FRAGMENTS_PORT } else { packet.owner_port() };
-        if self.owner(port) != self.worker {
-            return Err(DropReason::WrongWorker);
+        match self.owner(port) == self.worker {
+            true => Ok(packet),
+            false => Err(DropReason::WrongWorker),
         }
-        match packet.direction {
-            Direction::Forward => self.flows.originals.prefetch_group(packet.hash),
-            Direction::Reply => self.flows.replies.prefetch_group(packet.hash),
-        }
-        Ok(packet)
-    }
-
-    /// The likely entry of a packet's flow, which starts to load.
-    fn candidate(&self, packet: &Packet) -> SlotIndex {
-        match packet.direction {
-            Direction::Forward => self.flows.originals.candidate(packet.hash),
-            Direction::Reply => self.flows.replies.candidate(packet.hash),
-        }
-    }
-
-    /// The same; of what is no packet, that of none.
-    fn candidate_of(&self, packet: &Result<Packet, DropReason>) -> SlotIndex {
-        packet.as_ref().map_or(SlotIndex::FIRST, |packet| self.candidate(packet))
     }
 
     /// Sends a packet on its way, and counts what becomes of it, once.
@@ -364,13 +375,10 @@ impl Engine {
         context: Context<'_>,
         frame: &mut [u8],
         packet: &Result<Packet, DropReason>,
-        candidate: SlotIndex,
     ) -> Verdict {
         match packet {
             Ok(_) if !context.is_programmed() => self.drop(DropReason::NotProgrammed),
-            Ok(packet @ Packet { fragment: None, .. }) => {
-                self.translate(context, frame, packet, candidate)
-            }
+            Ok(packet @ Packet { fragment: None, .. }) => self.translate(context, frame, packet),
             Ok(packet @ Packet { fragment: Some(fragment), .. }) => {
                 self.fragment(context, frame, packet, fragment)
             }
@@ -383,16 +391,10 @@ impl Engine {
     }
 
     /// Sends a packet whose ports are known on its way.
-    fn translate(
-        &mut self,
-        context: Context<'_>,
-        frame: &mut [u8],
-        packet: &Packet,
-        candidate: SlotIndex,
-    ) -> Verdict {
+    fn translate(&mut self, context: Context<'_>, frame: &mut [u8], packet: &Packet) -> Verdict {
         let outcome = match packet.direction {
-            Direction::Forward => self.forward(context, frame, packet, candidate),
-            Direction::Reply => self.reply(context, frame, packet, candidate),
+            Direction::Forward => self.forward(context, frame, packet),
+            Direction::Reply => self.reply(context, frame, packet),
         };
         self.conclude(context, packet, outcome)
     }
@@ -442,7 +444,10 @@ impl Engine {
             Direction::Reply => self.counters.reply.count(packet.length),
         }
         if packet.length <= mtu {
-            return Verdict::Transmit { device, length: packet.frame_length() };
+            return Verdict::Transmit {
+                device,
+                length: packet.direction.frame_length(packet.length),
+            };
         }
         self.counters.fragmented += 1;
         let ip_offset = packet.direction.ip_offset();

@@ -27,7 +27,7 @@ pub(crate) use pod_flows::Place;
 pub(crate) use redirect::{REDIRECTS_MAX, Redirects};
 pub(crate) use slot::{Original, Reply, Tick, Translation, WayBack, tick};
 pub(crate) use table::{Slot, SlotIndex, Table};
-pub(crate) use tuple::Hasher;
+pub(crate) use tuple::{Hasher, Key};
 
 use state::Progress;
 
@@ -74,8 +74,8 @@ impl Flows {
         if self.is_full() {
             return None;
         }
-        let original_hash = self.hasher.tuple(&original.tuple());
-        let reply_hash = self.hasher.tuple(&reply.tuple());
+        let original_hash = self.hasher.key(&original.key());
+        let reply_hash = self.hasher.key(&reply.key());
         let original_index = self.originals.insert(original_hash, original)?;
         let reply_index = self.replies.insert(reply_hash, reply)?;
         self.originals[original_index].twin = reply_index;
@@ -97,9 +97,9 @@ impl Flows {
     /// Removes a flow; gives how it was translated: its port is free again.
     pub(crate) fn remove(&mut self, original_index: SlotIndex) -> Translation {
         let original = self.originals[original_index];
-        let reply = self.replies[original.twin].tuple();
-        self.replies.remove(self.hasher.tuple(&reply), original.twin);
-        self.originals.remove(self.hasher.tuple(&original.tuple()), original_index);
+        let reply = self.replies[original.twin].key();
+        self.replies.remove(self.hasher.key(&reply), original.twin);
+        self.originals.remove(self.hasher.key(&original.key()), original_index);
         self.live = self.live.saturating_sub(1);
         original.translation()
     }

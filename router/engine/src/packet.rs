@@ -5,6 +5,7 @@ mod ecn;
 mod icmp;
 pub(crate) mod ipv4;
 mod transport;
+mod usual;
 
 use spillway_mem::prefetch;
 
@@ -19,7 +20,8 @@ use crate::steer::{
 pub(crate) use ecn::encapsulate as tunnel_tos;
 pub(crate) use icmp::{DESTINATION_UNREACHABLE, ECHO_PROTOCOL, QUOTED_IP, TIME_EXCEEDED};
 pub(crate) use ipv4::{DONT_FRAGMENT, Fragment, ICMP, SCTP, TCP, UDP};
-pub(crate) use transport::Transport;
+pub(crate) use transport::{Segment, Transport};
+pub(crate) use usual::Usual;
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,15 @@ impl Direction {
             Self::Forward => TUNNEL_IP_OFFSET,
             Self::Reply => REPLY_IP_OFFSET,
         }
+    }
+
+    /// How long a forwarded frame is with an IPv4 packet of this length, in bytes: padding behind the
+    /// packet is cut off.
+    #[inline]
+    pub(crate) fn frame_length(self, ip_length: u16) -> u16 {
+        // None is cut short: no device has an MTU that would allow it.
+        let length = self.ip_offset() + usize::from(ip_length);
+        u16::try_from(length).unwrap_or(u16::MAX)
     }
 }
 
@@ -131,21 +142,16 @@ impl Packet {
     pub(crate) fn has_no_ports(&self) -> bool {
         !matches!(self.tuple.protocol, TCP | UDP | SCTP | ICMP)
     }
-
-    /// How long the forwarded frame is, in bytes: padding behind the packet is cut off.
-    pub(crate) fn frame_length(&self) -> u16 {
-        // None is cut short: no device has an MTU that would allow it.
-        let length = self.direction.ip_offset() + usize::from(self.length);
-        u16::try_from(length).unwrap_or(u16::MAX)
-    }
 }
 
+/// The least unit of memory that is loaded, in bytes.
+const CACHE_LINE: usize = 64;
+
 /// Starts to load the bytes that parsing will read.
+#[inline]
 pub(crate) fn prefetch_headers(frame: &[u8]) {
-    if let Some(first) = frame.first() {
+    if let (Some(first), Some(second)) = (frame.first(), frame.get(CACHE_LINE)) {
         prefetch(first);
-    }
-    if let Some(inner) = frame.get(REPLY_IP_OFFSET) {
-        prefetch(inner);
+        prefetch(second);
     }
 }

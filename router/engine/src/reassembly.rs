@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 
 use crate::DropReason;
 use crate::engine::Nanos;
-use crate::flow::{Hasher, Pace, Slot, SlotIndex, Table, Tuple};
+use crate::flow::{Hasher, Key, Pace, Slot, SlotIndex, Table, Tuple};
 use crate::packet::{Direction, Fragment, Packet, Transport};
 
 /// How long the fragments of a packet may take to come, in nanoseconds: 2 s. Hosts wait for longer
@@ -86,8 +86,8 @@ impl Slot for Entry {
         parts: Parts { count: 0, bounds: [(0, 0); PARTS_MAX] },
     };
 
-    fn tuple(&self) -> Tuple {
-        self.key
+    fn key(&self) -> Key {
+        self.key.key()
     }
 }
 

@@ -134,7 +134,6 @@ pub struct Tables {
     /// The least of each timeout that some policy has of its own.
     least_timeouts: Option<Timeouts>,
     egress_addresses: HashMap<Ipv4Addr, EgressAddress>,
-    reply_vni: Option<ReplyVni>,
     fib: Fib,
     devices: Vec<Device>,
     adjacencies: Vec<Adjacency>,
@@ -159,7 +158,6 @@ impl Tables {
             least_timeouts: own_timeouts.reduce(Timeouts::least),
             policies: input.policies,
             egress_addresses: egress_addresses.map(|egress| (egress.address, egress)).collect(),
-            reply_vni: input.reply_vni,
             fib: input.fib,
             devices: input.devices,
             ..Self::default()
@@ -173,8 +171,9 @@ impl Tables {
             tables.adjacencies.push(adjacency);
             tables.neighbours.insert(key, index);
         }
+        let reply_vni = input.reply_vni.unwrap_or(ReplyVni::Fixed(REPLY_VNI_DEFAULT));
         for (index, peer) in (0..).zip(&input.peers) {
-            let overlay = tables.overlay(peer, input.tunnel_port);
+            let overlay = tables.overlay(peer, input.tunnel_port, reply_vni);
             tables.overlays.push(overlay);
             tables.peers.insert(peer.address, index);
         }
@@ -206,7 +205,7 @@ impl Tables {
     }
 
     /// The outer headers towards a peer, or why there is no way to it now.
-    fn overlay(&self, peer: &Peer, tunnel_port: u16) -> Result<Overlay, Halt> {
+    fn overlay(&self, peer: &Peer, tunnel_port: u16, reply_vni: ReplyVni) -> Result<Overlay, Halt> {
         let adjacency = if let Some((device, mac)) = peer.direct {
             self.adjacent(device, mac).ok_or(DropReason::ForeignDevice)?
         } else {
@@ -214,7 +213,8 @@ impl Tables {
             let way = self.fib.lookup(peer.tunnel_address, peer.address, hash)?;
             *self.adjacency(self.resolve(way)?)?
         };
-        Ok(Overlay::new(&adjacency, peer.tunnel_address, peer.address, tunnel_port))
+        let (source, destination) = (peer.tunnel_address, peer.address);
+        Ok(Overlay::new(&adjacency, source, destination, tunnel_port, reply_vni))
     }
 
     /// The resolved next hop of a way.
@@ -294,22 +294,7 @@ impl Tables {
         let found = self.overlays.get(usize::from(peer)).ok_or(DropReason::UnknownPeer)?;
         found.as_ref().map_err(|halt| *halt)
     }
-
-    /// The VNI of a reply whose flow's own frames carry `flow_vni`.
-    pub(crate) fn reply_vni(&self, flow_vni: [u8; 3]) -> [u8; 3] {
-        match self.reply_vni {
-            Some(ReplyVni::Flow) => flow_vni,
-            Some(ReplyVni::Fixed(vni)) => vni_bytes(vni),
-            None => vni_bytes(REPLY_VNI_DEFAULT),
-        }
-    }
 }
 
 /// The VNI of replies when nothing else is said: Cilium's identity "world".
 pub const REPLY_VNI_DEFAULT: u32 = 2;
-
-/// The 24 bits of a VNI.
-fn vni_bytes(vni: u32) -> [u8; 3] {
-    let [_, high, middle, low] = vni.to_be_bytes();
-    [high, middle, low]
-}

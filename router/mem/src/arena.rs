@@ -11,7 +11,7 @@ const HUGE_PAGE: usize = 2 << 20;
 /// A cache line: the least alignment of an arena.
 const CACHE_LINE: usize = 64;
 
-/// A fixed number of values of one type. It owns them as a `Box<[T]>` does, and starts on a cache
+/// A fixed number of values of one type, at least one. It owns them as a `Box<[T]>` does, and starts on a cache
 /// line, or on a huge page when it fills one.
 #[derive(Debug)]
 pub struct Arena<T: Copy> {
@@ -28,14 +28,11 @@ impl<T: Copy> Arena<T> {
     /// Allocates `len` values and writes `value` into each.
     ///
     /// # Panics
-    /// When `T` has no size or the arena would exceed the address space; aborts when there is not
-    /// enough memory. Arenas are made at start.
+    /// When `T` has no size, `len` is 0 or the arena would exceed the address space; aborts when there
+    /// is not enough memory. Arenas are made at start.
     #[must_use]
     pub fn new(len: usize, value: T) -> Self {
-        assert!(size_of::<T>() > 0, "an arena holds values that have a size");
-        if len == 0 {
-            return Self { first: NonNull::dangling(), len };
-        }
+        assert!(size_of::<T>() > 0 && len > 0, "an arena holds values that have a size");
         let layout = Self::layout(len);
         // SAFETY: the layout's size is not 0: `len` is not, nor is the size of `T`.
         let memory = unsafe { alloc(layout) };
@@ -47,6 +44,17 @@ impl<T: Copy> Arena<T> {
             unsafe { first.add(index).write(value) };
         }
         Self { first, len }
+    }
+
+    /// The place that a hash chooses, each as likely as any other, and the value there: as far into the
+    /// arena as `hash` is into 2^32.
+    #[inline(always)]
+    #[must_use]
+    pub fn scaled(&self, hash: u32) -> (usize, &T) {
+        let index = (u64::from(hash) * self.len as u64 >> 32) as usize;
+        // SAFETY: `len` is not 0 and `hash` is below 2^32, so the index is below `len`; `new` wrote
+        // all `len` values.
+        (index, unsafe { self.first.add(index).as_ref() })
     }
 
     /// The layout of `len` values: a whole number of huge pages where they fill at least one.
@@ -94,10 +102,8 @@ impl<T: Copy> DerefMut for Arena<T> {
 
 impl<T: Copy> Drop for Arena<T> {
     fn drop(&mut self) {
-        if self.len > 0 {
-            // SAFETY: `new` allocated this memory with the same layout; `T: Copy` needs no drop.
-            unsafe { dealloc(self.first.as_ptr().cast(), Self::layout(self.len)) };
-        }
+        // SAFETY: `new` allocated this memory with the same layout; `T: Copy` needs no drop.
+        unsafe { dealloc(self.first.as_ptr().cast(), Self::layout(self.len)) };
     }
 }
 
@@ -114,10 +120,22 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_arena_is_an_empty_slice() {
-        let mut arena = Arena::new(0, 1_u64);
-        assert!(arena.is_empty());
-        assert!(arena.get_mut(0).is_none());
+    #[should_panic(expected = "values that have a size")]
+    fn an_empty_arena_is_refused() {
+        let _ = Arena::new(0, 1_u64);
+    }
+
+    #[test]
+    fn hashes_choose_every_place_and_none_beyond() {
+        let mut arena = Arena::new(7, 0_u32);
+        (0..7).for_each(|index| arena[index as usize] = index);
+        assert_eq!(arena.scaled(0), (0, &0));
+        assert_eq!(arena.scaled(u32::MAX), (6, &6));
+        for index in 0..7_u32 {
+            let middle = (f64::from(index) + 0.5) / 7.0 * f64::from(u32::MAX);
+            assert_eq!(arena.scaled(middle as u32), (index as usize, &index));
+        }
+        assert_eq!(Arena::new(1, 9_u8).scaled(u32::MAX), (0, &9));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Engine, Nanos};
 use crate::DropReason;
 use crate::checksum::checksum;
 use crate::encap::{Label, Overlay};
-use crate::flow::{Slot, Tuple};
+use crate::flow::Tuple;
 use crate::fragment::MTU_MIN;
 use crate::packet::{
     DESTINATION_UNREACHABLE, DONT_FRAGMENT, Direction, ICMP, Packet, TIME_EXCEEDED, Transport,
@@ -56,7 +56,6 @@ pub struct OwedError<'a> {
     /// The first bytes of its message.
     icmp: [u8; ICMP_HEADER],
     way: Way<'a>,
-    vni: [u8; 3],
 }
 
 impl DropReason {
@@ -105,7 +104,7 @@ impl Engine {
             return None;
         }
         self.counters.errors_sent += 1;
-        Some(OwedError { packet, icmp, way, vni: tables.reply_vni(packet.steer.vni) })
+        Some(OwedError { packet, icmp, way })
     }
 
     /// The largest packet that would have got through, in bytes.
@@ -155,7 +154,7 @@ impl OwedError<'_> {
     /// tunnel address, to the outside from the egress address. `frame` is the dropped one. `None`
     /// when it does not fit.
     pub fn write(&self, frame: &[u8], out: &mut [u8]) -> Option<Answer> {
-        let Self { packet, icmp, way, vni } = self;
+        let Self { packet, icmp, way } = self;
         let quote = frame.get(packet.direction.ip_offset()..)?.get(..usize::from(packet.length))?;
         let (ip_offset, source, mtu) = match way {
             Way::Tunnel(overlay) => (REPLY_IP_OFFSET, overlay.tunnel_address, overlay.inner_mtu),
@@ -173,11 +172,14 @@ impl OwedError<'_> {
         message.get_mut(2..4)?.copy_from_slice(&sum.to_be_bytes());
         let device = match way {
             Way::Tunnel(overlay) => {
-                let (inner_mac, tos) = (packet.steer.inner_mac, tunnel_tos(TOS));
-                let (hash, vni) = (packet.hash, *vni);
-                overlay
-                    .write(out, &Label { hash, vni, inner_mac, inner_length: ip_length, tos })
-                    .ok()?;
+                let label = Label {
+                    hash: packet.hash,
+                    flow_vni: packet.steer.vni,
+                    inner_mac: packet.steer.inner_mac,
+                    inner_length: ip_length,
+                    tos: tunnel_tos(TOS),
+                };
+                overlay.write(out.first_chunk_mut()?, &label);
                 overlay.device
             }
             Way::Plain(adjacency) => {

@@ -30,8 +30,7 @@ impl Engine {
         if !is_here && owner != self.worker {
             return self.conclude(context, &packet, Err(Halt::HandOff { worker: owner, ticket }));
         }
-        let candidate = self.candidate(&packet);
-        self.translate(context, frame, &packet, candidate)
+        self.translate(context, frame, &packet)
     }
 
     /// What the first fragment of a packet has told, if it has come.

@@ -5,7 +5,7 @@ use super::adoption::endpoint;
 use super::holdings::Holding;
 use super::{Engine, Halt, Nanos, Outlet, end};
 use crate::encap::Label;
-use crate::flow::{Original, Reply, Slot, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
+use crate::flow::{Original, Reply, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
 use crate::fragment::MTU_MIN;
 use crate::nat::{Side, Use, Wish, clamp_mss, rewrite};
 use crate::packet::{Packet, SCTP, Transport, tunnel_tos};
@@ -48,9 +48,8 @@ impl Engine {
         context: Context<'_>,
         frame: &mut [u8],
         packet: &Packet,
-        candidate: SlotIndex,
     ) -> Result<Outlet, Halt> {
-        let known = self.flows.originals.find_near(&packet.tuple, packet.hash, candidate);
+        let known = self.flows.originals.find(&packet.tuple, packet.hash);
         let flow = match known {
             Some(flow) => self.confirm_original(context, packet, flow)?,
             None => {
@@ -69,7 +68,7 @@ impl Engine {
             fit_to_tunnel(context.tables, packet, ip);
         }
         *ethernet = adjacency.ethernet;
-        original.note(packet, context.now);
+        original.note(packet.transport, packet.length, context.now);
         Ok(Outlet { device: adjacency.device, mtu: adjacency.mtu })
     }
 
@@ -79,9 +78,8 @@ impl Engine {
         context: Context<'_>,
         frame: &mut [u8],
         packet: &Packet,
-        candidate: SlotIndex,
     ) -> Result<Outlet, Halt> {
-        let known = self.flows.replies.find_near(&packet.tuple, packet.hash, candidate);
+        let known = self.flows.replies.find(&packet.tuple, packet.hash);
         let flow = known.ok_or_else(|| without_reply_flow(packet.transport))?;
         self.confirm_reply(context, flow)?;
         let reply = &mut self.flows.replies[flow];
@@ -93,18 +91,17 @@ impl Engine {
         // The twin is another cache line: looked at only for what may end the flow.
         let ends = packet.transport.may_end_a_connection();
         let is_believed = !ends || self.flows.originals[reply.twin].may_believe(packet.transport);
-        let ip = frame.get_mut(packet.direction.ip_offset()..).ok_or(DropReason::Truncated)?;
+        let (head, ip) = frame.split_first_chunk_mut().ok_or(DropReason::Truncated)?;
         rewrite(ip, packet, Side::Destination, &reply.change())?;
         if self.mss_clamp && packet.transport.has_syn() {
             fit_to_way_out(context.tables, packet, &self.flows.originals[reply.twin], ip);
         }
-        let WayBack { inner_mac, vni, .. } = reply.way_back();
-        let vni = context.tables.reply_vni(vni);
+        let WayBack { inner_mac, vni: flow_vni, .. } = reply.way_back();
         let (inner_length, tos) = (packet.length, tunnel_tos(packet.tos));
-        let label = Label { hash: packet.hash, vni, inner_mac, inner_length, tos };
-        overlay.write(frame, &label)?;
+        let label = Label { hash: packet.hash, flow_vni, inner_mac, inner_length, tos };
+        overlay.write(head, &label);
         if is_believed {
-            reply.note(packet, context.now);
+            reply.note(packet.transport, packet.length, context.now);
         }
         Ok(Outlet { device: overlay.device, mtu: overlay.inner_mtu })
     }

@@ -2,7 +2,7 @@
 
 use super::{Engine, Nanos};
 use crate::Tuple;
-use crate::flow::{GROUPS_MAX, NotRestored, SavedFlow, Slot, tick};
+use crate::flow::{GROUPS_MAX, NotRestored, SavedFlow, tick};
 use crate::tables::{EPOCH_NONE, Tables};
 
 impl Engine {

@@ -11,7 +11,6 @@ use super::state::{FlowState, Timeouts};
 use super::{Flows, SlotIndex};
 use crate::engine::Nanos;
 use crate::flow::slot::{Original, TICK_SHIFT, Tick, tick};
-use crate::flow::table::Slot as _;
 use crate::tables::Tables;
 
 /// How long one pass over the whole table takes when the worker is busy.

@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 
 use super::slot::{TICK_SHIFT, Tick};
 use super::state::FlowState;
-use super::table::Slot;
 use super::{Flows, SlotIndex, Tuple};
 use crate::Traffic;
 use crate::engine::Nanos;

@@ -4,7 +4,7 @@
 use super::expiry::{Pace, is_idle_for};
 use super::state::TIMEOUT_NS_MAX;
 use super::table::{Slot, SlotIndex, Table};
-use super::tuple::{Hasher, Tuple};
+use super::tuple::{Hasher, Key, Tuple};
 use super::{Tick, tick};
 use crate::engine::Nanos;
 
@@ -38,8 +38,8 @@ struct Redirect {
 impl Slot for Redirect {
     const EMPTY: Self = Self { original: Tuple::NONE, worker: 0, is_open: false, last_seen: 0 };
 
-    fn tuple(&self) -> Tuple {
-        self.original
+    fn key(&self) -> Key {
+        self.original.key()
     }
 }
 

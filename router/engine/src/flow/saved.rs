@@ -6,7 +6,6 @@ use std::net::Ipv4Addr;
 use super::record::nanos;
 use super::slot::{Original, Reply, Tally, Translation, WayBack, tick};
 use super::state::Progress;
-use super::table::Slot;
 use super::{Flows, SlotIndex, Tuple};
 use crate::Traffic;
 use crate::engine::Nanos;

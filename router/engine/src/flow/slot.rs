@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 
 use super::state::Progress;
 use super::table::{Slot, SlotIndex};
-use super::tuple::Tuple;
+use super::tuple::{Key, Tuple};
 use crate::Traffic;
 use crate::checksum::Delta;
 use crate::engine::Nanos;
 use crate::nat::Change;
-use crate::packet::{Packet, Transport};
+use crate::packet::{Segment, Transport};
 use crate::policy::PolicyIndex;
 use crate::tables::{AdjacencyIndex, PeerIndex};
 
@@ -39,10 +39,9 @@ pub(crate) const fn tick(now: Nanos) -> Tick {
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Original {
-    pod: Ipv4Addr,
-    remote: Ipv4Addr,
-    pod_port: u16,
-    remote_port: u16,
+    /// Of the pod and the remote, as packets have them.
+    addresses: u64,
+    ports: u32,
     protocol: u8,
     pub(crate) progress: Progress,
     egress_port: u16,
@@ -70,10 +69,9 @@ pub(crate) struct Original {
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Reply {
-    remote: Ipv4Addr,
-    egress: Ipv4Addr,
-    remote_port: u16,
-    egress_port: u16,
+    /// Of the remote and the egress, as packets have them.
+    addresses: u64,
+    ports: u32,
     protocol: u8,
     pub(crate) progress: Progress,
     pod_port: u16,
@@ -184,12 +182,11 @@ impl Original {
         let Translation { original, egress, egress_port } = *translation;
         let from = (original.source, original.source_port);
         let change = Change::new(original.protocol, from, (egress, egress_port));
+        let (addresses, ports, protocol) = original.key().parts();
         Self {
-            pod: original.source,
-            remote: original.destination,
-            pod_port: original.source_port,
-            remote_port: original.destination_port,
-            protocol: original.protocol,
+            addresses,
+            ports,
+            protocol,
             egress_port,
             egress,
             ip_delta: change.ip,
@@ -200,8 +197,14 @@ impl Original {
         }
     }
 
+    /// What its packets have.
+    pub(crate) fn tuple(&self) -> Tuple {
+        self.key().tuple()
+    }
+
     /// The protocol number.
-    pub(super) fn protocol(&self) -> u8 {
+    #[inline]
+    pub(crate) fn protocol(&self) -> u8 {
         self.protocol
     }
 
@@ -213,7 +216,7 @@ impl Original {
 
     /// Whether the outside sees the pod's own port.
     pub(crate) fn keeps_port(&self) -> bool {
-        self.egress_port == self.pod_port
+        self.key().ports().0 == self.egress_port
     }
 
     /// The egress address that the flow keeps.
@@ -222,25 +225,38 @@ impl Original {
     }
 
     /// Takes note of a packet that was forwarded. An ICMP error keeps no flow alive.
-    #[inline]
-    pub(crate) fn note(&mut self, packet: &Packet, now: Tick) {
-        if packet.transport == Transport::Error {
+    #[inline(always)]
+    pub(crate) fn note(&mut self, transport: Transport, length: u16, now: Tick) {
+        if transport == Transport::Error {
             return;
         }
-        match packet.transport {
-            Transport::Tcp(segment) => {
-                if let Some(expected) = segment.acknowledges()
-                    && (!self.progress.has_spoken() || is_later(expected, self.expected))
-                {
-                    self.expected = expected;
-                }
-            }
+        match transport {
+            Transport::Tcp(segment) => self.note_acknowledgment(segment),
             Transport::Sctp(chunk) if chunk.opens() => self.expected = chunk.initiate_tag,
             _ => {}
         }
-        self.progress.note(packet.transport);
+        self.progress.note(transport);
         self.last_seen = now;
-        self.tally.count(packet.length);
+        self.tally.count(length);
+    }
+
+    /// Takes note of a usual packet that was forwarded, the same as [`Original::note`]; of TCP also
+    /// [`Original::note_acknowledgment`].
+    #[inline(always)]
+    pub(crate) fn note_usual(&mut self, length: u16, now: Tick) {
+        self.progress.note_usual();
+        self.last_seen = now;
+        self.tally.count(length);
+    }
+
+    /// Takes note of what a segment of the pod acknowledges; before the packet itself is noted.
+    #[inline(always)]
+    pub(crate) fn note_acknowledgment(&mut self, segment: Segment) {
+        if let Some(expected) = segment.acknowledges()
+            && (!self.progress.has_spoken() || is_later(expected, self.expected))
+        {
+            self.expected = expected;
+        }
     }
 
     /// Whether the pod may believe a packet from outside (RFC 5961, section 3): of what ends a
@@ -270,16 +286,20 @@ impl Original {
 }
 
 impl Reply {
+    /// What its packets have.
+    pub(crate) fn tuple(&self) -> Tuple {
+        self.key().tuple()
+    }
+
     pub(crate) fn new(translation: &Translation, now: Tick) -> Self {
         let Translation { original, egress, egress_port } = *translation;
         let to = (original.source, original.source_port);
         let change = Change::new(original.protocol, (egress, egress_port), to);
+        let (addresses, ports, protocol) = translation.reply().key().parts();
         Self {
-            remote: original.destination,
-            egress,
-            remote_port: original.destination_port,
-            egress_port,
-            protocol: original.protocol,
+            addresses,
+            ports,
+            protocol,
             pod_port: original.source_port,
             pod: original.source,
             ip_delta: change.ip,
@@ -289,9 +309,15 @@ impl Reply {
         }
     }
 
+    /// The protocol number.
+    #[inline]
+    pub(crate) fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
     /// Whether the outside sees the pod's own port.
     pub(crate) fn keeps_port(&self) -> bool {
-        self.egress_port == self.pod_port
+        self.key().ports().1 == self.pod_port
     }
 
     /// Where replies go from now on.
@@ -319,22 +345,28 @@ impl Reply {
     }
 
     /// Takes note of a packet that was forwarded. An ICMP error keeps no flow alive.
-    #[inline]
-    pub(crate) fn note(&mut self, packet: &Packet, now: Tick) {
-        if packet.transport != Transport::Error {
-            self.progress.note(packet.transport);
+    #[inline(always)]
+    pub(crate) fn note(&mut self, transport: Transport, length: u16, now: Tick) {
+        if transport != Transport::Error {
+            self.progress.note(transport);
             self.last_seen = now;
-            self.tally.count(packet.length);
+            self.tally.count(length);
         }
+    }
+
+    /// Takes note of a usual packet that was forwarded, the same as [`Reply::note`].
+    #[inline(always)]
+    pub(crate) fn note_usual(&mut self, length: u16, now: Tick) {
+        self.progress.note_usual();
+        self.last_seen = now;
+        self.tally.count(length);
     }
 }
 
 impl Slot for Original {
     const EMPTY: Self = Self {
-        pod: Ipv4Addr::UNSPECIFIED,
-        remote: Ipv4Addr::UNSPECIFIED,
-        pod_port: 0,
-        remote_port: 0,
+        addresses: 0,
+        ports: 0,
         protocol: 0,
         progress: Progress::NONE,
         egress_port: 0,
@@ -353,23 +385,15 @@ impl Slot for Original {
     };
 
     #[inline]
-    fn tuple(&self) -> Tuple {
-        Tuple {
-            source: self.pod,
-            destination: self.remote,
-            source_port: self.pod_port,
-            destination_port: self.remote_port,
-            protocol: self.protocol,
-        }
+    fn key(&self) -> Key {
+        Key::of_parts(self.addresses, self.ports, self.protocol)
     }
 }
 
 impl Slot for Reply {
     const EMPTY: Self = Self {
-        remote: Ipv4Addr::UNSPECIFIED,
-        egress: Ipv4Addr::UNSPECIFIED,
-        remote_port: 0,
-        egress_port: 0,
+        addresses: 0,
+        ports: 0,
         protocol: 0,
         progress: Progress::NONE,
         pod_port: 0,
@@ -387,13 +411,7 @@ impl Slot for Reply {
     };
 
     #[inline]
-    fn tuple(&self) -> Tuple {
-        Tuple {
-            source: self.remote,
-            destination: self.egress,
-            source_port: self.remote_port,
-            destination_port: self.egress_port,
-            protocol: self.protocol,
-        }
+    fn key(&self) -> Key {
+        Key::of_parts(self.addresses, self.ports, self.protocol)
     }
 }

@@ -48,6 +48,12 @@ impl Progress {
         };
     }
 
+    /// Takes note of a packet that neither opens nor ends a connection.
+    #[inline]
+    pub(super) fn note_usual(&mut self) {
+        self.0 |= Self::SPOKEN;
+    }
+
     /// Whether it has sent something other than what opens a connection.
     pub(super) fn has_spoken(self) -> bool {
         self.has(Self::SPOKEN)

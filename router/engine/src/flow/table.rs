@@ -3,9 +3,9 @@
 
 use std::ops::{Index, IndexMut};
 
-use spillway_mem::{TAG_LANES, prefetch};
+use spillway_mem::{Lanes, TAG_LANES, prefetch};
 
-use super::{Arena, TagGroup, Tuple};
+use super::{Arena, Key, TagGroup, Tuple};
 
 /// What a table holds.
 pub(crate) trait Slot: Copy {
@@ -13,7 +13,7 @@ pub(crate) trait Slot: Copy {
     const EMPTY: Self;
 
     /// What it is found by.
-    fn tuple(&self) -> Tuple;
+    fn key(&self) -> Key;
 }
 
 /// The place of a slot: the same for as long as the entry lives.
@@ -67,51 +67,61 @@ impl<S: Slot> Table<S> {
     /// Starts to load the group in which a hash's search begins.
     #[inline]
     pub(crate) fn prefetch_group(&self, hash: u64) {
-        if let Some(group) = self.groups.get(self.home(hash)) {
-            prefetch(group);
-        }
+        prefetch(self.groups.scaled(low_half(hash)).1);
     }
 
-    /// The likely place of an entry, which starts to load: the first of the right tag.
+    /// The likely place of an entry, which starts to load: the first of the right tag. Of an entry
+    /// that is not there, any.
     #[inline]
-    pub(crate) fn candidate(&self, hash: u64) -> SlotIndex {
-        let home = self.home(hash);
-        let group = self.groups.get(home).unwrap_or(&TagGroup::EMPTY);
-        let lane = group.matching(tag(hash)).next().unwrap_or_default();
-        let index = slot_index(home, lane);
-        prefetch(&self[index]);
+    pub(crate) fn candidate<const PREFETCH: bool>(&self, hash: u64) -> SlotIndex {
+        let index = self.candidates(hash).next().unwrap_or(SlotIndex::FIRST);
+        if PREFETCH {
+            prefetch(&self[index]);
+        }
         index
     }
 
-    /// The place of the entry with this tuple; `candidate` is looked at first.
-    #[inline]
-    pub(crate) fn find_near(
-        &self,
-        tuple: &Tuple,
+    /// The entry with this tuple; `candidate` is looked at first.
+    #[inline(always)]
+    pub(crate) fn get_near(
+        &mut self,
+        key: &Key,
         hash: u64,
         candidate: SlotIndex,
-    ) -> Option<SlotIndex> {
-        if self[candidate].tuple() == *tuple {
-            return Some(candidate);
+    ) -> Option<&mut S> {
+        let index = candidate.number();
+        if self.slots.get(index)?.key().is(key) {
+            return self.slots.get_mut(index);
         }
-        self.find(tuple, hash)
+        let index = self.find_key(key, hash)?;
+        self.slots.get_mut(index.number())
     }
 
     /// The place of the entry with this tuple.
     pub(crate) fn find(&self, tuple: &Tuple, hash: u64) -> Option<SlotIndex> {
-        for number in self.probe(hash) {
-            let group = self.groups.get(number)?;
-            for lane in group.matching(tag(hash)) {
-                let index = slot_index(number, lane);
-                if self[index].tuple() == *tuple {
-                    return Some(index);
-                }
-            }
-            if !group.overflowed() {
-                return None;
-            }
+        let key = tuple.key();
+        self.candidates(hash).find(|index| self[*index].key() == key)
+    }
+
+    /// The same where the candidate was another one's entry.
+    #[cold]
+    fn find_key(&self, key: &Key, hash: u64) -> Option<SlotIndex> {
+        self.candidates(hash).find(|index| self[*index].key() == *key)
+    }
+
+    /// Every place of the right tag on the way of a search.
+    #[inline]
+    fn candidates(&self, hash: u64) -> Candidates<'_> {
+        let (home, group) = self.groups.scaled(low_half(hash));
+        let tag = tag(hash);
+        Candidates {
+            groups: &self.groups,
+            tag,
+            number: home,
+            home,
+            group,
+            lanes: group.matching(tag),
         }
-        None
     }
 
     /// Adds an entry whose tuple is not in the table; `None` when every slot is taken.
@@ -150,11 +160,52 @@ impl<S: Slot> Table<S> {
         (home..self.groups.len()).chain(0..home)
     }
 
-    /// The group in which a search begins: the low half of the hash, scaled.
+    /// The group in which a search begins.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        (((hash & 0xffff_ffff) * self.groups.len() as u64) >> 32) as usize
+        self.groups.scaled(low_half(hash)).0
     }
+}
+
+/// The places where a search looks.
+struct Candidates<'a> {
+    groups: &'a [TagGroup],
+    tag: u8,
+    home: usize,
+    /// The group at hand, and which of its lanes are left.
+    number: usize,
+    group: &'a TagGroup,
+    lanes: Lanes,
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = SlotIndex;
+
+    #[inline]
+    fn next(&mut self) -> Option<SlotIndex> {
+        loop {
+            if let Some(lane) = self.lanes.next() {
+                return Some(slot_index(self.number, lane));
+            }
+            if !self.group.overflowed() {
+                return None;
+            }
+            let next = self.number + 1;
+            self.number = if next < self.groups.len() { next } else { 0 };
+            if self.number == self.home {
+                return None;
+            }
+            self.group = self.groups.get(self.number)?;
+            self.lanes = self.group.matching(self.tag);
+        }
+    }
+}
+
+/// The half of a hash that chooses the group.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the half is what is wanted")]
+fn low_half(hash: u64) -> u32 {
+    hash as u32
 }
 
 /// One byte of the hash that has no part in choosing the group; never 0.

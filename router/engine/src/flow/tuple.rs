@@ -42,13 +42,72 @@ impl Tuple {
         }
     }
 
-    /// Addresses and ports as two words.
+    /// The same as packets have it.
     #[inline]
-    fn words(&self) -> (u64, u64) {
-        let addresses =
-            u64::from(self.source.to_bits()) << 32 | u64::from(self.destination.to_bits());
-        let ports = u64::from(self.source_port) << 16 | u64::from(self.destination_port);
-        (addresses, ports << 32 | u64::from(self.protocol))
+    pub(crate) fn key(&self) -> Key {
+        let address = |address: Ipv4Addr| u64::from(u32::from_le_bytes(address.octets()));
+        let port = |port: u16| u32::from(u16::from_le_bytes(port.to_be_bytes()));
+        let addresses = address(self.source) | address(self.destination) << 32;
+        let ports = port(self.source_port) | port(self.destination_port) << 16;
+        Key::of_parts(addresses, ports, self.protocol)
+    }
+}
+
+/// A tuple as packets have it, in two words: compared and hashed as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    addresses: u64,
+    /// The ports, then the protocol.
+    rest: u64,
+}
+
+impl Key {
+    /// Matches no packet.
+    pub(crate) const NONE: Self = Self { addresses: 0, rest: 0 };
+
+    /// Of the addresses' and the ports' bytes as they stand in a packet, as little-endian numbers.
+    #[inline]
+    pub(crate) fn of_parts(addresses: u64, ports: u32, protocol: u8) -> Self {
+        Self { addresses, rest: u64::from(ports) | u64::from(protocol) << 32 }
+    }
+
+    /// What [`Key::of_parts`] takes: 13 bytes.
+    pub(crate) fn parts(&self) -> (u64, u32, u8) {
+        let [p0, p1, q0, q1, protocol, ..] = self.rest.to_le_bytes();
+        (self.addresses, u32::from_le_bytes([p0, p1, q0, q1]), protocol)
+    }
+
+    /// Whether it is this one: at once known of most others.
+    #[inline(always)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        (self.addresses ^ other.addresses) | (self.rest ^ other.rest) == 0
+    }
+
+    /// The source port and the destination port.
+    #[inline]
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        let [p0, p1, q0, q1, ..] = self.rest.to_le_bytes();
+        (u16::from_be_bytes([p0, p1]), u16::from_be_bytes([q0, q1]))
+    }
+
+    /// The protocol number.
+    #[inline]
+    pub(crate) fn protocol(&self) -> u8 {
+        let [_, _, _, _, protocol, ..] = self.rest.to_le_bytes();
+        protocol
+    }
+
+    /// Taken apart.
+    pub(crate) fn tuple(&self) -> Tuple {
+        let [s0, s1, s2, s3, d0, d1, d2, d3] = self.addresses.to_le_bytes();
+        let (source_port, destination_port) = self.ports();
+        Tuple {
+            source: Ipv4Addr::new(s0, s1, s2, s3),
+            destination: Ipv4Addr::new(d0, d1, d2, d3),
+            source_port,
+            destination_port,
+            protocol: self.protocol(),
+        }
     }
 }
 
@@ -66,8 +125,13 @@ impl Hasher {
     /// The hash of a tuple: all bits alike.
     #[inline]
     pub(crate) fn tuple(&self, tuple: &Tuple) -> u64 {
-        let (addresses, ports) = tuple.words();
-        self.words(addresses, ports)
+        self.key(&tuple.key())
+    }
+
+    /// The same hash, of the tuple as packets have it.
+    #[inline]
+    pub(crate) fn key(&self, key: &Key) -> u64 {
+        self.words(key.addresses, key.rest)
     }
 
     /// The hash of an address.
@@ -78,11 +142,11 @@ impl Hasher {
     /// What a steer header says of the way back (all but its first byte), in 32 bits.
     #[inline]
     pub(crate) fn way_back(&self, header: &[u8; STEER_HEADER_LEN]) -> u32 {
-        let [_, a, b, c, d, e, f, g, h, rest @ ..] = *header;
-        let [i, j, k, l, m] = rest;
-        let first = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        let second = u64::from_be_bytes([0, 0, 0, i, j, k, l, m]);
-        (self.words(first, second) >> 32) as u32
+        // Two loads, which overlap.
+        let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        let (first, second) = (word(&header[1..9]), word(&header[6..14]));
+        let [k0, k1, ..] = self.key;
+        (first.wrapping_mul(k0 | 1).wrapping_add(second.wrapping_mul(k1 | 1)) >> 32) as u32
     }
 
     /// Two rounds of multiply and fold.
@@ -123,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_byte_of_the_way_back_counts() {
-        let hasher = Hasher::new([0x1234_5678_9abc_def0, 7, 0xfedc_ba98_7654_3210, 9]);
+        let hasher = Hasher::new([0x1319_8a2e_0370_7344, 0x243f_6a88_85a3_08d3, 0, 0]);
         let header = [0x55; STEER_HEADER_LEN];
         for index in 1..STEER_HEADER_LEN {
             let mut other = header;

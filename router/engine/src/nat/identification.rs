@@ -58,17 +58,42 @@ impl Identifications {
             Some(fragment) => fragment.identification,
             None if packet.dont_fragment => return,
             None => {
-                let of =
-                    Tuple { source: egress, source_port: 0, destination_port: 0, ..packet.tuple };
-                next(&mut self.given, hasher.tuple(&of), self.shares, self.worker)
+                let Tuple { destination, protocol, .. } = packet.tuple;
+                self.next(hasher, egress, destination, protocol)
             }
         };
-        let Some(header) = bytes.first_chunk_mut::<20>() else { return };
-        let delta = Delta::word(u16::from_be_bytes([header[4], header[5]]), new);
-        let checksum = delta.apply(u16::from_be_bytes([header[10], header[11]]));
-        header[4..6].copy_from_slice(&new.to_be_bytes());
-        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+        if let Some(header) = bytes.first_chunk_mut() {
+            replace(header, new);
+        }
     }
+
+    /// Gives a new one to a whole packet that may be fragmented, and leaves as it stands.
+    pub(crate) fn renew_whole(&mut self, header: &mut [u8; 20], hasher: &Hasher) {
+        let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+        let (source, destination) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(d0, d1, d2, d3));
+        let new = self.next(hasher, source, destination, header[9]);
+        replace(header, new);
+    }
+
+    /// The next one from `source` to `destination`.
+    fn next(
+        &mut self,
+        hasher: &Hasher,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        protocol: u8,
+    ) -> u16 {
+        let of = Tuple { source, destination, protocol, ..Tuple::NONE };
+        next(&mut self.given, hasher.tuple(&of), self.shares, self.worker)
+    }
+}
+
+/// Replaces the identification in a header.
+fn replace(header: &mut [u8; 20], new: u16) {
+    let delta = Delta::word(u16::from_be_bytes([header[4], header[5]]), new);
+    let checksum = delta.apply(u16::from_be_bytes([header[10], header[11]]));
+    header[4..6].copy_from_slice(&new.to_be_bytes());
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
 /// The next number that one of so many shares gives out in the place that a hash chooses.

@@ -8,7 +8,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::flow::{Hasher, Slot, SlotIndex, Table, Translation, Tuple};
+use crate::flow::{Hasher, Key, Slot, SlotIndex, Table, Translation, Tuple};
 
 /// How many mappings a worker has at most.
 pub(crate) const MAPPINGS_MAX: u32 = 65_536;
@@ -45,28 +45,23 @@ impl Slot for Mapping {
         flows: 0,
     };
 
-    fn tuple(&self) -> Tuple {
-        Tuple {
+    fn key(&self) -> Key {
+        let key = Tuple {
             source: self.pod,
             destination: self.egress,
             source_port: self.pod_port,
             destination_port: 0,
             protocol: self.protocol,
-        }
+        };
+        key.key()
     }
 }
 
 impl Slot for MappedPort {
     const EMPTY: Self = Self { egress: Ipv4Addr::UNSPECIFIED, egress_port: 0, protocol: 0 };
 
-    fn tuple(&self) -> Tuple {
-        Tuple {
-            source: Ipv4Addr::UNSPECIFIED,
-            destination: self.egress,
-            source_port: 0,
-            destination_port: self.egress_port,
-            protocol: self.protocol,
-        }
+    fn key(&self) -> Key {
+        port_key(self.protocol, self.egress, self.egress_port).key()
     }
 }
 
@@ -125,11 +120,11 @@ impl Mappings {
         }
         let Tuple { source: pod, source_port: pod_port, protocol, .. } = original;
         let port = MappedPort { egress, egress_port, protocol };
-        let Some(port) = self.by_port.insert(self.hasher.tuple(&port.tuple()), port) else {
+        let Some(port) = self.by_port.insert(self.hasher.key(&port.key()), port) else {
             return;
         };
         let mapping = Mapping { pod, egress, pod_port, egress_port, protocol, port, flows: 1 };
-        self.by_pod.insert(self.hasher.tuple(&mapping.tuple()), mapping);
+        self.by_pod.insert(self.hasher.key(&mapping.key()), mapping);
         self.live += 1;
     }
 
@@ -144,7 +139,7 @@ impl Mappings {
         let mapping = *mapping;
         let port = port_key(mapping.protocol, mapping.egress, mapping.egress_port);
         self.by_port.remove(self.hasher.tuple(&port), mapping.port);
-        self.by_pod.remove(self.hasher.tuple(&mapping.tuple()), index);
+        self.by_pod.remove(self.hasher.key(&mapping.key()), index);
         self.live -= 1;
         true
     }
@@ -157,5 +152,5 @@ impl Mappings {
 
 /// What a mapped port is found by.
 fn port_key(protocol: u8, egress: Ipv4Addr, egress_port: u16) -> Tuple {
-    MappedPort { egress, egress_port, protocol }.tuple()
+    Tuple { destination: egress, destination_port: egress_port, protocol, ..Tuple::NONE }
 }

@@ -97,17 +97,10 @@ pub(crate) fn rewrite(
     let (header, payload) = bytes.split_first_chunk_mut::<20>().ok_or(DropReason::Truncated)?;
     match packet.transport {
         Transport::Tcp(_) => {
-            side.port(start(payload)?).copy_from_slice(&change.port.to_be_bytes());
             let segment = payload.first_chunk_mut::<20>().ok_or(DropReason::BadTransport)?;
-            let checksum = change.transport.apply(u16::from_be_bytes([segment[16], segment[17]]));
-            segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+            rewrite_tcp(segment, side, change);
         }
-        Transport::Udp => {
-            let transport = start(payload)?;
-            side.port(transport).copy_from_slice(&change.port.to_be_bytes());
-            let checksum = u16::from_be_bytes([transport[6], transport[7]]);
-            transport[6..8].copy_from_slice(&change.transport.apply_udp(checksum).to_be_bytes());
-        }
+        Transport::Udp => rewrite_udp(start(payload)?, side, change),
         Transport::Echo => {
             let transport = start(payload)?;
             transport[4..6].copy_from_slice(&change.port.to_be_bytes());
@@ -132,10 +125,34 @@ pub(crate) fn rewrite(
         }
     }
     let tos = Delta::word(u16::from(header[1]), u16::from(packet.tos));
-    let checksum = change.ip.plus(tos).apply(u16::from_be_bytes([header[10], header[11]]));
     header[1] = packet.tos;
+    rewrite_ip(header, side, &Change { ip: change.ip.plus(tos), ..*change });
+    Ok(())
+}
+
+/// Rewrites an IPv4 header.
+#[inline]
+pub(crate) fn rewrite_ip(header: &mut [u8; 20], side: Side, change: &Change) {
+    let checksum = change.ip.apply(u16::from_be_bytes([header[10], header[11]]));
     header[8] = header[8].wrapping_sub(1);
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
     side.address(header).copy_from_slice(&change.address.octets());
-    Ok(())
+}
+
+/// Rewrites a TCP header.
+#[inline]
+pub(crate) fn rewrite_tcp(segment: &mut [u8; 20], side: Side, change: &Change) {
+    let checksum = change.transport.apply(u16::from_be_bytes([segment[16], segment[17]]));
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    if let Some(start) = segment.first_chunk_mut() {
+        side.port(start).copy_from_slice(&change.port.to_be_bytes());
+    }
+}
+
+/// Rewrites a UDP header.
+#[inline]
+pub(crate) fn rewrite_udp(header: &mut [u8; 8], side: Side, change: &Change) {
+    let checksum = u16::from_be_bytes([header[6], header[7]]);
+    header[6..8].copy_from_slice(&change.transport.apply_udp(checksum).to_be_bytes());
+    side.port(header).copy_from_slice(&change.port.to_be_bytes());
 }

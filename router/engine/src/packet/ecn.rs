@@ -26,6 +26,13 @@ pub(super) fn decapsulate(outer: u8, inner_tos: u8) -> Result<u8, DropReason> {
     }
 }
 
+/// Whether [`decapsulate`] leaves a TOS byte as it is, for any of the usual reasons: the tunnel has
+/// no ECN field of its own, or still that of the packet.
+#[inline]
+pub(super) fn is_unchanged(outer: u8, inner_tos: u8) -> bool {
+    outer == NOT_ECT || outer == inner_tos & ECN
+}
+
 /// The outer TOS byte of a packet that enters the tunnel: its own ECN field (RFC 6040, section
 /// 4.1, normal mode).
 pub(crate) fn encapsulate(inner_tos: u8) -> u8 {

@@ -12,6 +12,9 @@ const HEADER_LEN: u16 = 20;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
 
+/// What is not 0 in that word of a fragment.
+pub(super) const FRAGMENT: u16 = MORE_FRAGMENTS | FRAGMENT_OFFSET;
+
 /// The largest payload that a packet can have, in bytes.
 const PAYLOAD_MAX: usize = (u16::MAX - HEADER_LEN) as usize;
 
@@ -73,7 +76,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<(Ipv4Header, &[u8]), DropReason> {
         return Err(DropReason::BadIpChecksum);
     }
     let [_, _, _, _, i0, i1, f0, f1, ..] = *header;
-    let place = u16::from_be_bytes([f0, f1]) & (MORE_FRAGMENTS | FRAGMENT_OFFSET);
+    let place = u16::from_be_bytes([f0, f1]) & FRAGMENT;
     let fragment = match place {
         0 => None,
         _ => Some(fragment(u16::from_be_bytes([i0, i1]), place, payload_length)?),

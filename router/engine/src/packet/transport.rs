@@ -62,6 +62,23 @@ impl Segment {
     const RST: u8 = 0x04;
     const ACK: u8 = 0x10;
 
+    /// Whether a segment with these flags neither opens nor ends a connection, and acknowledges.
+    #[inline]
+    pub(crate) fn goes_on(flags: u8) -> bool {
+        flags & (Self::SYN | Self::FIN | Self::RST | Self::ACK) == Self::ACK
+    }
+
+    /// What a header says.
+    #[inline]
+    pub(crate) fn parse(header: &[u8; 20]) -> Self {
+        let [_, _, _, _, q0, q1, q2, q3, a0, a1, a2, a3, _, flags, ..] = *header;
+        Self {
+            flags,
+            sequence: u32::from_be_bytes([q0, q1, q2, q3]),
+            acknowledgment: u32::from_be_bytes([a0, a1, a2, a3]),
+        }
+    }
+
     pub(crate) fn has_fin(self) -> bool {
         self.flags & Self::FIN != 0
     }
@@ -151,12 +168,8 @@ fn tcp(payload: &[u8]) -> Result<(Transport, u16, u16), DropReason> {
     if header_length < header.len() || header_length > payload.len() {
         return Err(DropReason::BadTransport);
     }
-    let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, _, flags, ..] = *header;
-    let segment = Segment {
-        flags,
-        sequence: u32::from_be_bytes([q0, q1, q2, q3]),
-        acknowledgment: u32::from_be_bytes([a0, a1, a2, a3]),
-    };
+    let [s0, s1, d0, d1, ..] = *header;
+    let segment = Segment::parse(header);
     let ports = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
     Ok((Transport::Tcp(segment), ports.0, ports.1))
 }

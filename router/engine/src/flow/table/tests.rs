@@ -18,8 +18,8 @@ struct Entry {
 impl Slot for Entry {
     const EMPTY: Self = Self { port: 0, value: 0, used: false };
 
-    fn tuple(&self) -> Tuple {
-        Tuple { protocol: u8::from(self.used), ..tuple(self.port) }
+    fn key(&self) -> Key {
+        Tuple { protocol: u8::from(self.used), ..tuple(self.port) }.key()
     }
 }
 
@@ -82,9 +82,12 @@ proptest! {
             let hash = hash(kind, port);
             let found = table.find(&tuple(port), hash);
             prop_assert_eq!(found, model.get(&port).map(|(_, place)| *place));
-            let near = table.find_near(&tuple(port), hash, table.candidate(hash));
-            prop_assert_eq!(near, found);
-            prop_assert_eq!(found.map(|place| table[place].value), model.get(&port).map(|m| m.0));
+            let value = model.get(&port).map(|(value, _)| *value);
+            prop_assert_eq!(found.map(|place| table[place].value), value);
+            for candidate in [table.candidate::<true>(hash), table.candidate::<false>(0)] {
+                let near = table.get_near(&tuple(port).key(), hash, candidate);
+                prop_assert_eq!(near.map(|entry| entry.value), value);
+            }
         }
         let entries = (0..table.groups()).flat_map(|group| table.entries(group));
         prop_assert_eq!(entries.count(), model.len());
@@ -105,6 +108,7 @@ fn a_table_for_one_entry_has_room_for_it() {
 
 #[test]
 fn an_empty_slot_is_no_candidate() {
-    let table: Table<Entry> = Table::new(8);
-    assert_eq!(table.find_near(&tuple(0), 0, table.candidate(0)), None);
+    let mut table: Table<Entry> = Table::new(8);
+    let candidate = table.candidate::<true>(0);
+    assert_eq!(table.get_near(&tuple(0).key(), 0, candidate), None);
 }

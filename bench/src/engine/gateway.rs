@@ -1,0 +1,155 @@
+//! A gateway with flows, in one of the variants that are compared.
+
+use anyhow::{Result, ensure};
+use spillway_engine::tables::Tables;
+use spillway_engine::{BURST_MAX, DropReason, Engine, Nanos, Verdict};
+
+use super::frames::Frames;
+use super::naive::Naive;
+use super::world::{self, Flow, SECOND};
+
+/// Who does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Variant {
+    /// The engine as it is.
+    Spillway,
+    /// The same without asking for memory ahead of its use: what prefetching is worth.
+    NoPrefetch,
+    /// Two hash maps, one packet at a time.
+    Naive,
+}
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Forward,
+    Reply,
+}
+
+enum Nat {
+    Spillway(Box<Engine>),
+    Naive { naive: Box<Naive>, dropped: u64 },
+}
+
+/// A NAT, its tables and the ports that it gave to its flows.
+pub(super) struct Gateway {
+    nat: Nat,
+    tables: Tables,
+    verdicts: [Verdict; BURST_MAX],
+    now: Nanos,
+    /// By the number of the flow.
+    egress_ports: Vec<u16>,
+}
+
+impl Gateway {
+    /// Without flows, with room for `flows`.
+    pub(super) fn new(variant: Variant, flows: u32) -> Self {
+        let nat = match variant {
+            Variant::Naive => {
+                Nat::Naive { naive: Box::new(Naive::new(flows as usize)), dropped: 0 }
+            }
+            Variant::Spillway | Variant::NoPrefetch => {
+                Nat::Spillway(Box::new(world::engine(flows)))
+            }
+        };
+        Self {
+            nat,
+            tables: world::tables(flows),
+            verdicts: [Verdict::Drop(DropReason::Truncated); BURST_MAX],
+            now: SECOND,
+            egress_ports: Vec::new(),
+        }
+    }
+
+    /// Opens the flows below `flows`, in order, each with its first reply.
+    pub(super) fn fill(&mut self, flows: u32, frames: &mut Frames) -> Result<()> {
+        self.egress_ports.clear();
+        for first in (0..flows).step_by(BURST_MAX) {
+            let numbers = || (0..BURST_MAX).zip(first..flows);
+            let count = numbers().count();
+            for (at, number) in numbers() {
+                frames.write_forward(at, &Flow::new(number), true);
+            }
+            self.pass(false, BURST_MAX, &mut frames.slices()[..count]);
+            self.egress_ports.extend((0..count).map(|at| frames.egress_port(at)));
+            for (at, number) in numbers() {
+                self.write(frames, at, number, Way::Reply, true);
+            }
+            self.pass(false, BURST_MAX, &mut frames.slices()[..count]);
+        }
+        ensure!(
+            self.dropped() == 0,
+            "{} packets were dropped while flows were opened",
+            self.dropped()
+        );
+        ensure!(self.flows() == u64::from(flows), "{} of {flows} flows live", self.flows());
+        Ok(())
+    }
+
+    /// How many flows live.
+    pub(super) fn flows(&self) -> u64 {
+        match &self.nat {
+            Nat::Spillway(engine) => engine.counters().flows_live,
+            Nat::Naive { naive, .. } => naive.flows() as u64,
+        }
+    }
+
+    /// How many packets were not forwarded.
+    pub(super) fn dropped(&self) -> u64 {
+        match &self.nat {
+            Nat::Spillway(engine) => {
+                let counters = engine.counters();
+                counters.received - counters.transmitted
+            }
+            Nat::Naive { dropped, .. } => *dropped,
+        }
+    }
+
+    /// Writes a packet of a flow that is open: one that opens the connection, or a later one.
+    pub(super) fn write(&self, frames: &mut Frames, at: usize, number: u32, way: Way, opens: bool) {
+        let flow = Flow::new(number);
+        match way {
+            Way::Forward => frames.write_forward(at, &flow, opens),
+            Way::Reply => {
+                let port = self.egress_ports.get(number as usize).copied().unwrap_or_default();
+                frames.write_reply(at, &flow, port, opens);
+            }
+        }
+    }
+
+    /// Lets time pass, and flows end with it.
+    pub(super) fn wait(&mut self, nanos: Nanos) {
+        self.now += nanos;
+    }
+
+    /// One round of ending idle flows.
+    pub(super) fn expire(&mut self) {
+        if let Nat::Spillway(engine) = &mut self.nat {
+            engine.expire(self.now, &self.tables);
+        }
+    }
+
+    /// Forwards all frames in bursts of `burst`, 1 to [`BURST_MAX`]. This is what is measured.
+    #[inline(never)]
+    pub(super) fn pass(&mut self, no_prefetch: bool, burst: usize, frames: &mut [&mut [u8]]) {
+        let Self { nat, tables, verdicts, now, .. } = self;
+        match nat {
+            Nat::Spillway(engine) if no_prefetch => {
+                for burst in frames.chunks_mut(burst) {
+                    engine.process_without_prefetch(*now, tables, burst, verdicts);
+                }
+            }
+            Nat::Spillway(engine) => {
+                for burst in frames.chunks_mut(burst) {
+                    engine.process(*now, tables, burst, verdicts);
+                }
+            }
+            Nat::Naive { naive, dropped } => {
+                for frame in frames {
+                    *dropped += u64::from(naive.process(*now, frame).is_none());
+                }
+            }
+        }
+    }
+}

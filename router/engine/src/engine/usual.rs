@@ -1,0 +1,167 @@
+//! The usual packet's short way: of a known flow that was confirmed in this epoch, and that goes on as
+//! before. Nothing is decided for it: all is in its flow's entry, one cache line. Whatever is not so
+//! takes the long way (`life.rs`), the frame untouched; for a usual packet that would do the same.
+//!
+//! A burst goes through in stages, so that while one packet waits for memory the others do, too.
+
+use super::life::Context;
+use super::{Engine, Verdict};
+use crate::counters::Traffic;
+use crate::encap::Label;
+use crate::flow::WayBack;
+use crate::nat::{Side, rewrite_ip, rewrite_tcp, rewrite_udp};
+use crate::packet::{DONT_FRAGMENT, Direction, Segment, TCP, Usual, prefetch_headers, tunnel_tos};
+use crate::steer::{REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
+use crate::tables::DeviceIndex;
+
+/// Out of which device a packet leaves, and how many bytes.
+type Sent = (DeviceIndex, u16);
+
+/// The packets of a burst, above 32 bits of their bytes: one addition counts both.
+struct Sum(u64);
+
+impl Sum {
+    #[inline(always)]
+    fn count(&mut self, length: u16) {
+        self.0 += 1 << 32 | u64::from(length);
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic { packets: self.0 >> 32, bytes: self.0 & u64::from(u32::MAX) }
+    }
+}
+
+impl Engine {
+    /// Stage 1: recognises the usual packets; starts to load the tags that find their flows.
+    #[inline(never)]
+    pub(super) fn glance<const PREFETCH: bool>(&self, frames: &[&mut [u8]], glances: &mut [Usual]) {
+        if PREFETCH {
+            frames.iter().for_each(|frame| prefetch_headers(frame));
+        }
+        for (frame, usual) in frames.iter().zip(glances) {
+            usual.glance(frame, &self.hasher);
+            match usual.direction {
+                Some(Direction::Forward) if PREFETCH => {
+                    self.flows.originals.prefetch_group(usual.hash);
+                }
+                Some(Direction::Reply) if PREFETCH => {
+                    self.flows.replies.prefetch_group(usual.hash);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Stage 2: looks for the likely entries of their flows, which start to load.
+    #[inline(never)]
+    pub(super) fn seek<const PREFETCH: bool>(&self, glances: &mut [Usual]) {
+        for usual in glances {
+            usual.candidate = match usual.direction {
+                Some(Direction::Forward) => self.flows.originals.candidate::<PREFETCH>(usual.hash),
+                Some(Direction::Reply) => self.flows.replies.candidate::<PREFETCH>(usual.hash),
+                None => continue,
+            };
+        }
+    }
+
+    /// Stage 3: sends each packet on its way, in the order in which they came.
+    #[inline(never)]
+    pub(super) fn send_each(
+        &mut self,
+        context: Context<'_>,
+        frames: &mut [&mut [u8]],
+        glances: &[Usual],
+        verdicts: &mut [Verdict],
+    ) {
+        let (mut forward, mut reply) = (Sum(0), Sum(0));
+        for ((frame, verdict), usual) in frames.iter_mut().zip(verdicts).zip(glances) {
+            let sent = match usual.direction {
+                Some(Direction::Forward) => self.forward_usual(context, frame, usual, &mut forward),
+                Some(Direction::Reply) => self.reply_usual(context, frame, usual, &mut reply),
+                None => None,
+            };
+            match sent {
+                Some((device, length)) => *verdict = Verdict::Transmit { device, length },
+                None => self.unusual(context, frame, verdict),
+            }
+        }
+        let (forward, reply) = (forward.traffic(), reply.traffic());
+        self.counters.transmitted += forward.packets + reply.packets;
+        self.counters.forward.add(forward);
+        self.counters.reply.add(reply);
+    }
+
+    /// From a pod; `None` leaves the frame as it was, for the long way.
+    #[inline(always)]
+    fn forward_usual(
+        &mut self,
+        Context { tables, now, .. }: Context<'_>,
+        frame: &mut [u8],
+        usual: &Usual,
+        sum: &mut Sum,
+    ) -> Option<Sent> {
+        let original = self.flows.originals.get_near(&usual.key, usual.hash, usual.candidate)?;
+        let is_confirmed = original.epoch == tables.epoch() && original.way_back == usual.way_back;
+        let adjacency = tables.adjacency(original.adjacency).ok()?;
+        if !is_confirmed || usual.length > adjacency.mtu {
+            return None;
+        }
+        let change = original.change();
+        let (start, payload) = frame.split_first_chunk_mut::<{ TUNNEL_IP_OFFSET + 20 }>()?;
+        let (ethernet, header) = start.split_first_chunk_mut()?;
+        let header = header.first_chunk_mut()?;
+        if original.protocol() == TCP {
+            let segment = payload.first_chunk_mut()?;
+            rewrite_tcp(segment, Side::Source, &change);
+            original.note_acknowledgment(Segment::parse(segment));
+        } else {
+            rewrite_udp(payload.first_chunk_mut()?, Side::Source, &change);
+        }
+        rewrite_ip(header, Side::Source, &change);
+        original.note_usual(usual.length, now);
+        if header[6] & DONT_FRAGMENT == 0 {
+            self.identifications.renew_whole(header, &self.hasher);
+        }
+        *ethernet = adjacency.ethernet;
+        sum.count(usual.length);
+        Some((adjacency.device, usual.length.wrapping_add(TUNNEL_IP_OFFSET as u16)))
+    }
+
+    /// From outside, in the same way.
+    #[inline(always)]
+    fn reply_usual(
+        &mut self,
+        Context { tables, now, .. }: Context<'_>,
+        frame: &mut [u8],
+        usual: &Usual,
+        sum: &mut Sum,
+    ) -> Option<Sent> {
+        let reply = self.flows.replies.get_near(&usual.key, usual.hash, usual.candidate)?;
+        let overlay = tables.overlay_to(reply.peer).ok()?;
+        if reply.epoch != tables.epoch() || usual.length > overlay.inner_mtu {
+            return None;
+        }
+        let change = reply.change();
+        let (start, payload) = frame.split_first_chunk_mut::<{ REPLY_IP_OFFSET + 20 }>()?;
+        let (head, header) = start.split_first_chunk_mut()?;
+        let header = header.first_chunk_mut()?;
+        if reply.protocol() == TCP {
+            rewrite_tcp(payload.first_chunk_mut()?, Side::Destination, &change);
+        } else {
+            rewrite_udp(payload.first_chunk_mut()?, Side::Destination, &change);
+        }
+        rewrite_ip(header, Side::Destination, &change);
+        reply.note_usual(usual.length, now);
+        let WayBack { inner_mac, vni: flow_vni, .. } = reply.way_back();
+        let label = Label {
+            hash: usual.hash,
+            flow_vni,
+            inner_mac,
+            inner_length: usual.length,
+            tos: tunnel_tos(header[1]),
+        };
+        overlay.write(head, &label);
+        sum.count(usual.length);
+        Some((overlay.device, usual.length.wrapping_add(REPLY_IP_OFFSET as u16)))
+    }
+}
