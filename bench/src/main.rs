@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod engine;
+mod instructions;
 mod measure;
 
 use anyhow::Result;
@@ -13,10 +14,13 @@ use clap::Parser;
 enum Command {
     /// The engine alone, one core, in memory.
     Engine(engine::Args),
+    /// The engine's instructions per packet, against the committed budget.
+    Instructions(instructions::Args),
 }
 
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Engine(args) => engine::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
     }
 }

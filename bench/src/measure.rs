@@ -1,5 +1,7 @@
 //! From many short runs to one number: the median, with the quarter points as its spread.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// What was seen in several rounds.
@@ -22,6 +24,12 @@ impl Spread {
         };
         Self { low: at(1), median: at(2), high: at(3) }
     }
+}
+
+/// Nanoseconds for each of `count`.
+#[expect(clippy::cast_precision_loss, reason = "of some seconds in nanoseconds nothing is lost")]
+pub(crate) fn nanos_per(taken: Duration, count: u32) -> f64 {
+    taken.as_nanos() as f64 / f64::from(count.max(1))
 }
 
 #[cfg(test)]

@@ -277,7 +277,7 @@ impl Gateway {
         self.epoch = next(self.epoch);
         let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
         let links = self.view.links.iter().zip(&self.devices);
-        let fib = Fib::new(self.view.fib.rules.clone(), self.view.fib.routes.clone());
+        let fib = Fib::new(&self.view.fib.rules, self.view.fib.routes.clone());
         let peers = compile::peers(document, &names);
         let next_hops = next_hops(&fib, &peers);
         let tables = Tables::new(TablesInput {

@@ -10,9 +10,9 @@ use rand_distr::Zipf;
 use serde::Serialize;
 use spillway_engine::BURST_MAX;
 
-use super::frames::{Frames, Protocol};
+use super::frames::{BURST, Frames, Protocol};
 use super::gateway::{Gateway, Variant, Way};
-use crate::measure::Spread;
+use crate::measure::{Spread, nanos_per};
 
 /// Full bursts of a round that are measured, and before them those that are not: the variants have
 /// emptied each other's caches.
@@ -75,15 +75,16 @@ struct Draw {
     random: SmallRng,
     flows: u32,
     zipf: Option<Zipf<f64>>,
+    direction: Direction,
 }
 
 impl Draw {
-    fn new(flows: u32, distribution: Distribution) -> Result<Self> {
+    fn new(flows: u32, distribution: Distribution, direction: Direction) -> Result<Self> {
         let zipf = match distribution {
             Distribution::Uniform => None,
             Distribution::Zipf => Some(Zipf::new(f64::from(flows), 1.1)?),
         };
-        Ok(Self { random: SmallRng::seed_from_u64(7), flows, zipf })
+        Ok(Self { random: SmallRng::seed_from_u64(7), flows, zipf, direction })
     }
 
     /// The next packet's flow. The busiest are not those that were opened first.
@@ -103,8 +104,8 @@ impl Draw {
         }
     }
 
-    fn way(&mut self, direction: Direction) -> Way {
-        match direction {
+    fn way(&mut self) -> Way {
+        match self.direction {
             Direction::Forward => Way::Forward,
             Direction::Reply => Way::Reply,
             Direction::Mixed if self.random.random() => Way::Forward,
@@ -113,6 +114,9 @@ impl Draw {
     }
 }
 
+/// A gateway and who forwards with it: the engine with and without prefetching has the same flows.
+type Stand = (Gateway, Vec<Variant>);
+
 /// Measures it all, and gives each line to `tell` as it is known.
 pub(crate) fn measure(
     matrix: &Matrix,
@@ -120,43 +124,20 @@ pub(crate) fn measure(
 ) -> Result<()> {
     let mut frames = Frames::new(matrix.protocol);
     for &flows in &matrix.flows {
-        let mut gateways = Vec::new();
-        for is_naive in [false, true] {
-            let variants =
-                matrix.variants.iter().filter(|each| (**each == Variant::Naive) == is_naive);
-            let variants: Vec<_> = variants.copied().collect();
-            if let Some(first) = variants.first() {
-                let mut gateway = Gateway::new(*first, flows);
-                gateway.fill(flows, &mut frames)?;
-                gateways.push((gateway, variants));
-            }
-        }
+        let mut stands = stands(matrix, flows, &mut frames)?;
         for &distribution in &matrix.distributions {
-            for &name in &matrix.directions {
+            for &direction in &matrix.directions {
                 for &burst in &matrix.bursts {
-                    let mut draw = Draw::new(flows, distribution)?;
-                    let mut samples =
-                        vec![Vec::new(); gateways.iter().map(|(_, each)| each.len()).sum()];
-                    for _ in 0..matrix.rounds {
-                        let mut samples = samples.iter_mut();
-                        for (gateway, variants) in &mut gateways {
-                            for variant in variants {
-                                let way = (name, burst, *variant);
-                                let nanos = round(gateway, &mut frames, &mut draw, way);
-                                samples.next().into_iter().for_each(|each| each.push(nanos));
-                            }
-                        }
-                    }
-                    let variants = gateways.iter().flat_map(|(_, variants)| variants);
-                    for (variant, samples) in variants.zip(samples) {
-                        let Spread { low, median, high } = Spread::of(samples);
+                    let draw = Draw::new(flows, distribution, direction)?;
+                    let spreads = in_turn(&mut stands, &mut frames, draw, burst, matrix.rounds);
+                    for (variant, Spread { low, median, high }) in spreads {
                         tell(Forwarding {
-                            name,
+                            name: direction,
                             protocol: matrix.protocol,
                             flows,
                             distribution,
                             burst,
-                            variant: *variant,
+                            variant,
                             ns_per_packet: median,
                             ns_per_packet_quartiles: [low, high],
                         })?;
@@ -164,11 +145,50 @@ pub(crate) fn measure(
                 }
             }
         }
-        for (gateway, _) in &gateways {
+        for (gateway, _) in &stands {
             ensure!(gateway.dropped() == 0, "{} packets were dropped", gateway.dropped());
         }
     }
     Ok(())
+}
+
+/// Gateways with so many flows for all variants.
+fn stands(matrix: &Matrix, flows: u32, frames: &mut Frames) -> Result<Vec<Stand>> {
+    let (naive, ours): (Vec<_>, Vec<_>) =
+        matrix.variants.iter().partition(|variant| **variant == Variant::Naive);
+    let mut stands = Vec::new();
+    for variants in [ours, naive] {
+        if let Some(first) = variants.first() {
+            let mut gateway = Gateway::new(*first, flows);
+            gateway.fill(flows, frames)?;
+            stands.push((gateway, variants));
+        }
+    }
+    Ok(stands)
+}
+
+/// All variants in turn, round by round.
+fn in_turn(
+    stands: &mut [Stand],
+    frames: &mut Frames,
+    mut draw: Draw,
+    burst: usize,
+    rounds: usize,
+) -> Vec<(Variant, Spread)> {
+    let variants = stands.iter().flat_map(|(_, variants)| variants);
+    let mut samples: Vec<_> = variants.map(|variant| (*variant, Vec::new())).collect();
+    for _ in 0..rounds {
+        let mut samples = samples.iter_mut();
+        for (gateway, variants) in &mut *stands {
+            for variant in variants {
+                let nanos = round(gateway, frames, &mut draw, burst, *variant);
+                if let Some((_, samples)) = samples.next() {
+                    samples.push(nanos);
+                }
+            }
+        }
+    }
+    samples.into_iter().map(|(variant, samples)| (variant, Spread::of(samples))).collect()
 }
 
 /// One round; gives nanoseconds per packet.
@@ -176,12 +196,13 @@ fn round(
     gateway: &mut Gateway,
     frames: &mut Frames,
     draw: &mut Draw,
-    (direction, burst, variant): (Direction, usize, Variant),
+    burst: usize,
+    variant: Variant,
 ) -> f64 {
     let mut taken = Duration::ZERO;
     for number in 0..WARM_UP + BURSTS {
         for at in 0..BURST_MAX {
-            let (flow, way) = (draw.flow(), draw.way(direction));
+            let (flow, way) = (draw.flow(), draw.way());
             gateway.write(frames, at, flow, way, false);
         }
         let slices = &mut frames.slices();
@@ -192,7 +213,5 @@ fn round(
             taken += elapsed;
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "of a few milliseconds nothing is lost")]
-    let nanos = taken.as_nanos() as f64;
-    nanos / (f64::from(BURSTS) * BURST_MAX as f64)
+    nanos_per(taken, BURSTS * BURST)
 }

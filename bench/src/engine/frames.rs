@@ -11,6 +11,10 @@ use super::world::{EGRESS, Flow};
 const CHUNK: usize = 2048;
 const HEADROOM: usize = 256;
 
+/// Frames of a full burst, as flows and packets are counted.
+#[expect(clippy::cast_possible_truncation, reason = "64")]
+pub(super) const BURST: u32 = BURST_MAX as u32;
+
 /// The IPv4 packet in an Ethernet frame of 64 bytes.
 const IP_LENGTH: u16 = 50;
 const VNI: [u8; 3] = [0, 0x9c, 0x40];

@@ -1,5 +1,8 @@
 //! A gateway with flows, in one of the variants that are compared.
 
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use spillway_engine::tables::Tables;
 use spillway_engine::{BURST_MAX, DropReason, Engine, Nanos, Verdict};
@@ -20,11 +23,27 @@ pub(crate) enum Variant {
     Naive,
 }
 
+impl Variant {
+    /// Whether flows begin and end in its own way.
+    pub(super) fn has_own_lives(self) -> bool {
+        self != Self::NoPrefetch
+    }
+}
+
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Forward,
     Reply,
+}
+
+/// How long it took to open some flows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Opened {
+    /// The packets that opened them.
+    pub(super) forward: Duration,
+    /// Their first replies.
+    pub(super) reply: Duration,
 }
 
 enum Nat {
@@ -62,8 +81,10 @@ impl Gateway {
         }
     }
 
-    /// Opens the flows below `flows`, in order, each with its first reply.
-    pub(super) fn fill(&mut self, flows: u32, frames: &mut Frames) -> Result<()> {
+    /// Opens the flows below `flows`, in order, each with its first reply. Gives how long that took
+    /// from flow `timed_from` on.
+    pub(super) fn open(&mut self, flows: u32, timed_from: u32, frames: &mut Frames) -> Opened {
+        let mut opened = Opened::default();
         self.egress_ports.clear();
         for first in (0..flows).step_by(BURST_MAX) {
             let numbers = || (0..BURST_MAX).zip(first..flows);
@@ -71,20 +92,77 @@ impl Gateway {
             for (at, number) in numbers() {
                 frames.write_forward(at, &Flow::new(number), true);
             }
-            self.pass(false, BURST_MAX, &mut frames.slices()[..count]);
+            let forward = self.timed_pass(&mut frames.slices()[..count]);
             self.egress_ports.extend((0..count).map(|at| frames.egress_port(at)));
             for (at, number) in numbers() {
                 self.write(frames, at, number, Way::Reply, true);
             }
-            self.pass(false, BURST_MAX, &mut frames.slices()[..count]);
+            let reply = self.timed_pass(&mut frames.slices()[..count]);
+            if first >= timed_from {
+                opened.forward += forward;
+                opened.reply += reply;
+            }
         }
-        ensure!(
-            self.dropped() == 0,
-            "{} packets were dropped while flows were opened",
-            self.dropped()
-        );
+        opened
+    }
+
+    /// Opens flows, without replies; counted.
+    pub(super) fn counted_open(&mut self, flows: u32, frames: &mut Frames) {
+        for first in (0..flows).step_by(BURST_MAX) {
+            let numbers = (0..BURST_MAX).zip(first..flows);
+            let count = numbers.clone().count();
+            for (at, number) in numbers {
+                frames.write_forward(at, &Flow::new(number), true);
+            }
+            self.counted_pass(BURST_MAX, &mut frames.slices()[..count]);
+        }
+    }
+
+    /// [`Gateway::pass`], counted.
+    #[inline(never)]
+    pub(super) fn counted_pass(&mut self, burst: usize, frames: &mut [&mut [u8]]) {
+        self.pass(false, burst, frames);
+    }
+
+    /// Rounds of expiry until all flows have ended, counted.
+    #[inline(never)]
+    pub(super) fn counted_pass_of_time(&mut self) {
+        while self.flows() > 0 {
+            self.expire();
+            self.wait(SECOND / 1000);
+        }
+    }
+
+    /// Opens the flows of a range, all towards the same remote; gives how long that took.
+    pub(super) fn open_towards_one_remote(
+        &mut self,
+        flows: Range<u32>,
+        frames: &mut Frames,
+    ) -> Duration {
+        let mut taken = Duration::ZERO;
+        for first in flows.clone().step_by(BURST_MAX) {
+            let mut count = 0;
+            for (at, number) in (0..BURST_MAX).zip(first..flows.end) {
+                frames.write_forward(at, &Flow::new(number).towards_one_remote(), true);
+                count = at + 1;
+            }
+            taken += self.timed_pass(&mut frames.slices()[..count]);
+        }
+        taken
+    }
+
+    /// Opens flows and makes sure that there are no others.
+    pub(super) fn fill(&mut self, flows: u32, frames: &mut Frames) -> Result<()> {
+        self.open(flows, 0, frames);
+        ensure!(self.dropped() == 0, "{} packets of new flows were dropped", self.dropped());
         ensure!(self.flows() == u64::from(flows), "{} of {flows} flows live", self.flows());
         Ok(())
+    }
+
+    fn timed_pass(&mut self, frames: &mut [&mut [u8]]) -> Duration {
+        let started = Instant::now();
+        self.pass(false, BURST_MAX, frames);
+        started.elapsed()
     }
 
     /// How many flows live.

@@ -127,7 +127,7 @@ impl Naive {
         let reply = Reply {
             pod: key.source,
             pod_port: key.source_port,
-            node: Ipv4Addr::from_octets(steer[4..8].try_into().ok()?),
+            node: address(steer.get(4..)?)?,
             inner_mac: steer[8..14].try_into().ok()?,
             seen: Seen::default(),
         };
@@ -137,6 +137,11 @@ impl Naive {
         self.originals.insert(key, original);
         Some(back.destination_port)
     }
+}
+
+/// The address that starts some bytes.
+fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
+    bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets))
 }
 
 /// Checks an IPv4 packet of TCP or UDP; gives its tuple and its length.
@@ -153,8 +158,8 @@ fn parse(packet: &[u8]) -> Option<(Key, u16)> {
         && (header[6] & 0x3f, header[7]) == (0, 0)
         && sum(header) == 0xffff;
     let key = Key {
-        source: Ipv4Addr::from_octets(header[12..16].try_into().ok()?),
-        destination: Ipv4Addr::from_octets(header[16..20].try_into().ok()?),
+        source: address(&header[12..])?,
+        destination: address(&header[16..])?,
         source_port: u16::from_be_bytes(transport[..2].try_into().ok()?),
         destination_port: u16::from_be_bytes(transport[2..4].try_into().ok()?),
         protocol,

@@ -118,7 +118,7 @@ pub(super) fn tables(flows: u32) -> Tables {
         peers: peers.collect(),
         reply_vni: None,
         tunnel_port: 8472,
-        fib: Fib::new(vec![rule], routes),
+        fib: Fib::new(&[rule], routes),
         neighbours: neighbours.chain([router]).collect(),
     })
 }

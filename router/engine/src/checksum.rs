@@ -63,17 +63,19 @@ impl Delta {
 }
 
 /// The internet checksum of `bytes`; 0 over bytes that contain their own correct checksum.
+#[inline]
 pub(crate) fn checksum(bytes: &[u8]) -> u16 {
-    let (words, rest) = bytes.as_chunks::<2>();
-    let mut sum: u64 = words.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum();
-    if let [last] = rest {
-        sum += u64::from(u16::from_be_bytes([*last, 0]));
-    }
+    // The order of bytes does not matter, nor that two words are added as one (RFC 1071, section 2).
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    let mut last = [0; 4];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    sum += u64::from(u32::from_ne_bytes(last));
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     #[expect(clippy::cast_possible_truncation, reason = "after two rounds it fits 32 bits")]
     let sum = sum as u32;
-    !fold(sum)
+    u16::from_be(!fold(sum))
 }
 
 /// The one's complement sum of two words.

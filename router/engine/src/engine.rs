@@ -360,6 +360,7 @@ impl Engine {
     }
 
     /// Checks a frame that steering has given to this worker.
+    #[inline]
     fn parse(&self, frame: &[u8]) -> Result<Packet, DropReason> {
         let packet = Packet::parse(frame, &self.hasher)?;
         let port = if packet.fragment.is_some() { FRAGMENTS_PORT } else { packet.owner_port() };

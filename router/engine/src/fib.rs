@@ -1,7 +1,7 @@
 //! Forwarding information base: the kernel's rules and routes, looked up as `ip route get
 //! DESTINATION from SOURCE` would.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -79,16 +79,17 @@ pub struct Way {
 /// Rules and routes, arranged for lookups.
 #[derive(Clone, Debug, Default)]
 pub struct Fib {
-    rules: Vec<Rule>,
-    /// By table number: destinations to indices into `targets`.
-    tables: HashMap<u32, PrefixMap<usize>>,
+    /// Rules that can decide something: those of tables without a route are left out.
+    rules: Vec<Selector>,
+    /// Destinations to indices into `targets`.
+    tables: Vec<PrefixMap<usize>>,
     targets: Vec<RouteTarget>,
 }
 
 impl Fib {
     /// Arranges `rules` (ascending by priority) and `routes` for lookups.
     #[must_use]
-    pub fn new(rules: Vec<Rule>, mut routes: Vec<Route>) -> Self {
+    pub fn new(rules: &[Rule], mut routes: Vec<Route>) -> Self {
         // The best metric comes first of equal destinations, and of equal metrics the first given.
         routes.sort_by_key(|route| (route.table, route.destination.trunc(), route.metric));
         let mut prefixes: BTreeMap<u32, Vec<(Ipv4Net, usize)>> = BTreeMap::new();
@@ -101,7 +102,14 @@ impl Fib {
                 targets.push(route.target);
             }
         }
-        let tables = prefixes.iter().map(|(table, list)| (*table, PrefixMap::new(list))).collect();
+        let numbers: Vec<_> = prefixes.keys().copied().collect();
+        let action = |rule: &Rule| match rule.action {
+            RuleAction::Unreachable => Some(None),
+            RuleAction::Table(table) => numbers.binary_search(&table).ok().map(Some),
+        };
+        let rules = rules.iter().filter_map(|rule| Some(Selector::new(rule, action(rule)?)));
+        let rules = rules.collect();
+        let tables = prefixes.values().map(|list| PrefixMap::new(list)).collect();
         Self { rules, tables, targets }
     }
 
@@ -116,11 +124,9 @@ impl Fib {
         destination: Ipv4Addr,
         hash: u32,
     ) -> Result<Way, DropReason> {
-        let matches = |rule: &&Rule| rule.from.contains(&source) && rule.to.contains(&destination);
-        for rule in self.rules.iter().filter(matches) {
-            let RuleAction::Table(table) = rule.action else {
-                return Err(DropReason::RouteUnreachable);
-            };
+        let pair = pair(source, destination);
+        for rule in self.rules.iter().filter(|rule| pair & rule.mask == rule.addresses) {
+            let table = rule.table.ok_or(DropReason::RouteUnreachable)?;
             match self.route(table, destination) {
                 None | Some(RouteTarget::Throw) => {}
                 Some(RouteTarget::Local) => return Err(DropReason::LocalDestination),
@@ -136,9 +142,35 @@ impl Fib {
     }
 
     /// The target of a table's longest matching route.
-    fn route(&self, table: u32, destination: Ipv4Addr) -> Option<&RouteTarget> {
-        self.targets.get(self.tables.get(&table)?.lookup(destination)?)
+    fn route(&self, table: usize, destination: Ipv4Addr) -> Option<&RouteTarget> {
+        self.targets.get(self.tables.get(table)?.lookup(destination)?)
     }
+}
+
+/// A rule arranged for lookups: both prefixes are compared at once.
+#[derive(Clone, Debug)]
+struct Selector {
+    /// Source and destination, as far as the masks reach.
+    addresses: u64,
+    mask: u64,
+    /// Index of the table to look in; `None` where there is no way.
+    table: Option<usize>,
+}
+
+impl Selector {
+    fn new(rule: &Rule, table: Option<usize>) -> Self {
+        let Rule { from, to, .. } = rule;
+        Self {
+            addresses: pair(from.network(), to.network()),
+            mask: pair(from.netmask(), to.netmask()),
+            table,
+        }
+    }
+}
+
+/// Two addresses as one number.
+fn pair(source: Ipv4Addr, destination: Ipv4Addr) -> u64 {
+    u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits())
 }
 
 /// Chooses by weight: `hash`, spread over all 32 bits, falls into one next hop's share.
@@ -207,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_lookup_answers_as_the_kernel_would() {
-        let fib = Fib::new(rules(), routes());
+        let fib = Fib::new(&rules(), routes());
         let way = |device, next_hop| Ok(Way { device, next_hop: address(next_hop) });
         for (source, destination, expected) in [
             ("192.0.2.9", "203.0.113.1", way(0, "10.0.0.1")),
@@ -228,13 +260,13 @@ mod tests {
     fn without_rules_or_routes_there_is_no_way() {
         let lookup = |fib: &Fib| fib.lookup(address("192.0.2.9"), address("8.8.8.8"), 0);
         assert_eq!(lookup(&Fib::default()), Err(DropReason::NoRoute));
-        assert_eq!(lookup(&Fib::new(rules(), vec![])), Err(DropReason::NoRoute));
+        assert_eq!(lookup(&Fib::new(&rules(), vec![])), Err(DropReason::NoRoute));
     }
 
     #[test]
     fn several_next_hops_share_by_weight() {
         let hops = vec![NextHop { weight: 3, ..hop(0, None) }, hop(1, None)];
-        let fib = Fib::new(rules(), vec![route(254, "0.0.0.0/0", 0, RouteTarget::Forward(hops))]);
+        let fib = Fib::new(&rules(), vec![route(254, "0.0.0.0/0", 0, RouteTarget::Forward(hops))]);
         let devices = (0..1000_u32).map(|step| {
             let hash = step * (u32::MAX / 1000);
             fib.lookup(address("192.0.2.9"), address("8.8.8.8"), hash).unwrap().device

@@ -15,6 +15,7 @@ pub mod fib;
 pub mod flow;
 mod fragment;
 mod lpm;
+mod map;
 mod nat;
 mod packet;
 pub mod policy;

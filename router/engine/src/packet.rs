@@ -77,6 +77,7 @@ pub(crate) struct Packet {
 
 impl Packet {
     /// Checks a frame and takes it apart.
+    #[inline]
     pub(crate) fn parse(frame: &[u8], hasher: &Hasher) -> Result<Self, DropReason> {
         let packet = Self::parse_any_ttl(frame, hasher)?;
         if packet.ttl <= 1 {
@@ -86,6 +87,7 @@ impl Packet {
     }
 
     /// The same, whether or not the packet may be forwarded any further.
+    #[inline]
     pub(crate) fn parse_any_ttl(frame: &[u8], hasher: &Hasher) -> Result<Self, DropReason> {
         let head = frame.first_chunk::<STEER_HEADER_LEN>().ok_or(DropReason::Truncated)?;
         let steer = SteerHeader::parse(head);
@@ -150,7 +152,7 @@ const CACHE_LINE: usize = 64;
 /// Starts to load the bytes that parsing will read.
 #[inline]
 pub(crate) fn prefetch_headers(frame: &[u8]) {
-    if let (Some(first), Some(second)) = (frame.first(), frame.get(CACHE_LINE)) {
+    if let Some([first, .., second]) = frame.first_chunk::<{ CACHE_LINE + 1 }>() {
         prefetch(first);
         prefetch(second);
     }

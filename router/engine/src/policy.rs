@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use crate::lpm::PrefixMap;
+use crate::map::Map;
 
 mod options;
 mod pairing;
@@ -48,7 +49,7 @@ pub struct Policies {
     maps: Vec<PrefixMap<Option<PolicyIndex>>>,
     /// Every selected pod with the index of its set, ascending by address.
     pods: Vec<(Ipv4Addr, usize)>,
-    set_of_pod: HashMap<Ipv4Addr, usize>,
+    set_of_pod: Map<Ipv4Addr, usize>,
 }
 
 /// What several policies together say of destinations: pods that the same policies select share

@@ -3,7 +3,6 @@
 //! `router` builds a whole new [`Tables`] when the state document or the kernel's routes change
 //! and swaps it in; nothing here changes once built. `epoch` tells flows to look again.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use crate::DropReason;
@@ -11,6 +10,7 @@ use crate::encap::{self, Overlay};
 use crate::engine::Halt;
 use crate::fib::{Fib, Way};
 use crate::flow::Timeouts;
+use crate::map::Map;
 use crate::policy::{NatOptions, Policies, PolicyIndex, paired_address};
 
 /// Index of a device, in the order of the configuration's `devices`.
@@ -133,14 +133,14 @@ pub struct Tables {
     policies: Policies,
     /// The least of each timeout that some policy has of its own.
     least_timeouts: Option<Timeouts>,
-    egress_addresses: HashMap<Ipv4Addr, EgressAddress>,
+    egress_addresses: Map<Ipv4Addr, EgressAddress>,
     fib: Fib,
     devices: Vec<Device>,
     adjacencies: Vec<Adjacency>,
-    neighbours: HashMap<(DeviceIndex, Ipv4Addr), AdjacencyIndex>,
+    neighbours: Map<(DeviceIndex, Ipv4Addr), AdjacencyIndex>,
     /// The way back to each peer, or why there is none now.
     overlays: Vec<Result<Overlay, Halt>>,
-    peers: HashMap<Ipv4Addr, PeerIndex>,
+    peers: Map<Ipv4Addr, PeerIndex>,
 }
 
 impl Tables {

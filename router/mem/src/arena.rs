@@ -51,7 +51,7 @@ impl<T: Copy> Arena<T> {
     #[inline(always)]
     #[must_use]
     pub fn scaled(&self, hash: u32) -> (usize, &T) {
-        let index = (u64::from(hash) * self.len as u64 >> 32) as usize;
+        let index = ((u64::from(hash) * self.len as u64) >> 32) as usize;
         // SAFETY: `len` is not 0 and `hash` is below 2^32, so the index is below `len`; `new` wrote
         // all `len` values.
         (index, unsafe { self.first.add(index).as_ref() })
@@ -132,8 +132,8 @@ mod tests {
         assert_eq!(arena.scaled(0), (0, &0));
         assert_eq!(arena.scaled(u32::MAX), (6, &6));
         for index in 0..7_u32 {
-            let middle = (f64::from(index) + 0.5) / 7.0 * f64::from(u32::MAX);
-            assert_eq!(arena.scaled(middle as u32), (index as usize, &index));
+            let middle = index * (u32::MAX / 7) + u32::MAX / 14;
+            assert_eq!(arena.scaled(middle), (index as usize, &index));
         }
         assert_eq!(Arena::new(1, 9_u8).scaled(u32::MAX), (0, &9));
     }

@@ -116,6 +116,14 @@ impl Engine {
         let way_back = taught(tables, packet)?;
         let policy = policy.ok_or(DropReason::NoPolicy)?;
         let egress = tables.egress_of(policy, tuple.source).ok_or(DropReason::NoEgressAddress)?;
+        let wish = Translation {
+            original: *tuple,
+            egress: egress.address,
+            egress_port: tuple.source_port,
+        };
+        // Mostly the pod keeps its port; until then there is something to do.
+        let reply_hash = self.hasher.key(&wish.reply().key());
+        self.flows.replies.prefetch_group(reply_hash);
         let adjacency = tables.route(egress.address, tuple.destination, packet.hash)?;
         fitting(tables, adjacency, packet)?;
         // Not before: if the first one waits for the next hop, this one has to wait behind it.
@@ -125,11 +133,7 @@ impl Engine {
         if self.flows.is_full() {
             return Err(self.ask_another(context, packet, None, DropReason::FlowTableFull));
         }
-        let wish = Translation {
-            original: *tuple,
-            egress: egress.address,
-            egress_port: tuple.source_port,
-        };
+        self.flows.replies.prefetch_vacancy(reply_hash);
         let lease = Wish { reply: wish.reply(), pod: tuple.source, now };
         let is_mapped = options.endpoint_independent && !packet.has_no_ports();
         let endpoint = is_mapped.then(|| endpoint(tuple, egress.address));

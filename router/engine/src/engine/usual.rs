@@ -14,20 +14,33 @@ use crate::packet::{DONT_FRAGMENT, Direction, Segment, TCP, Usual, prefetch_head
 use crate::steer::{REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use crate::tables::DeviceIndex;
 
+/// What a sent frame has in front of its IPv4 packet, in bytes. No MTU is so large that the sum would
+/// wrap.
+#[expect(clippy::cast_possible_truncation, reason = "some bytes")]
+const FORWARD_HEAD: u16 = TUNNEL_IP_OFFSET as u16;
+#[expect(clippy::cast_possible_truncation, reason = "some bytes")]
+const REPLY_HEAD: u16 = REPLY_IP_OFFSET as u16;
+
 /// Out of which device a packet leaves, and how many bytes.
 type Sent = (DeviceIndex, u16);
 
-/// The packets of a burst, above 32 bits of their bytes: one addition counts both.
-struct Sum(u64);
+/// Packets and bytes of a burst: summed up here, counted once.
+#[derive(Default)]
+struct Sum {
+    // Of different sizes, or the compiler makes vectors of them: three times the instructions.
+    packets: u32,
+    bytes: u64,
+}
 
 impl Sum {
     #[inline(always)]
     fn count(&mut self, length: u16) {
-        self.0 += 1 << 32 | u64::from(length);
+        self.packets += 1;
+        self.bytes += u64::from(length);
     }
 
     fn traffic(&self) -> Traffic {
-        Traffic { packets: self.0 >> 32, bytes: self.0 & u64::from(u32::MAX) }
+        Traffic { packets: self.packets.into(), bytes: self.bytes }
     }
 }
 
@@ -73,7 +86,7 @@ impl Engine {
         glances: &[Usual],
         verdicts: &mut [Verdict],
     ) {
-        let (mut forward, mut reply) = (Sum(0), Sum(0));
+        let (mut forward, mut reply) = (Sum::default(), Sum::default());
         for ((frame, verdict), usual) in frames.iter_mut().zip(verdicts).zip(glances) {
             let sent = match usual.direction {
                 Some(Direction::Forward) => self.forward_usual(context, frame, usual, &mut forward),
@@ -124,7 +137,7 @@ impl Engine {
         }
         *ethernet = adjacency.ethernet;
         sum.count(usual.length);
-        Some((adjacency.device, usual.length.wrapping_add(TUNNEL_IP_OFFSET as u16)))
+        Some((adjacency.device, usual.length.wrapping_add(FORWARD_HEAD)))
     }
 
     /// From outside, in the same way.
@@ -162,6 +175,9 @@ impl Engine {
         };
         overlay.write(head, &label);
         sum.count(usual.length);
-        Some((overlay.device, usual.length.wrapping_add(REPLY_IP_OFFSET as u16)))
+        Some((overlay.device, usual.length.wrapping_add(REPLY_HEAD)))
     }
 }
+
+#[cfg(test)]
+mod tests;

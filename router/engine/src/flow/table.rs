@@ -70,15 +70,26 @@ impl<S: Slot> Table<S> {
         prefetch(self.groups.scaled(low_half(hash)).1);
     }
 
-    /// The likely place of an entry, which starts to load: the first of the right tag. Of an entry
-    /// that is not there, any.
+    /// The likely place of an entry, which starts to load: the first of the right tag; or if there is
+    /// none, the one that a new entry would likely have.
     #[inline]
     pub(crate) fn candidate<const PREFETCH: bool>(&self, hash: u64) -> SlotIndex {
-        let index = self.candidates(hash).next().unwrap_or(SlotIndex::FIRST);
+        let index = self.candidates(hash).next().unwrap_or_else(|| self.vacancy(hash));
         if PREFETCH {
             prefetch(&self[index]);
         }
         index
+    }
+
+    /// Starts to load the place that a new entry would likely have.
+    pub(crate) fn prefetch_vacancy(&self, hash: u64) {
+        prefetch(&self[self.vacancy(hash)]);
+    }
+
+    /// The place in its first group that a new entry would have; of a full group, any.
+    fn vacancy(&self, hash: u64) -> SlotIndex {
+        let (number, group) = self.groups.scaled(low_half(hash));
+        slot_index(number, group.first_free().unwrap_or_default())
     }
 
     /// The entry with this tuple; `candidate` is looked at first.

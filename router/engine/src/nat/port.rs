@@ -114,9 +114,7 @@ impl Ports {
             all_mapped &= used == Use::Mapped;
             used == Use::Free
         };
-        let any_remote = Tuple { source: Ipv4Addr::UNSPECIFIED, source_port: 0, ..reply };
-        let is_known = self.is_exhausted(epoch, &reply) || self.is_exhausted(epoch, &any_remote);
-        let Self { classes, random, hasher, resting, .. } = self;
+        let Self { hasher, resting, .. } = &*self;
         let is_rested = |port: u16| {
             let tuple = Tuple { destination_port: port, ..reply };
             !resting.has(hasher.tuple(&tuple), pod, now)
@@ -124,9 +122,15 @@ impl Ports {
         if is_ours && is_rested(own) && may_be(own) {
             return Ok(own);
         }
-        if is_known {
+        let any_remote = Tuple { source: Ipv4Addr::UNSPECIFIED, source_port: 0, ..reply };
+        if self.is_exhausted(epoch, &reply) || self.is_exhausted(epoch, &any_remote) {
             return Err(DropReason::PortsExhausted);
         }
+        let Self { classes, random, hasher, resting, .. } = self;
+        let is_rested = |port: u16| {
+            let tuple = Tuple { destination_port: port, ..reply };
+            !resting.has(hasher.tuple(&tuple), pod, now)
+        };
         let mut found = None;
         if is_ours {
             let mut rested = |port| is_rested(port) && may_be(port);

@@ -60,6 +60,7 @@ pub(crate) struct Ipv4Header {
 ///
 /// Options are refused: those that matter (source routing, record route) ask a router to reveal
 /// or to obey, and without them every header has one length.
+#[inline]
 pub(crate) fn parse(bytes: &[u8]) -> Result<(Ipv4Header, &[u8]), DropReason> {
     let (header, rest) = bytes.split_first_chunk::<20>().ok_or(DropReason::Truncated)?;
     let total_length = u16::from_be_bytes([header[2], header[3]]);

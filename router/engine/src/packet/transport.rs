@@ -136,6 +136,7 @@ impl Chunk {
 const UNTRANSLATABLE: [u8; 4] = [0, 33, 51, 136];
 
 /// Checks the transport header; gives its kind and the tuple of the flow that it belongs to.
+#[inline]
 pub(super) fn parse(
     direction: Direction,
     header: &Ipv4Header,

@@ -10,13 +10,8 @@ use crate::steer::{
     ECN_SHIFT, KIND_MASK, KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET,
 };
 
-/// An IPv4 header without options, and so much of TCP and UDP as both have.
-const START: usize = 28;
-
-/// Of the first 8 bytes of an IPv4 header, little-endian: version and length of the header, the flag
-/// "more fragments" and the offset; and what they are in a whole packet without options.
-const SHAPE_MASK: u64 = 0xff | (FRAGMENT.to_be() as u64) << 48;
-const SHAPE: u64 = 0x45;
+/// An IPv4 header without options and one of UDP, in bytes.
+const HEADERS: usize = 28;
 
 /// 0xffff times this is 1, modulo 2^64.
 const FFFF_INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
@@ -52,61 +47,66 @@ impl Usual {
     /// Becomes what a frame shows. It does not ask for martians: no flow has their addresses.
     #[inline(always)]
     pub(crate) fn glance(&mut self, frame: &[u8], hasher: &Hasher) {
-        self.direction = None;
-        match frame.first().map(|first| first & KIND_MASK) {
-            Some(KIND_TUNNEL) => {
-                let Some((steer, packet)) = frame.split_first_chunk::<TUNNEL_IP_OFFSET>() else {
-                    return;
-                };
-                if self.glance_at_ip(packet, hasher)
-                    && let Some(tos) = packet.get(1)
-                    && ecn::is_unchanged(steer[0] >> ECN_SHIFT, *tos)
-                {
-                    self.way_back = hasher.way_back(steer);
-                    self.direction = Some(Direction::Forward);
-                }
+        self.direction = self.recognise(frame, hasher);
+    }
+
+    #[inline(always)]
+    fn recognise(&mut self, frame: &[u8], hasher: &Hasher) -> Option<Direction> {
+        let start = frame.first_chunk::<{ TUNNEL_IP_OFFSET + HEADERS }>()?;
+        match start[0] & KIND_MASK {
+            KIND_TUNNEL => {
+                let (steer, headers) = start.split_first_chunk::<TUNNEL_IP_OFFSET>()?;
+                self.recognise_packet(
+                    headers.first_chunk()?,
+                    frame.get(TUNNEL_IP_OFFSET..)?,
+                    hasher,
+                )?;
+                self.way_back = hasher.way_back(steer);
+                ecn::is_unchanged(steer[0] >> ECN_SHIFT, headers[1]).then_some(Direction::Forward)
             }
-            Some(KIND_REPLY) => {
-                let Some((link, packet)) = frame.split_first_chunk::<REPLY_IP_OFFSET>() else {
-                    return;
-                };
-                if link.ends_with(&ETHERTYPE_IPV4) && self.glance_at_ip(packet, hasher) {
-                    self.direction = Some(Direction::Reply);
-                }
+            KIND_REPLY => {
+                let (link, packet) = frame.split_first_chunk::<REPLY_IP_OFFSET>()?;
+                self.recognise_packet(packet.first_chunk()?, packet, hasher)?;
+                link.ends_with(&ETHERTYPE_IPV4).then_some(Direction::Reply)
             }
-            _ => {}
+            _ => None,
         }
     }
 
-    /// Whether an IPv4 packet, and what may be behind it, is usual; if so, takes from it what both
-    /// directions need.
+    /// Takes from an IPv4 packet, and what may be behind it, what both directions need, if it is usual.
     #[inline(always)]
-    fn glance_at_ip(&mut self, packet: &[u8], hasher: &Hasher) -> bool {
-        let Some(start) = packet.first_chunk::<START>() else { return false };
-        let first = u64::from_le_bytes(start[..8].try_into().unwrap_or_default());
-        let addresses = u64::from_le_bytes(start[12..20].try_into().unwrap_or_default());
-        let middle = u32::from_le_bytes(start[8..12].try_into().unwrap_or_default());
-        let [_, _, l0, l1, ..] = first.to_le_bytes();
+    fn recognise_packet(
+        &mut self,
+        headers: &[u8; HEADERS],
+        packet: &[u8],
+        hasher: &Hasher,
+    ) -> Option<()> {
+        let first = u64::from_le_bytes(headers[..8].try_into().unwrap_or_default());
+        let middle = u32::from_le_bytes(headers[8..12].try_into().unwrap_or_default());
+        let addresses = u64::from_le_bytes(headers[12..20].try_into().unwrap_or_default());
+        let ports = u32::from_le_bytes(headers[20..24].try_into().unwrap_or_default());
+        let [version, _, l0, l1, _, _, f0, f1] = first.to_le_bytes();
         let [ttl, protocol, ..] = middle.to_le_bytes();
         let length = u16::from_be_bytes([l0, l1]);
-        let Some(more) = length.checked_sub(START as u16) else { return false };
-        if first & SHAPE_MASK != SHAPE
-            || ttl <= 1
-            || usize::from(length) > packet.len()
-            || !is_valid(first, middle, addresses)
-        {
-            return false;
+        // What it has beyond the headers, or in the place of UDP's.
+        let more = length.checked_sub(HEADERS as u16)?;
+        let is_usual = version == 0x45
+            && u16::from_be_bytes([f0, f1]) & FRAGMENT == 0
+            && ttl > 1
+            && usize::from(length) <= packet.len()
+            && is_valid(first, middle, addresses);
+        if !is_usual {
+            return None;
         }
         match protocol {
-            UDP if u16::from_be_bytes([start[24], start[25]]).wrapping_sub(8) <= more => {}
+            UDP if u16::from_be_bytes([headers[24], headers[25]]).wrapping_sub(8) <= more => {}
             TCP if is_under_way(packet, more) => {}
-            _ => return false,
+            _ => return None,
         }
-        let ports = u32::from_le_bytes(start[20..24].try_into().unwrap_or_default());
         self.key = Key::of_parts(addresses, ports, protocol);
         self.hash = hasher.key(&self.key);
         self.length = length;
-        true
+        Some(())
     }
 }
 
@@ -123,7 +123,7 @@ fn is_valid(first: u64, middle: u32, last: u64) -> bool {
 }
 
 /// Whether a packet has a whole TCP header of a connection that goes on; `more` is its length beyond
-/// [`START`].
+/// [`HEADERS`].
 #[inline(always)]
 fn is_under_way(packet: &[u8], more: u16) -> bool {
     let Some(&[.., first, flags, _, _, _, _, _, _]) = packet.first_chunk::<40>() else {

@@ -99,7 +99,7 @@ pub fn tables() -> TablesInput {
         peers: vec![peer(PEER, None), peer(DIRECT_PEER, Some((UNDERLAY, DIRECT_PEER_MAC)))],
         reply_vni: None,
         tunnel_port: TUNNEL_PORT,
-        fib: Fib::new(vec![rule], routes),
+        fib: Fib::new(&[rule], routes),
         neighbours: vec![
             Neighbour { device: UPLINK, address: ROUTER, mac: ROUTER_MAC },
             Neighbour { device: UNDERLAY, address: PEER, mac: PEER_MAC },
