@@ -7,6 +7,7 @@
 #![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod device;
+pub mod live;
 pub mod steering;
 
 pub use device::{Frame, Lane, LaneStatistics};
