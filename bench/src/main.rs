@@ -4,6 +4,7 @@
 mod engine;
 mod instructions;
 mod measure;
+mod pktgen;
 
 use anyhow::Result;
 use clap::Parser;
@@ -16,11 +17,14 @@ enum Command {
     Engine(engine::Args),
     /// The engine's instructions per packet, against the committed budget.
     Instructions(instructions::Args),
+    /// Packets from pods, or replies to them, and what becomes of them.
+    Pktgen(Box<pktgen::Args>),
 }
 
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Engine(args) => engine::run(&args),
         Command::Instructions(args) => instructions::run(&args),
+        Command::Pktgen(args) => pktgen::run(&args),
     }
 }
