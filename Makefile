@@ -77,7 +77,7 @@ lab-down: ## Remove the lab.
 lint: packages $(CARGO_DENY) ## Check format, Clippy, shell scripts, licences, advisories.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck vagrant/*.sh vagrant/machines/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh .ci/run
+	shellcheck vagrant/*.sh vagrant/machines/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh bench/*.sh .ci/run
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(MAKE) --no-print-directory advisories
 
