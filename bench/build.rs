@@ -12,7 +12,8 @@ fn main() {
     // Debian keeps <asm/types.h> in a directory of the architecture, which clang's bpf target
     // does not look into.
     let multiarch = format!("/usr/include/{arch}-linux-gnu");
-    let mut arguments = vec!["-O2".into(), "-Wall".into(), "-Werror".into()];
+    // v3: divisions of 32 bits, which are most of what a packet's fields cost (Linux 5.1).
+    let mut arguments = vec!["-O2".into(), "-mcpu=v3".into(), "-Wall".into(), "-Werror".into()];
     if Path::new(&multiarch).exists() {
         arguments.push(format!("-I{multiarch}"));
     }

@@ -11,8 +11,8 @@ use super::options::Distribution;
 /// takes 16 MB: the generator reads it one after the other.
 const LENGTH_MIN: usize = 1 << 20;
 
-/// How long it is when each flow is drawn by chance, so that rare ones have one.
-const DRAWS: usize = 1 << 22;
+/// How long it is at most when each flow is drawn by chance.
+const DRAWS_MAX: usize = 1 << 22;
 
 /// The order of `flows` flows, from 0 on. It is repeated; empty, it says that packet *n* is of flow
 /// *n*.
@@ -25,10 +25,15 @@ pub(crate) fn schedule(distribution: Distribution, flows: u32, seed: u64) -> Vec
         Distribution::New => Vec::new(),
         Distribution::Uniform => uniform(flows, &mut random),
         Distribution::Zipf(exponent) => zipf(flows, exponent, &mut random),
-        Distribution::Elephant(share) => (0..DRAWS)
+        Distribution::Elephant(share) => (0..draws(flows))
             .map(|_| if random.random_bool(share) { 0 } else { random.random_range(0..flows) })
             .collect(),
     }
+}
+
+/// How many flows are drawn: so many that rare ones have their chance.
+fn draws(flows: u32) -> usize {
+    (8 * flows as usize).clamp(LENGTH_MIN, DRAWS_MAX)
 }
 
 /// Every flow once, shuffled, and again in another order. No flow is rarer than another, and none
@@ -51,7 +56,9 @@ fn zipf(flows: u32, exponent: f64, random: &mut SmallRng) -> Vec<u32> {
     let mut ranked: Vec<u32> = (0..flows).collect();
     ranked.shuffle(random);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to `flows`")]
-    (0..DRAWS).map(|_| ranked[(law.sample(random) as usize - 1).min(ranked.len() - 1)]).collect()
+    (0..draws(flows))
+        .map(|_| ranked[(law.sample(random) as usize - 1).min(ranked.len() - 1)])
+        .collect()
 }
 
 #[cfg(test)]
