@@ -1,5 +1,7 @@
 //! The order in which flows are sent.
 
+use std::ops::RangeInclusive;
+
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -9,10 +11,10 @@ use super::options::Distribution;
 
 /// How long the order of random flows is at least, before it starts again. A schedule of 4 M flows
 /// takes 16 MB: the generator reads it one after the other.
-const LENGTH_MIN: usize = 1 << 20;
+const LENGTH_MIN: usize = 1 << 16;
 
-/// How long it is at most when each flow is drawn by chance.
-const DRAWS_MAX: usize = 1 << 22;
+/// How long it is when each flow is drawn by chance.
+const DRAWS: RangeInclusive<usize> = 1 << 20..=1 << 22;
 
 /// The order of `flows` flows, from 0 on. It is repeated; empty, it says that packet *n* is of flow
 /// *n*.
@@ -33,7 +35,7 @@ pub(crate) fn schedule(distribution: Distribution, flows: u32, seed: u64) -> Vec
 
 /// How many flows are drawn: so many that rare ones have their chance.
 fn draws(flows: u32) -> usize {
-    (8 * flows as usize).clamp(LENGTH_MIN, DRAWS_MAX)
+    (8 * flows as usize).clamp(*DRAWS.start(), *DRAWS.end())
 }
 
 /// Every flow once, shuffled, and again in another order. No flow is rarer than another, and none

@@ -285,14 +285,25 @@ fn packets_from_another_source_than_expected_are_counted() {
 #[test]
 fn an_interrupted_sender_says_what_it_has_sent() {
     let rig = Rig::new("interrupt");
+    rig.far.run(["ethtool", "-K", "eth0", "gro", "on"]);
     for backend in BACKENDS {
-        let line = format!("send {} {TUNNEL} --seconds 600 --backend {backend}", rig.path());
-        let timeout = ["timeout", "--preserve-status", "--signal", "INT", "3"];
-        let output = rig.near.run(timeout.into_iter().chain(words(&line)));
+        let line = format!("send {} {TUNNEL} --seconds 600 --rate 20k", rig.path());
+        let line = format!("{line} --backend {backend}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let command = format!("exec {} >{}", words(&line).join(" "), file.path().display());
+        let mut sender = rig.near.spawn(["sh", "-c", &command]);
+        let arrived = || {
+            let text = rig.far.run(["cat", "/sys/class/net/eth0/statistics/rx_packets"]);
+            text.trim().parse::<u64>().unwrap()
+        };
+        let before = arrived();
+        let limit = Duration::from_secs(30);
+        wait_until("frames arrive", limit, || arrived() > before + 1000);
+        sender.signal("INT");
+        wait_until("the sender has ended", limit, || !sender.is_running());
+        let output = std::fs::read_to_string(file.path()).unwrap();
         let results: Vec<Value> = serde_json::from_str(&output).unwrap();
         assert!(number(&results[0], "sent") > 1000, "{results:?}");
-        let seconds = results[0]["send_seconds"].as_f64().unwrap();
-        assert!((0.5..5.0).contains(&seconds), "{seconds}");
     }
 }
 
