@@ -14,7 +14,8 @@ readonly WITHIN_S=15
 
 usage() {
   cat <<'TEXT'
-usage: netns.sh up [--mode spillway|none] [--queues N] [--workers N]
+usage: netns.sh up [--mode spillway|kernel|none] [--queues N] [--workers N] [--flows N]
+                   [--offloads on|off]
        netns.sh down
        netns.sh status
        netns.sh exec HOST COMMAND...
@@ -26,8 +27,10 @@ usage: netns.sh up [--mode spillway|none] [--queues N] [--workers N]
        netns.sh stop NAME
 
 HOST is router, worker1, worker2 (the gateway), outside, app1-a, app1-b, app2-a or app1-c.
-`up` starts Spillway on the gateway with vagrant/state.yaml; with --mode none, nothing.
-STATE names another document.
+`up` starts Spillway on the gateway with vagrant/state.yaml; STATE names another document. With
+--mode kernel the gateway's kernel does that work (VXLAN, conntrack, nftables SNAT), with --mode none
+nobody does. --flows is how many flows each of Spillway's workers keeps; --offloads on lets the
+kernel send large segments through the lab, which Spillway does not take.
 `exec` runs a command in HOST's network; its files and processes are those of this machine.
 `policy` gives app1 the gateway's second address for egress, the one that the node uses too, or one
 that Spillway itself announces.
@@ -115,7 +118,7 @@ answers() {
 # --- Spillway --------------------------------------------------------------------------------
 
 write_config() {
-  local queues=$1 workers=$2
+  local queues=$1 workers=$2 flows=$3
   cat >"$RUN/spillway.yaml" <<YAML
 # Made by netns.sh up. router/config.example.yaml explains every option.
 devices:
@@ -124,6 +127,7 @@ devices:
   - name: spw-pods
     queues: $queues
 workers: $workers
+flows_max: $flows
 runtime_dir: $RUN/spillway
 YAML
   cp "${STATE:-$here/state.yaml}" "$RUN/state.yaml"
@@ -213,35 +217,43 @@ require_kernel() {
 
 # in_range OPTION MAXIMUM VALUE
 in_range() {
-  if ! [[ $3 =~ ^[1-9][0-9]{0,2}$ ]] || (($3 > $2)); then fail "$1 is 1 to $2, not '$3'"; fi
+  if ! [[ $3 =~ ^[1-9][0-9]{0,7}$ ]] || (($3 > $2)); then fail "$1 is 1 to $2, not '$3'"; fi
 }
 
 up() {
-  local mode=spillway queues=1 workers=1
+  local mode=spillway queues=1 workers=1 flows=65536 offloads=off
   while (($#)); do
     (($# > 1)) || wrong_usage
     case $1 in
       --mode) mode=$2 ;;
       --queues) queues=$2 ;;
       --workers) workers=$2 ;;
+      --flows) flows=$2 ;;
+      --offloads) offloads=$2 ;;
       *) wrong_usage ;;
     esac
     shift 2
   done
-  [[ $mode == spillway || $mode == none ]] || fail "--mode is spillway or none, not '$mode'"
+  [[ $mode =~ ^(spillway|kernel|none)$ ]] || fail "--mode is spillway, kernel or none, not '$mode'"
+  [[ $offloads =~ ^(on|off)$ ]] || fail "--offloads is on or off, not '$offloads'"
+  if [[ $mode == spillway && $offloads == on ]]; then
+    fail "--offloads on is for other modes: Spillway takes frames as they are on a wire"
+  fi
   in_range --queues 64 "$queues"
   in_range --workers 64 "$workers"
-  bring_up "$mode" "$queues" "$workers"
+  in_range --flows 16777216 "$flows"
+  readonly OFFLOADS=$offloads
+  bring_up "$mode" "$queues" "$workers" "$flows"
 }
 
 bring_up() {
-  local mode=$1 queues=$2 workers=$3
-  local options="mode=$mode queues=$queues workers=$workers"
+  local mode=$1 queues=$2 workers=$3 flows=$4
+  local options="mode=$mode queues=$queues workers=$workers flows=$flows offloads=$OFFLOADS"
   if ! is_up "$mode" "$options"; then
     require_kernel
     down
     mkdir -p "$RUN/pid" "$RUN/exit" "$RUN/log"
-    write_config "$queues" "$workers"
+    write_config "$queues" "$workers" "$flows"
     make_topology "$mode" "$queues"
     start_services
     if [[ $mode == spillway ]]; then spillway_start; fi
@@ -254,7 +266,7 @@ bring_up() {
 
 is_up() {
   [[ -e $RUN/options && $(<"$RUN/options") == "$2" ]] || return 1
-  [[ $1 == none ]] || spillway_programmed
+  [[ $1 != spillway ]] || spillway_programmed
 }
 
 # A connection that a node's kernel remembers would keep its translation whatever the mode.

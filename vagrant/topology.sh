@@ -47,9 +47,10 @@ link() {
   start_device "$b" "$b_device"
 }
 
-# Checksums are finished by the sending kernel: AF_XDP sees frames as they are.
+# Checksums are finished by the sending kernel: AF_XDP sees frames as they are. With them go the
+# segmentation offloads, which only the kernel's own forwarding can do with.
 start_device() {
-  on "$1" ethtool --offload "$2" tx off >/dev/null
+  on "$1" ethtool --offload "$2" tx "${OFFLOADS:-off}" >/dev/null
   on "$1" ip link set "$2" up
 }
 
@@ -177,6 +178,27 @@ steer_pods_to_gateway() {
   on "$on_node" ip route add throw "$EXCLUDED/32" table 100
 }
 
+# What Spillway does on the gateway, done by its kernel: the pods' nodes send the same VXLAN, and
+# replies return in it, by the routes to the other node's pods.
+translate_in_kernel() {
+  local pod name node address addresses=()
+  for pod in "${PODS[@]}"; do
+    read -r name node address <<<"$pod"
+    if [[ $name == app1-* ]]; then addresses+=("$address"); fi
+  done
+  on worker2 nft -f - <<NFT
+table ip spillway-kernel {
+  chain postrouting {
+    # Before the node's masquerading.
+    type nat hook postrouting priority srcnat - 1
+    oifname != "$UPLINK" return
+    ip daddr $EXCLUDED return
+    ip saddr { $(IFS=,; echo "${addresses[*]}") } ip daddr 203.0.113.0/24 snat to $EGRESS
+  }
+}
+NFT
+}
+
 make_topology() {
   local mode=$1 queues=$2 host pod name node address
   for host in "${NODES[@]}" "${PODS[@]%% *}"; do make_namespace "$host"; done
@@ -191,10 +213,17 @@ make_topology() {
     read -r name node address <<<"$pod"
     make_pod "$name" "$node" "$address"
   done
-  if [[ $mode == spillway ]]; then
-    steer_pods_to_gateway worker1
-    steer_pods_to_gateway worker2
-  fi
+  case $mode in
+    spillway)
+      steer_pods_to_gateway worker1
+      steer_pods_to_gateway worker2
+      ;;
+    kernel)
+      # The gateway's own pods need no tunnel to it.
+      steer_pods_to_gateway worker1
+      translate_in_kernel
+      ;;
+  esac
 }
 
 # A namespace lives as long as a process in it does, so those that were left there end first.
