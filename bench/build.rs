@@ -1,4 +1,4 @@
-//! Compiles the packet generator's BPF programs into `OUT_DIR`: the binary carries them.
+//! Compiles the crate's BPF programs into `OUT_DIR`: the binary carries them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,10 @@ fn main() {
     if Path::new(&multiarch).exists() {
         arguments.push(format!("-I{multiarch}"));
     }
-    for name in ["generate", "sink"] {
-        let source = format!("src/pktgen/{name}.bpf.c");
+    for (folder, name) in
+        [("l2_forward", "redirect"), ("pktgen", "generate"), ("pktgen", "sink")]
+    {
+        let source = format!("src/{folder}/{name}.bpf.c");
         println!("cargo:rerun-if-changed={source}");
         SkeletonBuilder::new()
             .source(&source)

@@ -3,6 +3,7 @@
 
 mod engine;
 mod instructions;
+mod l2_forward;
 mod measure;
 mod pktgen;
 
@@ -17,6 +18,8 @@ enum Command {
     Engine(engine::Args),
     /// The engine's instructions per packet, against the committed budget.
     Instructions(instructions::Args),
+    /// AF_XDP forwarding without an engine: the floor.
+    L2Forward(l2_forward::Args),
     /// Packets from pods, or replies to them, and what becomes of them.
     Pktgen(Box<pktgen::Args>),
 }
@@ -25,6 +28,7 @@ fn main() -> Result<()> {
     match Command::parse() {
         Command::Engine(args) => engine::run(&args),
         Command::Instructions(args) => instructions::run(&args),
+        Command::L2Forward(args) => l2_forward::run(&args),
         Command::Pktgen(args) => pktgen::run(&args),
     }
 }
