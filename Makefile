@@ -45,6 +45,11 @@ test: packages kubernetes manifests ## Run every test, those that need root too.
 	$(AS_ROOT) vagrant/machines/test.sh
 	cargo $(TEST_RUNNER) test --workspace --locked
 
+.PHONY: bench-lab
+bench-lab: build ## Compare Spillway end to end with AF_XDP's floor and the kernel; 15 minutes.
+	cargo build --release --locked -p spillway-bench
+	$(AS_ROOT) target/release/spillway-bench lab $(BENCH_LAB)
+
 .PHONY: bench-control
 bench-control: build kubernetes ## Measure the control plane with 10,000 pods; some minutes.
 	BINARIES=$(CURDIR)/target/release \

@@ -4,6 +4,7 @@
 mod engine;
 mod instructions;
 mod l2_forward;
+mod lab;
 mod measure;
 mod pktgen;
 
@@ -20,6 +21,8 @@ enum Command {
     Instructions(instructions::Args),
     /// AF_XDP forwarding without an engine: the floor.
     L2Forward(l2_forward::Args),
+    /// Spillway, the floor and the kernel's own NAT, end to end in network namespaces.
+    Lab(lab::Args),
     /// Packets from pods, or replies to them, and what becomes of them.
     Pktgen(Box<pktgen::Args>),
 }
@@ -29,6 +32,7 @@ fn main() -> Result<()> {
         Command::Engine(args) => engine::run(&args),
         Command::Instructions(args) => instructions::run(&args),
         Command::L2Forward(args) => l2_forward::run(&args),
+        Command::Lab(args) => lab::run(&args),
         Command::Pktgen(args) => pktgen::run(&args),
     }
 }

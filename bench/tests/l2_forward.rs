@@ -39,11 +39,12 @@ impl Rig {
         command.args(["--pdeathsig", "KILL", "--", "ip", "netns", "exec", self.middle.name()]);
         command.args([env!("CARGO_BIN_EXE_spillway-bench"), "l2-forward", "--devices", devices]);
         command.args(["--seconds", "60"]).args(options);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = command.spawn().expect("setpriv is installed");
         let mut forwarder = Forwarder { child };
         let mut line = String::new();
-        let mut out = BufReader::new(forwarder.child.stdout.as_mut().unwrap());
-        out.read_line(&mut line).unwrap();
+        let mut out = BufReader::new(forwarder.child.stdout.as_mut().expect("it is piped"));
+        out.read_line(&mut line).expect("it is text");
         assert!(line.starts_with("forwarding"), "{line}");
         forwarder
     }
