@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// The gateway's processors; default: one for each worker, without the generator's, 0.
     #[arg(long, value_delimiter = ',')]
     processors: Vec<usize>,
+    /// Let the gateway's processors also receive for Spillway, which the generator's does otherwise.
+    #[arg(long)]
+    one_processor: bool,
     /// Send all flows from this outer UDP source port: a tunnel that no queue can divide.
     #[arg(long, value_name = "PORT")]
     outer_source_port: Option<u16>,
@@ -80,8 +83,8 @@ impl Args {
         let spillway = spillway.with_context(|| {
             format!("there is no {}: run `make build`, or say --spillway", beside.display())
         })?;
-        let mut placement =
-            Placement::of(std::thread::available_parallelism()?.get(), self.workers)?;
+        let processors = std::thread::available_parallelism()?.get();
+        let mut placement = Placement::of(processors, self.workers, self.one_processor)?;
         if !self.processors.is_empty() {
             placement.gateway.clone_from(&self.processors);
         }
@@ -115,6 +118,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         // The lab is taken down on the way out.
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
     }
+    placement::prefer(std::process::id())?;
     let plan = args.plan();
     let mut series = Series::default();
     let started = Instant::now();
