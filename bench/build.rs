@@ -17,9 +17,7 @@ fn main() {
     if Path::new(&multiarch).exists() {
         arguments.push(format!("-I{multiarch}"));
     }
-    for (folder, name) in
-        [("l2_forward", "redirect"), ("pktgen", "generate"), ("pktgen", "sink")]
-    {
+    for (folder, name) in [("l2_forward", "redirect"), ("pktgen", "generate"), ("pktgen", "sink")] {
         let source = format!("src/{folder}/{name}.bpf.c");
         println!("cargo:rerun-if-changed={source}");
         SkeletonBuilder::new()
