@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) loads: Vec<u8>,
     pub(crate) trial: Duration,
     pub(crate) precision: f64,
+    /// Rates that one search tries at most.
+    pub(crate) rates_max: u32,
     pub(crate) outer_source_port: Option<u16>,
 }
 
@@ -122,15 +124,15 @@ impl Round<'_> {
         let mut trial = self.trial(Direction::Forward, "64", Some(OPENING_PPS));
         trial.flows.distribution = "new";
         trial.seconds = None;
-        let mut received = 0;
+        let (mut sent, mut received) = (0, 0);
         for _ in 0..OPENING_TRIES {
             let outcome = self.send(&trial)?;
             if outcome.loss <= LOSS_MAX {
                 return Ok(());
             }
-            received = outcome.received;
+            (sent, received) = (outcome.sent, outcome.received);
         }
-        bail!("of {FLOWS} flows at {OPENING_PPS} a second only {received} passed, several times")
+        bail!("of {sent} flows at {OPENING_PPS} a second only {received} passed, several times")
     }
 
     fn loss_free(&mut self, direction: Direction, size: &'static str) -> Result<f64> {
@@ -138,7 +140,8 @@ impl Round<'_> {
         let metric = Metric::LossFreePps;
         let key = Key { metric, direction, size, load: 0, system: self.system };
         let first = self.series.get(&key).map_or(500_000.0, |earlier| earlier.median);
-        let search = Search { first, precision: self.plan.precision, trials_max: 24 };
+        let search =
+            Search { first, precision: self.plan.precision, rates_max: self.plan.rates_max };
         let rate = search.run(|rate| {
             let outcome = self.send(&self.trial(direction, size, Some(rate)))?;
             Ok(is_without_loss(&outcome, rate))
@@ -192,7 +195,8 @@ impl Round<'_> {
         let direction = Direction::Forward;
         let key = Key { metric, direction, size: "64", load: 0, system: self.system };
         let first = self.series.get(&key).map_or(250_000.0, |earlier| earlier.median);
-        let search = Search { first, precision: self.plan.precision * 1.02, trials_max: 12 };
+        let search =
+            Search { first, precision: self.plan.precision, rates_max: self.plan.rates_max };
         let mut remotes = RemotesOfNew::default();
         let rate = search.run(|rate| {
             self.up.forget_flows(self.system)?;

@@ -100,8 +100,9 @@ impl Args {
         Plan {
             cases,
             loads: if self.quick { vec![50] } else { vec![10, 50] },
-            trial: Duration::from_millis(if self.quick { 400 } else { 500 }),
-            precision: if self.quick { 1.05 } else { 1.03 },
+            trial: Duration::from_millis(if self.quick { 250 } else { 500 }),
+            precision: if self.quick { 1.1 } else { 1.04 },
+            rates_max: if self.quick { 7 } else { 16 },
             outer_source_port: self.outer_source_port,
         }
     }
@@ -119,24 +120,31 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
     }
     placement::prefer(std::process::id())?;
-    let plan = args.plan();
     let mut series = Series::default();
-    let started = Instant::now();
-    for round in 1..=args.rounds() {
-        for system in &args.systems {
-            progress(started, &format!("round {round}: {}", system.name()));
-            measure::round(&lab, *system, &plan, &mut series, &stop)?;
-        }
-        if !args.no_tcp {
-            progress(started, &format!("round {round}: TCP"));
-            tcp_round(&lab, args, &mut series, &stop)?;
-        }
-    }
+    let measured = rounds(args, &lab, &mut series, &stop);
+    // What was measured before a failure, or Ctrl-C, was measured.
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report::records(&series))?)?;
     } else {
         write!(out, "{}", report::tables(&series))?;
+    }
+    measured
+}
+
+/// Measures all systems in turn, again and again.
+fn rounds(args: &Args, lab: &Lab, series: &mut Series, stop: &AtomicBool) -> Result<()> {
+    let plan = args.plan();
+    let started = Instant::now();
+    for round in 1..=args.rounds() {
+        for system in &args.systems {
+            progress(started, &format!("round {round}: {}", system.name()));
+            measure::round(lab, *system, &plan, series, stop)?;
+        }
+        if !args.no_tcp {
+            progress(started, &format!("round {round}: TCP"));
+            tcp_round(lab, args, series, stop)?;
+        }
     }
     Ok(())
 }

@@ -18,8 +18,8 @@ pub(crate) struct Search {
     pub(crate) first: f64,
     /// It ends when what passes and what fails are this close, as a ratio above 1.
     pub(crate) precision: f64,
-    /// Trials at most.
-    pub(crate) trials_max: u32,
+    /// Rates that it tries at most, each once or twice.
+    pub(crate) rates_max: u32,
 }
 
 impl Search {
@@ -28,7 +28,7 @@ impl Search {
     pub(crate) fn run(&self, mut passes: impl FnMut(f64) -> Result<bool>) -> Result<f64> {
         let (mut passed, mut failed) = (None, None);
         let mut rate = self.first.max(RATE_MIN);
-        for _ in 0..self.trials_max {
+        for _ in 0..self.rates_max {
             if passes(rate)? || passes(rate)? {
                 passed = Some(rate);
             } else {
@@ -51,7 +51,7 @@ impl Search {
 mod tests {
     use super::*;
 
-    const SEARCH: Search = Search { first: 400_000.0, precision: 1.02, trials_max: 30 };
+    const SEARCH: Search = Search { first: 400_000.0, precision: 1.02, rates_max: 30 };
 
     #[test]
     fn it_finds_the_rate_from_below_and_from_above() {
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn it_ends_when_it_may_not_try_any_more() {
-        let search = Search { trials_max: 3, ..SEARCH };
+        let search = Search { rates_max: 3, ..SEARCH };
         let mut rates = Vec::new();
         search
             .run(|rate| {
