@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// one receives. Frames go back to their sender, or to the MAC address given here.
     #[arg(long, value_name = "NAME[=MAC]", value_delimiter = ',', num_args = 1, required = true)]
     devices: Vec<Exit>,
+    /// A further device to look after, from which nothing is expected: a gateway has such, too.
+    #[arg(long, value_name = "NAME")]
+    idle_device: Option<String>,
     /// How many receive queues each device is expected to have; otherwise what it has.
     #[arg(long)]
     queues: Option<u32>,
@@ -164,12 +167,13 @@ fn ended(deadline: Instant) -> bool {
 
 fn open(args: &Args) -> Result<(Vec<DeviceInfo>, Vec<Lane>, Vec<SocketFd>)> {
     ensure!(args.devices.len() <= 2, "expected one or two devices, found {}", args.devices.len());
+    let names = args.devices.iter().map(|exit| &exit.name).chain(&args.idle_device);
     let infos: Vec<DeviceInfo> =
-        args.devices.iter().map(|exit| device::probe(&exit.name)).collect::<Result<_, _>>()?;
+        names.clone().map(|name| device::probe(name)).collect::<Result<_, _>>()?;
     let slots = infos.iter().map(|info| info.queues).max().unwrap_or(0) * u32::from(args.workers);
     ensure!(slots <= SLOTS_MAX, "{slots} sockets on one device; {SLOTS_MAX} are the most");
-    let device = |exit: &Exit| {
-        let mut device = device::DeviceConfig::new(exit.name.clone());
+    let device = |name: &String| {
+        let mut device = device::DeviceConfig::new(name.clone());
         device.queues = args.queues;
         device
     };
@@ -177,7 +181,7 @@ fn open(args: &Args) -> Result<(Vec<DeviceInfo>, Vec<Lane>, Vec<SocketFd>)> {
         workers: args.workers,
         frame_size: 2048,
         umem_frames: 0,
-        devices: args.devices.iter().map(device).collect(),
+        devices: names.map(device).collect(),
     };
     let (lanes, sockets) = device::open(&config, &infos)?;
     Ok((infos, lanes, sockets))

@@ -21,6 +21,9 @@ pub(crate) const MAC_VX_WORKER2: &str = "02:00:c0:a8:2c:80";
 pub(crate) const UPLINK: &str = "uplink";
 pub(crate) const ROUTER_DEVICE: &str = "worker2";
 
+/// The gateway's device for its own pods.
+pub(crate) const PODS: &str = "spw-pods";
+
 /// A host's network namespace.
 pub(crate) fn namespace(host: &str) -> String {
     format!("spw-{host}")
@@ -71,6 +74,7 @@ mod tests {
             format!("MAC_VX_WORKER1={MAC_VX_WORKER1}\n"),
             format!("MAC_VX_WORKER2={MAC_VX_WORKER2}\n"),
             format!("UPLINK={UPLINK} "),
+            format!("link worker2 spw-pods0 worker2 {PODS} "),
             format!("link worker2 \"$UPLINK\" router {ROUTER_DEVICE} "),
         ] {
             assert!(text.contains(&line), "{line}");

@@ -17,8 +17,8 @@ pub(crate) const FLOWS: u32 = 64_512;
 /// Packets per second at which flows are opened before anything is measured.
 const OPENING_PPS: f64 = 100_000.0;
 
-/// How often that is tried.
-const OPENING_TRIES: u32 = 10;
+/// How often they are sent at most.
+const OPENING_TRIES: u32 = 3;
 
 /// The first remote of the flows that are opened beforehand, and of those that trials open.
 const FIRST_REMOTE: u8 = 30;
@@ -119,20 +119,23 @@ impl Round<'_> {
         self.series.add(key, value);
     }
 
-    /// Every flow has its first packet, and the table its size. What was lost is sent again.
+    /// Every flow has its first packet, and the table its size. What a busy machine loses comes
+    /// again: of 5 % lost each time, 8 flows are left for the search to open.
     fn open_flows(&self) -> Result<()> {
         let mut trial = self.trial(Direction::Forward, "64", Some(OPENING_PPS));
         trial.flows.distribution = "new";
         trial.seconds = None;
-        let (mut sent, mut received) = (0, 0);
         for _ in 0..OPENING_TRIES {
-            let outcome = self.send(&trial)?;
-            if outcome.loss <= LOSS_MAX {
-                return Ok(());
+            let Outcome { sent, received, loss, .. } = self.send(&trial)?;
+            ensure!(
+                loss < 0.5,
+                "of {sent} packets that open flows, {OPENING_PPS} a second, only {received} passed"
+            );
+            if loss <= LOSS_MAX {
+                break;
             }
-            (sent, received) = (outcome.sent, outcome.received);
         }
-        bail!("of {sent} flows at {OPENING_PPS} a second only {received} passed, several times")
+        Ok(())
     }
 
     fn loss_free(&mut self, direction: Direction, size: &'static str) -> Result<f64> {

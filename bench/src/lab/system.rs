@@ -145,7 +145,8 @@ impl Up<'_> {
         let this = this.to_str().context("this program's path is not UTF-8")?;
         let workers = self.lab.workers.to_string();
         let words = ["l2-forward", "--devices", UPLINK, "--workers", &workers];
-        let words = [&[this][..], &words, &["--strip", TUNNEL_PORT]].concat();
+        let alike = ["--strip", TUNNEL_PORT, "--idle-device", host::PODS];
+        let words = [&[this][..], &words, &alike].concat();
         let mut command = host::command("worker2", &words);
         let child = command.stdout(Stdio::piped()).spawn().context("cannot start l2-forward")?;
         let child = self.forwarder.insert(child);
