@@ -17,7 +17,12 @@ fn main() {
     if Path::new(&multiarch).exists() {
         arguments.push(format!("-I{multiarch}"));
     }
-    for (folder, name) in [("l2_forward", "redirect"), ("pktgen", "generate"), ("pktgen", "sink")] {
+    for (folder, name) in [
+        ("l2_forward", "redirect"),
+        ("pktgen", "generate"),
+        ("pktgen", "sink"),
+        ("steering", "replay"),
+    ] {
         let source = format!("src/{folder}/{name}.bpf.c");
         println!("cargo:rerun-if-changed={source}");
         SkeletonBuilder::new()

@@ -7,6 +7,7 @@ mod l2_forward;
 mod lab;
 mod measure;
 mod pktgen;
+mod steering;
 
 use anyhow::Result;
 use clap::Parser;
@@ -25,6 +26,8 @@ enum Command {
     Lab(lab::Args),
     /// Packets from pods, or replies to them, and what becomes of them.
     Pktgen(Box<pktgen::Args>),
+    /// The steering program alone: nanoseconds per frame, in the kernel. Needs root.
+    Steering(steering::Args),
 }
 
 fn main() -> Result<()> {
@@ -34,5 +37,6 @@ fn main() -> Result<()> {
         Command::L2Forward(args) => l2_forward::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Pktgen(args) => pktgen::run(&args),
+        Command::Steering(args) => steering::run(&args),
     }
 }
