@@ -50,7 +50,7 @@ struct {
 	__type(value, __u8);
 } tunnels SEC(".maps");
 
-/* Tunnel peers, and the tunnel address that each may send to. */
+/* Tunnel peers, and the one of the tunnel addresses that each may send to. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 4096);
@@ -58,22 +58,22 @@ struct {
 	__type(value, __be32);
 } peers SEC(".maps");
 
-/* Selected pods, and the policy set of each. */
+/* Selected pods, by the high bits of their addresses in host order. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
-	__type(key, __be32);
-	__type(value, __u32);
+	__type(key, __u32);
+	__type(value, struct pod_block);
 } pods SEC(".maps");
 
-/* Destinations of policy sets: 1 covered, 0 a hole in a shorter prefix. */
+/* Search trees of destinations. To be mapped, so that values start at a page. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, 1048576);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct destination_key);
-	__type(value, __u8);
-} destinations SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NODES_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct node);
+} nodes SEC(".maps");
 
 /* Egress addresses. */
 struct {
@@ -182,23 +182,58 @@ static __always_inline struct iphdr *quoted(struct iphdr *ip, void *end)
 	return ipv4_at(icmp + ICMP_LEN, end);
 }
 
+/* The policy set of a pod, or NOT_SELECTED. */
+static __always_inline __u32 set_of(__be32 pod)
+{
+	__u32 address = bpf_ntohl(pod);
+	__u32 key = address >> BLOCK_BITS;
+	struct pod_block *block = bpf_map_lookup_elem(&pods, &key);
+
+	return block ? block->sets[address & (BLOCK_PODS - 1)] : NOT_SELECTED;
+}
+
+/* Whether a policy set covers a destination: a walk down its tree, without a guess to go wrong. */
+static __always_inline int is_covered(__u32 set, __be32 destination)
+{
+	__u64 address = bpf_ntohl(destination);
+	__u64 child, distance;
+	struct node *node;
+
+	for (int level = 0; level < NODES_LEVELS && set < NOT_COVERED; level++) {
+		node = bpf_map_lookup_elem(&nodes, &set);
+		if (!node)
+			break;
+		child = 0;
+#pragma unroll
+		for (int i = 0; i < NODE_CHILDREN - 1; i++) {
+			distance = node->last[i] - address;
+			barrier_var(distance); /* or clang makes a branch of it */
+			child += distance >> 63; /* 1 where the range ends before */
+		}
+		set = node->next[child & (NODE_CHILDREN - 1)];
+	}
+	/* Should a tree be broken, its frames are the engine's, which knows the policies too. */
+	return set != NOT_COVERED;
+}
+
 /* The tunnel's frame is not to be classified: drop it, unless the operator chose otherwise. */
 static __always_inline enum steer_outcome unclassified(enum steer_outcome outcome)
 {
 	return pass_unclassified ? PASS_UNCLASSIFIED : outcome;
 }
 
-/* A frame to one of our tunnel addresses on the tunnel port: whose is what it carries? */
-static __always_inline enum steer_outcome classify_tunnel(struct iphdr *outer, int tagged,
-							   void *end, struct frame *frame)
+/*
+ * A frame to one of our tunnel addresses on the tunnel port, by one of its peers or not: whose is
+ * what it carries?
+ */
+static __always_inline enum steer_outcome classify_tunnel(struct iphdr *outer, int by_peer,
+							   int tagged, void *end,
+							   struct frame *frame)
 {
 	__u8 *vxlan = (__u8 *)(outer + 1) + sizeof(struct udphdr);
 	struct ethhdr *inner_eth = (void *)(vxlan + 8);
-	struct destination_key key;
 	struct iphdr *inner, *error;
-	__u32 *set;
-	__be32 *tunnel;
-	__u8 *covered;
+	__u32 set;
 
 	/* The kernel would make a whole packet of these and forward it. */
 	if (tagged)
@@ -226,17 +261,12 @@ static __always_inline enum steer_outcome classify_tunnel(struct iphdr *outer, i
 	if (!inner)
 		return unclassified(DROP_INNER_TRUNCATED);
 
-	set = bpf_map_lookup_elem(&pods, &inner->saddr);
-	if (!set)
+	set = set_of(inner->saddr);
+	if (set == NOT_SELECTED)
 		return PASS_TUNNEL_OTHER;
-	key.prefix_len = 64;
-	key.set = *set;
-	key.address = inner->daddr;
-	covered = bpf_map_lookup_elem(&destinations, &key);
-	if (!covered || !*covered)
+	if (!is_covered(set, inner->daddr))
 		return PASS_NOT_COVERED;
-	tunnel = bpf_map_lookup_elem(&peers, &outer->saddr);
-	if (!tunnel || *tunnel != outer->daddr)
+	if (!by_peer)
 		return DROP_UNKNOWN_PEER;
 
 	/* A fragment's owner is that of port 0, whichever fragment it is. */
@@ -359,8 +389,9 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 	struct iphdr *ip;
 	__be16 *protocol = (void *)(eth + 1) - sizeof(__be16);
 	enum steer_outcome outcome;
+	int tagged = 0, by_peer;
+	__be32 *tunnel;
 	__u16 port = 0;
-	int tagged = 0;
 
 	if ((void *)(eth + 1) > end)
 		return PASS_OTHER;
@@ -381,9 +412,13 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 		return PASS_OTHER;
 
 	if (ip->protocol == IPPROTO_UDP && !(ip->frag_off & bpf_htons(IP_OFFSET_MASK)) &&
-	    !read_port(ip, 2, end, &port) && port == tunnel_port &&
-	    bpf_map_lookup_elem(&tunnels, &ip->daddr))
-		return classify_tunnel(ip, tagged, end, frame);
+	    !read_port(ip, 2, end, &port) && port == tunnel_port) {
+		tunnel = bpf_map_lookup_elem(&peers, &ip->saddr);
+		by_peer = tunnel && *tunnel == ip->daddr;
+		/* What a peer's frame is sent to needs no second lookup. */
+		if (by_peer || bpf_map_lookup_elem(&tunnels, &ip->daddr))
+			return classify_tunnel(ip, by_peer, tagged, end, frame);
+	}
 	if (tagged)
 		return PASS_OTHER;
 	ports = bpf_map_lookup_elem(&egress, &ip->daddr);

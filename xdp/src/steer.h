@@ -69,11 +69,35 @@ struct arp_packet {
 	__be32 target;
 } __attribute__((packed));
 
-/* Longest prefix match of (policy set, destination). */
-struct destination_key {
-	__u32 prefix_len;     /* 32 for the set, and the length of the prefix */
-	__u32 set;
-	__be32 address;
+/*
+ * What a pod may reach, its policy set: a verdict on all destinations, or the root of a search tree,
+ * which is a node's index. 0 is the reference of a pod that is not selected.
+ */
+#define NOT_SELECTED 0
+#define NOT_COVERED 0xfffffffe
+#define COVERED 0xffffffff
+
+/*
+ * A node of a set's search tree divides a range of addresses into NODE_CHILDREN ones: `next[i]` says
+ * what holds from the end of the one before up to `last[i]`, in host order; the last one's end is
+ * that of the whole. As large as a cache line, and never changed while something points to it.
+ */
+#define NODE_CHILDREN 8
+struct node {
+	__u32 last[NODE_CHILDREN - 1];
+	__u32 pad;
+	__u32 next[NODE_CHILDREN]; /* another node, NOT_COVERED or COVERED */
+};
+
+/* Limits that Rust knows too. A tree of NODES_LEVELS levels has room for all DESTINATIONS_MAX. */
+#define NODES_MAX 425984
+#define NODES_LEVELS 8
+
+/* Neighbouring pods, whose sets stand together: they are often selected together. */
+#define BLOCK_BITS 4
+#define BLOCK_PODS (1 << BLOCK_BITS)
+struct pod_block {
+	__u32 sets[BLOCK_PODS];
 };
 
 struct outcome_count {

@@ -10,12 +10,15 @@
 //! Where an earlier process left its program on a device, `attach` replaces it in one step, with
 //! the new program's maps already filled: selected traffic is dropped until then, never passed.
 
+mod barrier;
 pub(crate) mod error;
 mod link;
+mod nodes;
 mod outcome;
 mod pin;
 mod plan;
 mod program;
+mod tree;
 
 use std::fs;
 use std::io;
@@ -185,7 +188,10 @@ impl Steering {
     pub fn apply(&mut self, tables: &SteerTables) -> Result<(), SteeringError> {
         let (operations, next) = self.programmed.plan(tables)?;
         for operation in &operations {
-            self.maps.carry_out(operation)?;
+            if let Err(error) = self.maps.carry_out(operation) {
+                self.programmed.interrupted(next);
+                return Err(error);
+            }
         }
         self.programmed = next;
         Ok(())

@@ -1,14 +1,15 @@
 //! One loaded steering program and its maps, kept by their descriptors alone.
 
 use std::mem::MaybeUninit;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, OpenMapMut};
 
+use super::barrier::Barrier;
 use super::outcome::{Count, OUTCOMES};
 use super::plan::{EgressPorts, Operation};
+use super::tree::Node;
 use super::{SteeringConfig, SteeringError, Unclassified, key};
 
 #[allow(
@@ -29,9 +30,10 @@ pub(crate) struct PolicyMaps {
     tunnels: MapHandle,
     peers: MapHandle,
     pods: MapHandle,
-    destinations: MapHandle,
+    nodes: MapHandle,
     egress: MapHandle,
     owners: MapHandle,
+    barrier: Barrier,
 }
 
 /// One device's program and the maps that are its own.
@@ -78,7 +80,7 @@ impl Program {
             share(&mut open.maps.tunnels, &shared.tunnels)?;
             share(&mut open.maps.peers, &shared.peers)?;
             share(&mut open.maps.pods, &shared.pods)?;
-            share(&mut open.maps.destinations, &shared.destinations)?;
+            share(&mut open.maps.nodes, &shared.nodes)?;
             share(&mut open.maps.egress, &shared.egress)?;
             share(&mut open.maps.owners, &shared.owners)?;
         }
@@ -93,9 +95,10 @@ impl Program {
                 tunnels: MapHandle::try_from(&maps.tunnels).map_err(&handle)?,
                 peers: MapHandle::try_from(&maps.peers).map_err(&handle)?,
                 pods: MapHandle::try_from(&maps.pods).map_err(&handle)?,
-                destinations: MapHandle::try_from(&maps.destinations).map_err(&handle)?,
+                nodes: MapHandle::try_from(&maps.nodes).map_err(&handle)?,
                 egress: MapHandle::try_from(&maps.egress).map_err(&handle)?,
                 owners: MapHandle::try_from(&maps.owners).map_err(&handle)?,
+                barrier: Barrier::new().map_err(&handle)?,
             },
         })
     }
@@ -146,9 +149,10 @@ impl PolicyMaps {
             tunnels: MapHandle::try_from(&self.tunnels)?,
             peers: MapHandle::try_from(&self.peers)?,
             pods: MapHandle::try_from(&self.pods)?,
-            destinations: MapHandle::try_from(&self.destinations)?,
+            nodes: MapHandle::try_from(&self.nodes)?,
             egress: MapHandle::try_from(&self.egress)?,
             owners: MapHandle::try_from(&self.owners)?,
+            barrier: Barrier::new()?,
         })
     }
 
@@ -171,18 +175,14 @@ impl PolicyMaps {
             Operation::RemoveTunnel(a) => ("tunnels", remove(&self.tunnels, &key(a))),
             Operation::SetPeer(a, tunnel) => ("peers", set(&self.peers, &key(a), &key(tunnel))),
             Operation::RemovePeer(a) => ("peers", remove(&self.peers, &key(a))),
-            Operation::SetPod(a, number) => {
-                ("pods", set(&self.pods, &key(a), &number.to_ne_bytes()))
+            Operation::AwaitPrograms => ("barrier", self.barrier.wait()),
+            Operation::SetNode(index, node) => {
+                ("nodes", set(&self.nodes, &index.to_ne_bytes(), &node_value(&node)))
             }
-            Operation::RemovePod(a) => ("pods", remove(&self.pods, &key(a))),
-            Operation::SetDestination(number, net, covered) => {
-                let key = destination_key(number, net.addr(), net.prefix_len());
-                ("destinations", set(&self.destinations, &key, &[u8::from(covered)]))
+            Operation::SetPods(number, block) => {
+                ("pods", set(&self.pods, &number.to_ne_bytes(), &words(&block)))
             }
-            Operation::RemoveDestination(number, net) => {
-                let key = destination_key(number, net.addr(), net.prefix_len());
-                ("destinations", remove(&self.destinations, &key))
-            }
+            Operation::RemovePods(number) => ("pods", remove(&self.pods, &number.to_ne_bytes())),
             Operation::SetEgress(a, ports) => {
                 ("egress", set(&self.egress, &key(a), &egress_ports(ports)))
             }
@@ -203,13 +203,13 @@ fn remove(map: &MapHandle, key: &[u8]) -> libbpf_rs::Result<()> {
     }
 }
 
-/// `struct destination_key` of steer.h.
-fn destination_key(set: u32, address: Ipv4Addr, prefix_len: u8) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..4].copy_from_slice(&(32 + u32::from(prefix_len)).to_ne_bytes());
-    key[4..8].copy_from_slice(&set.to_ne_bytes());
-    key[8..].copy_from_slice(&address.octets());
-    key
+/// `struct node` of steer.h.
+fn node_value(node: &Node) -> Vec<u8> {
+    [words(&node.last), words(&[0]), words(&node.next)].concat()
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
 /// `struct egress_ports` of steer.h.

@@ -1,6 +1,7 @@
 //! The steering program, frame by frame: a valid frame, and one mutation per case. Needs root.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
 
+mod coverage;
 mod frames;
 mod lifecycle;
 mod rig;
