@@ -11,7 +11,8 @@ use crate::steer::{
 };
 
 /// An IPv4 header without options and one of UDP, in bytes.
-const HEADERS: usize = 28;
+const HEADERS: usize = HEADERS_U16 as usize;
+const HEADERS_U16: u16 = 28;
 
 /// 0xffff times this is 1, modulo 2^64.
 const FFFF_INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
@@ -56,11 +57,8 @@ impl Usual {
         match start[0] & KIND_MASK {
             KIND_TUNNEL => {
                 let (steer, headers) = start.split_first_chunk::<TUNNEL_IP_OFFSET>()?;
-                self.recognise_packet(
-                    headers.first_chunk()?,
-                    frame.get(TUNNEL_IP_OFFSET..)?,
-                    hasher,
-                )?;
+                let headers = headers.first_chunk()?;
+                self.recognise_packet(headers, frame.get(TUNNEL_IP_OFFSET..)?, hasher)?;
                 self.way_back = hasher.way_back(steer);
                 ecn::is_unchanged(steer[0] >> ECN_SHIFT, headers[1]).then_some(Direction::Forward)
             }
@@ -89,7 +87,7 @@ impl Usual {
         let [ttl, protocol, ..] = middle.to_le_bytes();
         let length = u16::from_be_bytes([l0, l1]);
         // What it has beyond the headers, or in the place of UDP's.
-        let more = length.checked_sub(HEADERS as u16)?;
+        let more = length.checked_sub(HEADERS_U16)?;
         let is_usual = version == 0x45
             && u16::from_be_bytes([f0, f1]) & FRAGMENT == 0
             && ttl > 1
