@@ -468,7 +468,7 @@ fn end(
     ports.released(&ended.reply(), ended.original.source, now);
     let has_mapping_ended = holdings.ended(flow, &ended);
     if has_mapping_ended {
-        ports.forget_exhausted();
+        ports.forget_taken();
     }
     let Translation { original, egress, .. } = ended;
     Ended { original, endpoint: has_mapping_ended.then(|| endpoint(&original, egress)) }

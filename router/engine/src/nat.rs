@@ -1,5 +1,6 @@
 //! Network address translation: choosing a port, and rewriting a packet.
 
+mod crowded;
 mod error;
 mod identification;
 mod mapping;

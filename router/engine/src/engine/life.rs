@@ -142,8 +142,8 @@ impl Engine {
         }
         let place = self.holdings.admit(tables, policy, tuple)?;
         let leased = match is_mapped {
-            true => self.lease_mapped(tables, egress, packet, &lease),
-            false => self.lease(tables, egress, packet, &lease),
+            true => self.lease_mapped(egress, packet, &lease),
+            false => self.lease(egress, packet, &lease),
         };
         let leased = leased.inspect_err(|_| self.holdings.give_back(place));
         let egress_port = leased
@@ -167,14 +167,13 @@ impl Engine {
     /// The port for a new flow. What has no ports needs the whole address towards its remote.
     fn lease(
         &mut self,
-        tables: &Tables,
         egress: &EgressAddress,
         packet: &Packet,
         wish: &Wish,
     ) -> Result<u16, DropReason> {
         let Self { flows, ports, holdings, .. } = self;
         if !packet.has_no_ports() {
-            return ports.lease(tables.epoch(), egress, wish, &mut |reply| match (
+            return ports.lease(egress, wish, &mut |reply| match (
                 holdings.mappings.has_port(reply),
                 flows.is_free(reply),
             ) {
@@ -194,13 +193,12 @@ impl Engine {
     /// already.
     fn lease_mapped(
         &mut self,
-        tables: &Tables,
         egress: &EgressAddress,
         packet: &Packet,
         wish: &Wish,
     ) -> Result<u16, DropReason> {
         let Some(port) = self.holdings.mapped_port(&packet.tuple, egress)? else {
-            return self.lease(tables, egress, packet, wish);
+            return self.lease(egress, packet, wish);
         };
         let reply = Tuple { destination_port: port, ..wish.reply };
         self.flows.is_free(&reply).then_some(port).ok_or(DropReason::MappingConflict)

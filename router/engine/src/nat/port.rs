@@ -8,6 +8,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::crowded::{Crowded, Remote, Taken};
 use super::rest::Resting;
 use crate::DropReason;
 use crate::flow::{Hasher, Tick, Tuple};
@@ -15,8 +16,8 @@ use crate::nat::Random;
 use crate::steer::{CLASS_MULTIPLIER, CLASSES, class};
 use crate::tables::EgressAddress;
 
-/// How many exhausted remotes are remembered: a power of two.
-const EXHAUSTED_MAX: usize = 64;
+/// After so many ports that were asked for in vain, a remote is remembered as crowded.
+const ASKED_MAX: u32 = 32;
 
 /// `CLASS_MULTIPLIER` times this is 1, modulo 2^16.
 const CLASS_INVERSE: u16 = inverse(CLASS_MULTIPLIER);
@@ -68,12 +69,8 @@ pub(crate) struct Ports {
     random: Random,
     hasher: Hasher,
     resting: Resting,
-    /// Remotes towards which every port was found leased, by hash: reply tuples with port 0, and without
-    /// a remote where all ports are mapped. While none of its flows ends, a new flow to such a remote
-    /// costs no search.
-    exhausted: [Option<Tuple>; EXHAUSTED_MAX],
-    /// The epoch in which they were found so.
-    epoch: u32,
+    /// Remotes towards which few ports are left, or none; of any remote, those that mappings leave.
+    crowded: Crowded,
 }
 
 impl Ports {
@@ -86,8 +83,7 @@ impl Ports {
             random,
             hasher,
             resting: Resting::new(),
-            exhausted: [None; EXHAUSTED_MAX],
-            epoch: 0,
+            crowded: Crowded::new(),
         }
     }
 
@@ -95,7 +91,6 @@ impl Ports {
     /// says of a reply tuple who has it.
     pub(crate) fn lease(
         &mut self,
-        epoch: u32,
         egress: &EgressAddress,
         wish: &Wish,
         use_of: &mut dyn FnMut(&Tuple) -> Use,
@@ -114,7 +109,7 @@ impl Ports {
             all_mapped &= used == Use::Mapped;
             used == Use::Free
         };
-        let Self { hasher, resting, .. } = &*self;
+        let Self { hasher, resting, crowded, .. } = self;
         let is_rested = |port: u16| {
             let tuple = Tuple { destination_port: port, ..reply };
             !resting.has(hasher.tuple(&tuple), pod, now)
@@ -123,23 +118,29 @@ impl Ports {
             return Ok(own);
         }
         let any_remote = Tuple { source: Ipv4Addr::UNSPECIFIED, source_port: 0, ..reply };
-        if self.is_exhausted(epoch, &reply) || self.is_exhausted(epoch, &any_remote) {
+        let [remote, any_remote] = [reply, any_remote].map(|tuple| {
+            let remote = Remote::new(&tuple, (egress.port_first, egress.port_last));
+            (remote, remote_hash(hasher, &tuple))
+        });
+        if [&remote, &any_remote].iter().any(|(remote, hash)| crowded.is_exhausted(remote, *hash)) {
             return Err(DropReason::PortsExhausted);
         }
-        let Self { classes, random, hasher, resting, .. } = self;
-        let is_rested = |port: u16| {
-            let tuple = Tuple { destination_port: port, ..reply };
-            !resting.has(hasher.tuple(&tuple), pod, now)
-        };
+        let Self { classes, random, .. } = self;
+        let mut search = Search { taken: crowded.of(&remote.0, remote.1), asked: 0 };
         let mut found = None;
         if is_ours {
-            let mut rested = |port| is_rested(port) && may_be(port);
-            found = in_class(random, own_class, &mut rested);
-            found = found.or_else(|| in_class(random, own_class, &mut may_be));
+            found = search.class(random, own_class, &mut |port| is_rested(port), &mut may_be);
+            found = found.or_else(|| search.class(random, own_class, &mut |_| true, &mut may_be));
         }
-        let found = found.or_else(|| in_other_classes(random, classes, own_class, &mut may_be));
+        let found = found.or_else(|| search.other_classes(random, classes, own_class, &mut may_be));
+        let Search { taken, asked } = search;
+        // What was skipped may be leased.
+        all_mapped &= taken.is_none();
         if found.is_none() {
-            self.remember(if all_mapped { &any_remote } else { &reply });
+            let (remote, hash) = if all_mapped { &any_remote } else { &remote };
+            crowded.remember(remote, *hash, true);
+        } else if asked > ASKED_MAX {
+            crowded.remember(&remote.0, remote.1, false);
         }
         found.ok_or(DropReason::PortsExhausted)
     }
@@ -148,63 +149,74 @@ impl Ports {
     /// exhausted.
     pub(crate) fn released(&mut self, reply: &Tuple, pod: Ipv4Addr, now: Tick) {
         self.resting.add(self.hasher.tuple(reply), pod, now);
-        let remote = Tuple { destination_port: 0, ..*reply };
-        if let Some(entry) = self.entry(&remote)
-            && *entry == Some(remote)
-        {
-            *entry = None;
-        }
+        self.crowded.released(reply, remote_hash(&self.hasher, reply));
     }
 
-    /// A mapping has ended, which kept its port from every remote: none counts as exhausted now.
-    pub(crate) fn forget_exhausted(&mut self) {
-        self.exhausted = [None; EXHAUSTED_MAX];
-    }
-
-    fn is_exhausted(&mut self, epoch: u32, reply: &Tuple) -> bool {
-        if self.epoch != epoch {
-            // Egress addresses may have other ranges now.
-            self.epoch = epoch;
-            self.exhausted = [None; EXHAUSTED_MAX];
-        }
-        let remote = Tuple { destination_port: 0, ..*reply };
-        self.entry(&remote).is_some_and(|entry| *entry == Some(remote))
-    }
-
-    fn remember(&mut self, reply: &Tuple) {
-        let remote = Tuple { destination_port: 0, ..*reply };
-        if let Some(entry) = self.entry(&remote) {
-            *entry = Some(remote);
-        }
-    }
-
-    /// The one place where a remote may be remembered.
-    fn entry(&mut self, remote: &Tuple) -> Option<&mut Option<Tuple>> {
-        let index = (self.hasher.tuple(remote) >> 32) as usize % EXHAUSTED_MAX;
-        self.exhausted.get_mut(index)
+    /// A mapping has ended, which kept its port from every remote: nothing is known of any now.
+    pub(crate) fn forget_taken(&mut self) {
+        self.crowded.forget();
     }
 }
 
-/// Every port of a class, each once, in one of 32,768 orders: a random start and stride.
-fn in_class(random: &mut Random, class: u8, may_be: &mut dyn FnMut(u16) -> bool) -> Option<u16> {
-    let start = random.byte();
-    let stride = random.byte() | 1;
-    let number = |step: u8| start.wrapping_add(step.wrapping_mul(stride));
-    (0..=u8::MAX).map(|step| port_of(class, number(step))).find(|port| may_be(*port))
+/// What says where a remote may be remembered.
+fn remote_hash(hasher: &Hasher, reply: &Tuple) -> u64 {
+    hasher.tuple(&Tuple { destination_port: 0, ..*reply })
 }
 
-fn in_other_classes(
-    random: &mut Random,
-    classes: &[u8],
-    searched: u8,
-    may_be: &mut dyn FnMut(u16) -> bool,
-) -> Option<u16> {
-    let start = usize::from(random.byte());
-    (0..classes.len()).find_map(|step| {
-        let place = (start + step) % classes.len();
-        let class = classes.get(place).copied().filter(|class| *class != searched)?;
-        in_class(random, class, may_be)
-    })
+/// A search for a free port.
+struct Search<'a> {
+    /// What is known of the remote, if it is crowded.
+    taken: Option<&'a mut Taken>,
+    /// How many ports were asked for.
+    asked: u32,
+}
+
+impl Search<'_> {
+    /// A free port of a class that is wanted: each is looked at once, in one of 32,768 orders, a random
+    /// start and stride.
+    fn class(
+        &mut self,
+        random: &mut Random,
+        class: u8,
+        is_wanted: &mut dyn FnMut(u16) -> bool,
+        may_be: &mut dyn FnMut(u16) -> bool,
+    ) -> Option<u16> {
+        let start = random.byte();
+        let stride = random.byte() | 1;
+        if self.taken.as_ref().is_some_and(|taken| taken.has_class(class)) {
+            return None;
+        }
+        let number = |step: u8| start.wrapping_add(step.wrapping_mul(stride));
+        (0..=u8::MAX).map(|step| port_of(class, number(step))).find(|port| {
+            let is_known = self.taken.as_ref().is_some_and(|taken| taken.has(*port));
+            !is_known && is_wanted(*port) && self.ask(*port, may_be)
+        })
+    }
+
+    /// The same in all classes but one, from a random one on.
+    fn other_classes(
+        &mut self,
+        random: &mut Random,
+        classes: &[u8],
+        searched: u8,
+        may_be: &mut dyn FnMut(u16) -> bool,
+    ) -> Option<u16> {
+        let start = usize::from(random.byte());
+        (0..classes.len()).find_map(|step| {
+            let place = (start + step) % classes.len();
+            let class = classes.get(place).copied().filter(|class| *class != searched)?;
+            self.class(random, class, &mut |_| true, may_be)
+        })
+    }
+
+    fn ask(&mut self, port: u16, may_be: &mut dyn FnMut(u16) -> bool) -> bool {
+        self.asked += 1;
+        let is_free = may_be(port);
+        if !is_free && let Some(taken) = &mut self.taken {
+            taken.set(port, true);
+        }
+        is_free
+    }
 }
 
 #[cfg(test)]

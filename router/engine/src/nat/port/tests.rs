@@ -54,7 +54,7 @@ fn lease(
     taken: &BTreeSet<u16>,
 ) -> Result<u16, DropReason> {
     let mut use_of = |reply: &Tuple| leased_if(taken.contains(&reply.destination_port));
-    ports.lease(1, egress, &wish(pod_port, POD), &mut use_of)
+    ports.lease(egress, &wish(pod_port, POD), &mut use_of)
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn an_exhausted_remote_costs_no_search_until_a_port_is_free() {
         Use::Leased
     };
     for _ in 0..10 {
-        let refused = ports.lease(1, &egress, &wish(80, POD), &mut never_free);
+        let refused = ports.lease(&egress, &wish(80, POD), &mut never_free);
         assert_eq!(refused, Err(DropReason::PortsExhausted));
     }
     assert_eq!(asked, 2);
@@ -172,7 +172,7 @@ fn where_all_ports_are_mapped_no_remote_costs_a_search_until_a_mapping_ends() {
     let mut asked = 0;
     let mut ask = |ports: &mut Ports, remote, other| {
         let before = asked;
-        let lease = ports.lease(1, &egress, &towards(remote), &mut |reply| {
+        let lease = ports.lease(&egress, &towards(remote), &mut |reply| {
             asked += 1;
             if reply.destination_port == 2000 { Use::Mapped } else { other }
         });
@@ -182,17 +182,54 @@ fn where_all_ports_are_mapped_no_remote_costs_a_search_until_a_mapping_ends() {
     assert_eq!(ask(&mut ports, 1, Use::Leased), (None, 2));
     assert_eq!(ask(&mut ports, 2, Use::Mapped), (None, 2));
     assert_eq!(ask(&mut ports, 3, Use::Mapped), (None, 0));
-    ports.forget_exhausted();
+    ports.forget_taken();
     assert_eq!(ask(&mut ports, 3, Use::Free).0, Some(2001));
 }
 
 #[test]
-fn a_remembered_exhaustion_ends_with_its_epoch() {
+fn a_remembered_exhaustion_is_that_of_a_range() {
     let mut ports = ports(0, &[0; CLASSES], 1);
-    let none = egress(2, 1);
-    assert!(ports.lease(1, &none, &wish(80, POD), &mut |_| Use::Free).is_err());
-    assert!(ports.lease(1, &egress(2000, 2001), &wish(80, POD), &mut |_| Use::Free).is_err());
-    assert!(ports.lease(2, &egress(2000, 2001), &wish(80, POD), &mut |_| Use::Free).is_ok());
+    let lease = |ports: &mut Ports, first, last| {
+        ports.lease(&egress(first, last), &wish(80, POD), &mut |_| Use::Free)
+    };
+    assert!(lease(&mut ports, 2, 1).is_err());
+    assert!(lease(&mut ports, 2, 1).is_err());
+    assert!(lease(&mut ports, 2000, 2001).is_ok());
+}
+
+#[test]
+fn the_last_ports_are_found_without_asking_for_all_others_again() {
+    let mut ports = ports(0, &[0; CLASSES], 1);
+    let all = egress(1024, 65_535);
+    let mut taken: BTreeSet<u16> = (1024..=65_535).collect();
+    let free = |ports: &mut Ports, taken: &mut BTreeSet<u16>, port| {
+        taken.remove(&port);
+        ports.released(&reply(port), POD, 0);
+    };
+    let lease = |ports: &mut Ports, taken: &BTreeSet<u16>| {
+        let mut asked = 0;
+        let leased = ports.lease(&all, &wish(80, POD), &mut |reply| {
+            asked += 1;
+            leased_if(taken.contains(&reply.destination_port))
+        });
+        (leased, asked)
+    };
+    let (leased, asked) = lease(&mut ports, &taken);
+    assert_eq!(leased, Err(DropReason::PortsExhausted));
+    assert!(asked >= 64_512, "{asked} ports were asked for");
+    // It was not known to be crowded before.
+    free(&mut ports, &mut taken, 30_000);
+    assert_eq!(lease(&mut ports, &taken).0, Ok(30_000));
+    for port in [40_000, 50_000, 60_000] {
+        taken.insert(30_000);
+        free(&mut ports, &mut taken, port);
+        assert_eq!(lease(&mut ports, &taken).0, Ok(port));
+        taken.insert(port);
+    }
+    free(&mut ports, &mut taken, 61_000);
+    let (leased, asked) = lease(&mut ports, &taken);
+    assert_eq!(leased, Ok(61_000));
+    assert!(asked < 100, "{asked} ports were asked for");
 }
 
 #[test]
@@ -202,13 +239,13 @@ fn a_port_that_another_pod_had_lately_is_taken_last() {
     let ended = tick(1000 * SECOND);
     ports.released(&reply(40_001), OTHER_POD, ended);
     let at = |now: u64, pod| Wish { now: tick(now * SECOND), ..wish(40_001, pod) };
-    let lease = ports.lease(1, &all, &at(1059, POD), nobody).unwrap();
+    let lease = ports.lease(&all, &at(1059, POD), nobody).unwrap();
     assert_ne!(lease, 40_001);
     assert_eq!(class(lease), class(40_001));
-    assert_eq!(ports.lease(1, &all, &at(1059, OTHER_POD), nobody), Ok(40_001), "its own pod's");
-    assert_eq!(ports.lease(1, &all, &at(1061, POD), nobody), Ok(40_001), "it has rested");
+    assert_eq!(ports.lease(&all, &at(1059, OTHER_POD), nobody), Ok(40_001), "its own pod's");
+    assert_eq!(ports.lease(&all, &at(1061, POD), nobody), Ok(40_001), "it has rested");
     let only = egress(40_001, 40_001);
-    assert_eq!(ports.lease(1, &only, &at(1059, POD), nobody), Ok(40_001), "there is no other");
+    assert_eq!(ports.lease(&only, &at(1059, POD), nobody), Ok(40_001), "there is no other");
 }
 
 proptest! {
@@ -238,5 +275,30 @@ proptest! {
         }
         let refused = lease(&mut ports, &egress, pod_port, &taken);
         prop_assert_eq!(refused, Err(DropReason::PortsExhausted));
+    }
+
+    /// With flows that end in between, whatever is known of the remote.
+    #[test]
+    fn no_free_port_is_overlooked(
+        seed: u64,
+        first in 1024..60_000_u16,
+        length in 300..2000_u16,
+        steps in prop::collection::vec((any::<u16>(), any::<bool>()), 1..200),
+    ) {
+        let egress = egress(first, first.saturating_add(length));
+        let all: Vec<u16> = (egress.port_first..=egress.port_last).collect();
+        let mut ports = ports(0, &[0; CLASSES], seed);
+        let mut taken: BTreeSet<u16> = all.iter().copied().collect();
+        for (choice, ends) in steps {
+            let port = all[usize::from(choice) % all.len()];
+            if ends && taken.remove(&port) {
+                ports.released(&reply(port), POD, 0);
+            }
+            let leased = lease(&mut ports, &egress, 80, &taken);
+            match taken.len() < all.len() {
+                true => prop_assert!(leased.is_ok_and(|port| taken.insert(port))),
+                false => prop_assert_eq!(leased, Err(DropReason::PortsExhausted)),
+            }
+        }
     }
 }

@@ -1,0 +1,167 @@
+//! What is known of remotes towards which most ports are taken: so that the search for the last ones
+//! does not ask for every port again, and none is made where nothing is left.
+//!
+//! A bit says that a port was found taken, and nobody has given it back since. What is not known is
+//! asked; so each taken port is asked for once, and a search that finds nothing new costs one look at
+//! four words for each class.
+
+use crate::flow::Tuple;
+use crate::steer::{CLASS_MULTIPLIER, CLASSES, class};
+
+/// How many remotes, a power of two: 8 KiB each. One that becomes crowded takes the place of another.
+const PLACES: usize = 64;
+
+/// Words of 64 ports in each class.
+const CLASS_WORDS: usize = 4;
+
+/// A remote, and the ports that may be leased towards it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Remote {
+    /// Its reply tuple with port 0.
+    tuple: Tuple,
+    /// First and last port of the egress address: others are taken, as long as these are the same.
+    range: (u16, u16),
+}
+
+impl Remote {
+    pub(super) fn new(reply: &Tuple, range: (u16, u16)) -> Self {
+        Self { tuple: Tuple { destination_port: 0, ..*reply }, range }
+    }
+}
+
+/// One remote's ports.
+#[derive(Debug)]
+struct Place {
+    remote: Option<Remote>,
+    /// Whether every port of this worker was found taken.
+    is_exhausted: bool,
+    taken: Taken,
+}
+
+/// The crowded remotes of one worker.
+#[derive(Debug)]
+pub(super) struct Crowded {
+    places: Box<[Place]>,
+}
+
+/// Ports that are known to be taken, by class and by their number in it.
+#[derive(Debug)]
+pub(super) struct Taken(Box<[[u64; CLASS_WORDS]]>);
+
+impl Crowded {
+    pub(super) fn new() -> Self {
+        let taken = || Taken(vec![[0; CLASS_WORDS]; CLASSES].into());
+        let place = || Place { remote: None, is_exhausted: false, taken: taken() };
+        Self { places: std::iter::repeat_with(place).take(PLACES).collect() }
+    }
+
+    /// Whether every port of this worker was found taken towards a remote, whose tuple has this hash.
+    pub(super) fn is_exhausted(&self, remote: &Remote, hash: u64) -> bool {
+        let place = self.places.get(place_of(hash));
+        place.is_some_and(|place| place.is_exhausted && place.remote == Some(*remote))
+    }
+
+    /// What is known of a remote.
+    pub(super) fn of(&mut self, remote: &Remote, hash: u64) -> Option<&mut Taken> {
+        let place = self.places.get_mut(place_of(hash))?;
+        (place.remote == Some(*remote)).then_some(&mut place.taken)
+    }
+
+    /// A search has taken long: what the next ones find is remembered. Where it has found nothing,
+    /// there is nothing.
+    pub(super) fn remember(&mut self, remote: &Remote, hash: u64, is_exhausted: bool) {
+        let Some(place) = self.places.get_mut(place_of(hash)) else { return };
+        if place.remote != Some(*remote) {
+            place.remote = Some(*remote);
+            place.taken.0.fill([0; CLASS_WORDS]);
+        }
+        place.is_exhausted = is_exhausted;
+    }
+
+    /// The flow with this reply tuple has ended, whose tuple with port 0 has this hash.
+    pub(super) fn released(&mut self, reply: &Tuple, hash: u64) {
+        let Some(place) = self.places.get_mut(place_of(hash)) else { return };
+        let tuple = Tuple { destination_port: 0, ..*reply };
+        if place.remote.is_some_and(|remote| remote.tuple == tuple) {
+            place.is_exhausted = false;
+            place.taken.set(reply.destination_port, false);
+        }
+    }
+
+    /// Nothing is known any more.
+    pub(super) fn forget(&mut self) {
+        self.places.iter_mut().for_each(|place| place.remote = None);
+    }
+}
+
+impl Taken {
+    /// Whether a port is known to be taken.
+    pub(super) fn has(&self, port: u16) -> bool {
+        let (class, word, bit) = bit_of(port);
+        self.0.get(class).and_then(|words| words.get(word)).is_some_and(|word| word >> bit & 1 == 1)
+    }
+
+    /// Whether all ports of a class are.
+    pub(super) fn has_class(&self, class: u8) -> bool {
+        self.0.get(usize::from(class)) == Some(&[u64::MAX; CLASS_WORDS])
+    }
+
+    /// Takes note of a port.
+    pub(super) fn set(&mut self, port: u16, is_taken: bool) {
+        let (class, word, bit) = bit_of(port);
+        if let Some(word) = self.0.get_mut(class).and_then(|words| words.get_mut(word)) {
+            *word = *word & !(1 << bit) | u64::from(is_taken) << bit;
+        }
+    }
+}
+
+/// The only place where a remote may be remembered.
+fn place_of(hash: u64) -> usize {
+    let [.., low] = (hash >> 32).to_be_bytes();
+    usize::from(low) % PLACES
+}
+
+/// The class of a port, and where its number in the class stands.
+fn bit_of(port: u16) -> (usize, usize, u32) {
+    let [_, number] = port.wrapping_mul(CLASS_MULTIPLIER).to_be_bytes();
+    (usize::from(class(port)), usize::from(number / 64), u32::from(number % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_has_a_bit_of_its_own() {
+        let mut crowded = Crowded::new();
+        let remote = Remote::new(&Tuple::NONE, (1024, 65_535));
+        crowded.remember(&remote, 1, false);
+        let taken = crowded.of(&remote, 1).unwrap();
+        for port in 0..=u16::MAX {
+            assert!(!taken.has(port), "{port}");
+            taken.set(port, true);
+            assert!(taken.has(port), "{port}");
+        }
+        assert!((0..=u8::MAX).all(|class| taken.has_class(class)));
+        crowded.released(&Tuple { destination_port: 4711, ..Tuple::NONE }, 1);
+        let taken = crowded.of(&remote, 1).unwrap();
+        let free: Vec<_> = (0..=u16::MAX).filter(|port| !taken.has(*port)).collect();
+        assert_eq!(free, [4711]);
+        assert!(!taken.has_class(class(4711)));
+    }
+
+    #[test]
+    fn another_range_or_another_remote_in_its_place_is_another_remote() {
+        let mut crowded = Crowded::new();
+        let remote = Remote::new(&Tuple::NONE, (1024, 65_535));
+        crowded.remember(&remote, 1, true);
+        assert!(crowded.is_exhausted(&remote, 1));
+        let wider = Remote::new(&Tuple::NONE, (1000, 65_535));
+        assert!(!crowded.is_exhausted(&wider, 1) && crowded.of(&wider, 1).is_none());
+        let other = Remote::new(&Tuple { source_port: 443, ..Tuple::NONE }, (1024, 65_535));
+        crowded.remember(&other, 1, false);
+        assert!(!crowded.is_exhausted(&remote, 1) && crowded.of(&remote, 1).is_none());
+        crowded.forget();
+        assert!(crowded.of(&other, 1).is_none());
+    }
+}
