@@ -57,7 +57,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         counts.insert(case, count(case)?);
     }
     if args.update {
-        let budget = Budget { compiler: compiler()?, instructions_per_packet: counts };
+        let rounded = counts.into_iter().map(|(case, count)| (case, (count * 10.0).round() / 10.0));
+        let instructions_per_packet = rounded.collect();
+        let budget = Budget { compiler: compiler()?, instructions_per_packet };
         let text = serde_json::to_string_pretty(&budget)? + "\n";
         return std::fs::write(&args.budget, text)
             .with_context(|| format!("cannot write {}", args.budget.display()));
