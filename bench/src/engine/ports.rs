@@ -42,6 +42,7 @@ pub(crate) fn measure(protocol: Protocol, rounds: usize) -> Result<Vec<Lease>> {
             let taken = gateway.open_towards_one_remote(flows, &mut frames);
             samples.push(nanos_per(taken, count));
             *refused = gateway.dropped() - dropped;
+            ensure!(step == STEPS || *refused == 0, "{refused} refused before {until} ports");
         }
         ensure!(gateway.flows() == u64::from(PORTS), "{} of {PORTS} ports", gateway.flows());
     }
