@@ -5,18 +5,18 @@
 //! sends, more slowly, those whose Ethernet, outer IPv4 and UDP headers are changed.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
+use rustix::net::{SendFlags, sendto};
 
 use spillway_testing::Namespace;
 use spillway_xdp::device::probe;
 
 use crate::{
     EGRESS, GATEWAY, NODE, POD_MAC, Rig, SERVER, SERVER_PORT, answered, frame, live, on_the_wire,
+    raw_socket,
 };
 
 /// The pod whose frames are mutated: real traffic is that of others.
@@ -104,11 +104,6 @@ fn reply_packet(random: &mut Random) -> Vec<u8> {
         .write(&mut packet, etherparse::IpNumber::ICMP, &error)
         .unwrap();
     packet
-}
-
-/// A socket that sends IPv4 packets as they are given, but for length, checksum and identifier.
-fn raw_socket() -> OwnedFd {
-    socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW)).unwrap()
 }
 
 /// Ends the other threads however this one ends.

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketType};
 use spillway_api::Flow;
 use spillway_testing::{Namespace, wait_until};
 
-use crate::{EGRESS, Rig, SERVER, address, configure, launch, pod};
+use crate::{EGRESS, Layout, Rig, SERVER, address, configure, launch, pod};
 
 /// Where packets of the pods come from, in both pods: the second one's is translated to another.
 const POD_PORT: u16 = 40_001;
@@ -191,14 +191,7 @@ fn longest_silence(socket: &UdpSocket, is_over: &AtomicBool) -> Duration {
 
 /// All flows but those of the third pod, in a certain order.
 fn flows(rig: &Rig) -> Vec<Flow> {
-    let page = rig.client().flows(0).unwrap();
-    let mut flows = page.rows;
-    let mut next = page.next;
-    while let Some(cursor) = next {
-        let page = rig.client().flows(cursor).unwrap();
-        flows.extend(page.rows);
-        next = page.next;
-    }
+    let mut flows = rig.flows();
     flows.retain(|flow| flow.original.source != pod(2));
     flows.sort_by_key(|flow| (flow.protocol.clone(), flow.original.source));
     flows
@@ -232,7 +225,7 @@ fn connections_go_on_after_a_restart_and_nothing_leaks_meanwhile() {
             let measured = scope.spawn(|| longest_silence(&third, &is_over));
             stop(&mut rig);
             assert_eq!(std::fs::metadata(&left).unwrap().permissions().mode() & 0o777, 0o600);
-            configure(rig.directory.path(), &["node", "out"], "native", workers);
+            configure(rig.directory.path(), Layout { workers, ..Layout::TWO_ARMED });
             rig.spillway = launch(&rig.gateway, rig.directory.path());
             assert!(!left.exists(), "it is taken up once");
             connections.go_on(*b"more");
