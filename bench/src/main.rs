@@ -7,6 +7,7 @@ mod l2_forward;
 mod lab;
 mod measure;
 mod pktgen;
+mod report;
 mod steering;
 
 use anyhow::Result;
@@ -26,6 +27,8 @@ enum Command {
     Lab(lab::Args),
     /// Packets from pods, or replies to them, and what becomes of them.
     Pktgen(Box<pktgen::Args>),
+    /// Tables and plots from what the others print with --json.
+    Report(report::Args),
     /// The steering program alone: nanoseconds per frame, in the kernel. Needs root.
     Steering(steering::Args),
 }
@@ -37,6 +40,7 @@ fn main() -> Result<()> {
         Command::L2Forward(args) => l2_forward::run(&args),
         Command::Lab(args) => lab::run(&args),
         Command::Pktgen(args) => pktgen::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Steering(args) => steering::run(&args),
     }
 }

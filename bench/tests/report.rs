@@ -1,0 +1,34 @@
+//! What the engine's benchmark prints, the report reads: names of fields do not drift apart.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_spillway-bench")).args(arguments).output().unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn a_measurement_of_the_engine_becomes_a_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let [json, results] = ["engine.json", "results"].map(|name| directory.path().join(name));
+    let few = ["--flows", "1000", "--lives", "1000", "--workers", "1", "--rounds", "1"];
+    let measured = bench(&[&["engine", "--json"][..], &few].concat());
+    assert!(measured.status.success(), "{measured:?}");
+    std::fs::write(&json, measured.stdout).unwrap();
+
+    let report = bench(&["report", "--engine", text(&json), "--out", text(&results)]);
+    assert!(report.status.success(), "{report:?}");
+    let tables = std::fs::read_to_string(results.join("results.md")).unwrap();
+    let sections = ["forward", "reply", "mixed", "lives of flows", "ports", "several workers"];
+    for section in sections {
+        assert!(tables.contains(&format!("\n## Engine: {section}\n")), "{section}: {tables}");
+    }
+    assert!(!tables.contains("| forward, 1,000 flows, ns | ≤ 20 | – |"), "{tables}");
+    let plot = std::fs::read_to_string(results.join("engine.svg")).unwrap();
+    assert!(plot.starts_with("<svg ") && plot.contains("nanoseconds a packet"), "{plot}");
+}
