@@ -45,6 +45,23 @@ test: packages kubernetes manifests ## Run every test, those that need root too.
 	$(AS_ROOT) vagrant/machines/test.sh
 	cargo $(TEST_RUNNER) test --workspace --locked
 
+.PHONY: bench
+bench: build ## Measure everything and write bench/results; half an hour, on an idle machine.
+	cargo build --release --locked -p spillway-bench
+	bench/bench.sh
+
+.PHONY: bench-quick
+bench-quick: packages ## Hold the engine's instructions against their budget; under two minutes.
+	cargo build --release --locked -p spillway-bench
+	target/release/spillway-bench instructions
+	target/release/spillway-bench engine --measure forwarding --flows 1000,64512 \
+	  --distributions uniform --directions forward,reply --bursts 64 --rounds 5
+
+.PHONY: bench-budget
+bench-budget: packages ## Make the engine's instructions as they are now the budget.
+	cargo build --release --locked -p spillway-bench
+	target/release/spillway-bench instructions --update
+
 .PHONY: bench-lab
 bench-lab: build ## Compare Spillway end to end with AF_XDP's floor and the kernel; 15 minutes.
 	cargo build --release --locked -p spillway-bench
