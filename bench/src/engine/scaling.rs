@@ -32,7 +32,7 @@ pub(crate) struct Scaling {
     /// All workers together, million packets a second, with the writing of the frames.
     pub(crate) mpps: f64,
     pub(crate) mpps_quartiles: [f64; 2],
-    /// How many times as much as one worker.
+    /// How many times as much as one worker: the median of the rounds' ratios.
     pub(crate) times_one: f64,
 }
 
@@ -43,37 +43,38 @@ pub(crate) fn measure(flows: u32, workers: usize, rounds: usize) -> Result<Vec<S
         workers <= processors,
         "{workers} workers need as many processors; here are {processors}"
     );
-    let counts = [1, workers];
-    let mut samples = [Vec::new(), Vec::new()];
     let mut gateways = Vec::new();
     for _ in 0..workers {
         let mut gateway = Gateway::new(Variant::Spillway, flows);
         gateway.fill(flows, &mut Frames::new(Protocol::Udp))?;
         gateways.push(gateway);
     }
+    let (mut one, mut all, mut ratios) = (vec![], vec![], vec![]);
     for _ in 0..rounds {
-        for (count, samples) in counts.into_iter().zip(&mut samples) {
-            let working = gateways.get_mut(..count).unwrap_or_default();
-            samples.push(round(working, flows)?);
+        // Each alone, on its own processor: on a shared machine they are not equally fast.
+        let mut alone = 0.0;
+        for (processor, gateway) in gateways.iter_mut().enumerate() {
+            alone += round(std::slice::from_mut(gateway), processor, flows)?;
         }
+        let together = round(&mut gateways, 0, flows)?;
+        let mean = alone / f64::from(u32::try_from(workers)?);
+        one.push(mean);
+        all.push(together);
+        ratios.push(together / mean);
     }
-    let [one, all] = samples.map(Spread::of);
-    Ok(counts
-        .into_iter()
-        .zip([one, all])
-        .map(|(workers, Spread { low, median, high })| Scaling {
-            name: "scaling",
-            workers,
-            flows,
-            mpps: median,
-            mpps_quartiles: [low, high],
-            times_one: median / one.median,
+    let times = [1.0, Spread::of(ratios).median];
+    let lines = [1, workers].into_iter().zip([one, all]).zip(times);
+    Ok(lines
+        .map(|((workers, samples), times_one)| {
+            let Spread { low, median, high } = Spread::of(samples);
+            let mpps_quartiles = [low, high];
+            Scaling { name: "scaling", workers, flows, mpps: median, mpps_quartiles, times_one }
         })
         .collect())
 }
 
-/// Million packets a second of all gateways at the same time.
-fn round(gateways: &mut [Gateway], flows: u32) -> Result<f64> {
+/// Million packets a second of all gateways at the same time, from a processor on.
+fn round(gateways: &mut [Gateway], first_processor: usize, flows: u32) -> Result<f64> {
     let pool = ArrayQueue::new(BATCHES_PER_WORKER * gateways.len());
     let ready = Barrier::new(gateways.len());
     for batch in 0..pool.capacity() {
@@ -85,7 +86,7 @@ fn round(gateways: &mut [Gateway], flows: u32) -> Result<f64> {
             let (pool, ready) = (&pool, &ready);
             scope.spawn(move || {
                 let mut processors = CpuSet::new();
-                processors.set(worker);
+                processors.set(first_processor + worker);
                 sched_setaffinity(None, &processors)?;
                 ready.wait();
                 Ok(work(gateway, flows, pool))
