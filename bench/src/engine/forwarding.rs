@@ -117,7 +117,18 @@ impl Draw {
 /// A gateway and who forwards with it: the engine with and without prefetching has the same flows.
 type Stand = (Gateway, Vec<Variant>);
 
-/// Measures it all, and gives each line to `tell` as it is known.
+/// One combination of what is varied, and what was seen of it.
+struct Case {
+    distribution: Distribution,
+    direction: Direction,
+    burst: usize,
+    draw: Draw,
+    /// Nanoseconds per packet of each round, by variant.
+    samples: Vec<(Variant, Vec<f64>)>,
+}
+
+/// Measures it all, and gives each line to `tell`. Rounds go over all cases, so that a machine that is
+/// slow for a while is slow for all of them, in some rounds.
 pub(crate) fn measure(
     matrix: &Matrix,
     tell: &mut dyn FnMut(Forwarding) -> Result<()>,
@@ -125,24 +136,26 @@ pub(crate) fn measure(
     let mut frames = Frames::new(matrix.protocol);
     for &flows in &matrix.flows {
         let mut stands = stands(matrix, flows, &mut frames)?;
-        for &distribution in &matrix.distributions {
-            for &direction in &matrix.directions {
-                for &burst in &matrix.bursts {
-                    let draw = Draw::new(flows, distribution, direction)?;
-                    let spreads = in_turn(&mut stands, &mut frames, draw, burst, matrix.rounds);
-                    for (variant, Spread { low, median, high }) in spreads {
-                        tell(Forwarding {
-                            name: direction,
-                            protocol: matrix.protocol,
-                            flows,
-                            distribution,
-                            burst,
-                            variant,
-                            ns_per_packet: median,
-                            ns_per_packet_quartiles: [low, high],
-                        })?;
-                    }
-                }
+        let mut cases = cases(matrix, flows, &stands)?;
+        for _ in 0..matrix.rounds {
+            for case in &mut cases {
+                in_turn(&mut stands, &mut frames, case);
+            }
+        }
+        for case in cases {
+            let Case { distribution, direction, burst, samples, .. } = case;
+            for (variant, samples) in samples {
+                let Spread { low, median, high } = Spread::of(samples);
+                tell(Forwarding {
+                    name: direction,
+                    protocol: matrix.protocol,
+                    flows,
+                    distribution,
+                    burst,
+                    variant,
+                    ns_per_packet: median,
+                    ns_per_packet_quartiles: [low, high],
+                })?;
             }
         }
         for (gateway, _) in &stands {
@@ -150,6 +163,22 @@ pub(crate) fn measure(
         }
     }
     Ok(())
+}
+
+/// Every combination, before anything is measured of it.
+fn cases(matrix: &Matrix, flows: u32, stands: &[Stand]) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for &distribution in &matrix.distributions {
+        for &direction in &matrix.directions {
+            for &burst in &matrix.bursts {
+                let draw = Draw::new(flows, distribution, direction)?;
+                let variants = stands.iter().flat_map(|(_, variants)| variants);
+                let samples = variants.map(|variant| (*variant, Vec::new())).collect();
+                cases.push(Case { distribution, direction, burst, draw, samples });
+            }
+        }
+    }
+    Ok(cases)
 }
 
 /// Gateways with so many flows for all variants.
@@ -167,28 +196,17 @@ fn stands(matrix: &Matrix, flows: u32, frames: &mut Frames) -> Result<Vec<Stand>
     Ok(stands)
 }
 
-/// All variants in turn, round by round.
-fn in_turn(
-    stands: &mut [Stand],
-    frames: &mut Frames,
-    mut draw: Draw,
-    burst: usize,
-    rounds: usize,
-) -> Vec<(Variant, Spread)> {
-    let variants = stands.iter().flat_map(|(_, variants)| variants);
-    let mut samples: Vec<_> = variants.map(|variant| (*variant, Vec::new())).collect();
-    for _ in 0..rounds {
-        let mut samples = samples.iter_mut();
-        for (gateway, variants) in &mut *stands {
-            for variant in variants {
-                let nanos = round(gateway, frames, &mut draw, burst, *variant);
-                if let Some((_, samples)) = samples.next() {
-                    samples.push(nanos);
-                }
+/// One round of a case: all variants in turn.
+fn in_turn(stands: &mut [Stand], frames: &mut Frames, case: &mut Case) {
+    let mut samples = case.samples.iter_mut();
+    for (gateway, variants) in stands {
+        for variant in variants {
+            let nanos = round(gateway, frames, &mut case.draw, case.burst, *variant);
+            if let Some((_, samples)) = samples.next() {
+                samples.push(nanos);
             }
         }
     }
-    samples.into_iter().map(|(variant, samples)| (variant, Spread::of(samples))).collect()
 }
 
 /// One round; gives nanoseconds per packet.
