@@ -214,7 +214,6 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        self.counters.received += frames.len().min(verdicts.len()).min(BURST_MAX) as u64;
         self.burst::<true>(now, tables, frames, verdicts);
     }
 
@@ -227,7 +226,6 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        self.counters.received += frames.len().min(verdicts.len()).min(BURST_MAX) as u64;
         self.burst::<false>(now, tables, frames, verdicts);
     }
 
@@ -319,20 +317,19 @@ impl Engine {
         verdicts: &mut [Verdict],
     ) {
         self.now = now;
+        let count = frames.len().min(verdicts.len()).min(BURST_MAX);
+        self.counters.received += count as u64;
         let context = Context::new(tables, now);
         let mut glances = std::mem::take(&mut self.glances);
-        for (frames, verdicts) in
-            frames.chunks_mut(BURST_MAX).zip(verdicts.chunks_mut(BURST_MAX)).take(1)
-        {
-            let usual = glances.get_mut(..frames.len()).unwrap_or_default();
-            if context.is_programmed() {
-                self.glance::<PREFETCH>(frames, usual);
-                self.seek::<PREFETCH>(usual);
-            } else {
-                usual.fill(Usual::NONE);
-            }
-            self.send_each(context, frames, usual, verdicts);
+        let frames = frames.get_mut(..count).unwrap_or_default();
+        let usual = glances.get_mut(..count).unwrap_or_default();
+        if context.is_programmed() {
+            self.glance::<PREFETCH>(frames, usual);
+            self.seek::<PREFETCH>(usual);
+        } else {
+            usual.fill(Usual::NONE);
         }
+        self.send_each(context, frames, usual, verdicts);
         self.glances = glances;
         self.counters.flows_live = u64::from(self.flows.live());
     }

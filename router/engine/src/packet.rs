@@ -44,10 +44,10 @@ impl Direction {
     /// How long a forwarded frame is with an IPv4 packet of this length, in bytes: padding behind the
     /// packet is cut off.
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the offset is some bytes")]
     pub(crate) fn frame_length(self, ip_length: u16) -> u16 {
-        // None is cut short: no device has an MTU that would allow it.
-        let length = self.ip_offset() + usize::from(ip_length);
-        u16::try_from(length).unwrap_or(u16::MAX)
+        // No device has an MTU that would let it wrap.
+        ip_length.wrapping_add(self.ip_offset() as u16)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::fib::{Fib, Way};
 use crate::flow::Timeouts;
 use crate::map::Map;
 use crate::policy::{NatOptions, Policies, PolicyIndex, paired_address};
+use crate::steer::REPLY_IP_OFFSET;
 
 /// Index of a device, in the order of the configuration's `devices`.
 pub type DeviceIndex = u16;
@@ -101,6 +102,7 @@ pub const EPOCH_NONE: u32 = 0;
 
 /// The largest MTU that counts: with the headers in front, a frame's length fits a u16.
 const MTU_MAX: u16 = 65_000;
+const _: () = assert!(MTU_MAX as usize + REPLY_IP_OFFSET <= u16::MAX as usize);
 
 /// Index of an [`Adjacency`] in one epoch's tables, and so a limit: neighbours after the first
 /// 65,535 stay unresolved for the engine.

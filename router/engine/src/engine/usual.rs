@@ -9,17 +9,9 @@ use super::{Engine, Verdict};
 use crate::counters::Traffic;
 use crate::encap::Label;
 use crate::flow::WayBack;
-use crate::nat::{Side, rewrite_ip, rewrite_tcp, rewrite_udp};
+use crate::nat::{Change, Side, rewrite_ip, rewrite_tcp, rewrite_udp};
 use crate::packet::{DONT_FRAGMENT, Direction, Segment, TCP, Usual, prefetch_headers, tunnel_tos};
-use crate::steer::{REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use crate::tables::DeviceIndex;
-
-/// What a sent frame has in front of its IPv4 packet, in bytes. No MTU is so large that the sum would
-/// wrap.
-#[expect(clippy::cast_possible_truncation, reason = "some bytes")]
-const FORWARD_HEAD: u16 = TUNNEL_IP_OFFSET as u16;
-#[expect(clippy::cast_possible_truncation, reason = "some bytes")]
-const REPLY_HEAD: u16 = REPLY_IP_OFFSET as u16;
 
 /// Out of which device a packet leaves, and how many bytes.
 type Sent = (DeviceIndex, u16);
@@ -120,24 +112,17 @@ impl Engine {
             return None;
         }
         let change = original.change();
-        let (start, payload) = frame.split_first_chunk_mut::<{ TUNNEL_IP_OFFSET + 20 }>()?;
-        let (ethernet, header) = start.split_first_chunk_mut()?;
-        let header = header.first_chunk_mut()?;
-        if original.protocol() == TCP {
-            let segment = payload.first_chunk_mut()?;
-            rewrite_tcp(segment, Side::Source, &change);
-            original.note_acknowledgment(Segment::parse(segment));
-        } else {
-            rewrite_udp(payload.first_chunk_mut()?, Side::Source, &change);
-        }
-        rewrite_ip(header, Side::Source, &change);
+        let (ethernet, packet) = frame.split_first_chunk_mut()?;
+        let header = rewrite(packet, original.protocol(), Side::Source, &change, |segment| {
+            original.note_acknowledgment(segment);
+        })?;
         original.note_usual(usual.length, now);
         if header[6] & DONT_FRAGMENT == 0 {
             self.identifications.renew_whole(header, &self.hasher);
         }
         *ethernet = adjacency.ethernet;
         sum.count(usual.length);
-        Some((adjacency.device, usual.length.wrapping_add(FORWARD_HEAD)))
+        Some((adjacency.device, Direction::Forward.frame_length(usual.length)))
     }
 
     /// From outside, in the same way.
@@ -155,15 +140,8 @@ impl Engine {
             return None;
         }
         let change = reply.change();
-        let (start, payload) = frame.split_first_chunk_mut::<{ REPLY_IP_OFFSET + 20 }>()?;
-        let (head, header) = start.split_first_chunk_mut()?;
-        let header = header.first_chunk_mut()?;
-        if reply.protocol() == TCP {
-            rewrite_tcp(payload.first_chunk_mut()?, Side::Destination, &change);
-        } else {
-            rewrite_udp(payload.first_chunk_mut()?, Side::Destination, &change);
-        }
-        rewrite_ip(header, Side::Destination, &change);
+        let (head, packet) = frame.split_first_chunk_mut()?;
+        let header = rewrite(packet, reply.protocol(), Side::Destination, &change, |_| ())?;
         reply.note_usual(usual.length, now);
         let WayBack { inner_mac, vni: flow_vni, .. } = reply.way_back();
         let label = Label {
@@ -175,8 +153,32 @@ impl Engine {
         };
         overlay.write(head, &label);
         sum.count(usual.length);
-        Some((overlay.device, usual.length.wrapping_add(REPLY_HEAD)))
+        Some((overlay.device, Direction::Reply.frame_length(usual.length)))
     }
+}
+
+/// Changes the headers of a usual packet, of which `note` is shown what TCP has; gives that of IPv4.
+/// `None` leaves them as they were.
+#[inline(always)]
+fn rewrite<'a>(
+    packet: &'a mut [u8],
+    protocol: u8,
+    side: Side,
+    change: &Change,
+    note: impl FnOnce(Segment),
+) -> Option<&'a mut [u8; 20]> {
+    // One check for all that UDP needs: those below are settled by it.
+    packet.first_chunk::<{ 20 + 8 }>()?;
+    let (header, payload) = packet.split_first_chunk_mut()?;
+    if protocol == TCP {
+        let segment = payload.first_chunk_mut()?;
+        rewrite_tcp(segment, side, change);
+        note(Segment::parse(segment));
+    } else {
+        rewrite_udp(payload.first_chunk_mut()?, side, change);
+    }
+    rewrite_ip(header, side, change);
+    Some(header)
 }
 
 #[cfg(test)]

@@ -76,14 +76,14 @@ impl<S: Slot> Table<S> {
     pub(crate) fn candidate<const PREFETCH: bool>(&self, hash: u64) -> SlotIndex {
         let index = self.candidates(hash).next().unwrap_or_else(|| self.vacancy(hash));
         if PREFETCH {
-            prefetch(&self[index]);
+            self.slots.prefetch(index.number());
         }
         index
     }
 
     /// Starts to load the place that a new entry would likely have.
     pub(crate) fn prefetch_vacancy(&self, hash: u64) {
-        prefetch(&self[self.vacancy(hash)]);
+        self.slots.prefetch(self.vacancy(hash).number());
     }
 
     /// The place in its first group that a new entry would have; of a full group, any.
@@ -101,7 +101,7 @@ impl<S: Slot> Table<S> {
         candidate: SlotIndex,
     ) -> Option<&mut S> {
         let index = candidate.number();
-        if self.slots.get(index)?.key().is(key) {
+        if self.slots.get(index)?.key() == *key {
             return self.slots.get_mut(index);
         }
         let index = self.find_key(key, hash)?;
@@ -110,12 +110,10 @@ impl<S: Slot> Table<S> {
 
     /// The place of the entry with this tuple.
     pub(crate) fn find(&self, tuple: &Tuple, hash: u64) -> Option<SlotIndex> {
-        let key = tuple.key();
-        self.candidates(hash).find(|index| self[*index].key() == key)
+        self.find_key(&tuple.key(), hash)
     }
 
-    /// The same where the candidate was another one's entry.
-    #[cold]
+    /// The same of the tuple as packets have it.
     fn find_key(&self, key: &Key, hash: u64) -> Option<SlotIndex> {
         self.candidates(hash).find(|index| self[*index].key() == *key)
     }

@@ -77,12 +77,6 @@ impl Key {
         (self.addresses, u32::from_le_bytes([p0, p1, q0, q1]), protocol)
     }
 
-    /// Whether it is this one: at once known of most others.
-    #[inline(always)]
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        (self.addresses ^ other.addresses) | (self.rest ^ other.rest) == 0
-    }
-
     /// The source port and the destination port.
     #[inline]
     pub(crate) fn ports(&self) -> (u16, u16) {
