@@ -359,12 +359,17 @@ impl Engine {
     /// Checks a frame that steering has given to this worker.
     #[inline]
     fn parse(&self, frame: &[u8]) -> Result<Packet, DropReason> {
-        let packet = Packet::parse(frame, &self.hasher)?;
-        let port = if packet.fragment.is_some() { FRAGMENTS_PORT } else { packet.owner_port() };
-        match self.owner(port) == self.worker {
-            true => Ok(packet),
-            false => Err(DropReason::WrongWorker),
+        let packet = Packet::parse(frame, &self.hasher);
+        match &packet {
+            Ok(parsed) if !self.is_ours(parsed) => Err(DropReason::WrongWorker),
+            _ => packet,
         }
+    }
+
+    /// Whether steering gives packets like this one to this worker.
+    fn is_ours(&self, packet: &Packet) -> bool {
+        let port = if packet.fragment.is_some() { FRAGMENTS_PORT } else { packet.owner_port() };
+        self.owner(port) == self.worker
     }
 
     /// Sends a packet on its way, and counts what becomes of it, once.

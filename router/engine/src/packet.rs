@@ -79,11 +79,11 @@ impl Packet {
     /// Checks a frame and takes it apart.
     #[inline]
     pub(crate) fn parse(frame: &[u8], hasher: &Hasher) -> Result<Self, DropReason> {
-        let packet = Self::parse_any_ttl(frame, hasher)?;
-        if packet.ttl <= 1 {
-            return Err(DropReason::TtlExpired);
+        let packet = Self::parse_any_ttl(frame, hasher);
+        match &packet {
+            Ok(Self { ttl: 0..=1, .. }) => Err(DropReason::TtlExpired),
+            _ => packet,
         }
-        Ok(packet)
     }
 
     /// The same, whether or not the packet may be forwarded any further.

@@ -121,9 +121,10 @@ impl Engine {
             egress: egress.address,
             egress_port: tuple.source_port,
         };
-        // Mostly the pod keeps its port; until then there is something to do.
+        // Mostly the pod keeps its port: what is asked about it loads while the route is looked up.
         let reply_hash = self.hasher.key(&wish.reply().key());
         self.flows.replies.prefetch_group(reply_hash);
+        self.ports.prefetch(reply_hash);
         let adjacency = tables.route(egress.address, tuple.destination, packet.hash)?;
         fitting(tables, adjacency, packet)?;
         // Not before: if the first one waits for the next hop, this one has to wait behind it.

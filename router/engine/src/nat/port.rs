@@ -145,6 +145,11 @@ impl Ports {
         found.ok_or(DropReason::PortsExhausted)
     }
 
+    /// Starts to load what a lease asks about a reply tuple with this hash.
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.resting.prefetch(hash);
+    }
+
     /// A pod's flow with this reply tuple has ended: its port rests, and its remote is not
     /// exhausted.
     pub(crate) fn released(&mut self, reply: &Tuple, pod: Ipv4Addr, now: Tick) {

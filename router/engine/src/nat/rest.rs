@@ -4,6 +4,8 @@
 
 use std::net::Ipv4Addr;
 
+use spillway_mem::Arena;
+
 use crate::flow::{Tick, tick};
 
 /// How long a port rests: 60 s, as long as Linux is in TIME_WAIT.
@@ -23,12 +25,12 @@ struct Rest {
 /// The flows that ended lately.
 #[derive(Debug)]
 pub(super) struct Resting {
-    places: Vec<Option<Rest>>,
+    places: Arena<Option<Rest>>,
 }
 
 impl Resting {
     pub(super) fn new() -> Self {
-        Self { places: vec![None; PLACES] }
+        Self { places: Arena::new(PLACES, None) }
     }
 
     /// A pod's flow has ended, whose reply tuple has this hash.
@@ -37,6 +39,11 @@ impl Resting {
         if let Some(entry) = self.places.get_mut(place) {
             *entry = Some(Rest { tag, pod, since: now });
         }
+    }
+
+    /// Starts to load what is remembered of a reply tuple with this hash.
+    pub(super) fn prefetch(&self, hash: u64) {
+        self.places.prefetch(place(hash).0);
     }
 
     /// Whether another pod's flow with this reply tuple ended lately. Its own pod knows what it
