@@ -236,8 +236,7 @@ impl Original {
             _ => {}
         }
         self.progress.note(transport);
-        self.last_seen = now;
-        self.tally.count(length);
+        self.count(length, now);
     }
 
     /// Takes note of a usual packet that was forwarded, the same as [`Original::note`]; of TCP also
@@ -245,6 +244,11 @@ impl Original {
     #[inline(always)]
     pub(crate) fn note_usual(&mut self, length: u16, now: Tick) {
         self.progress.note_usual();
+        self.count(length, now);
+    }
+
+    #[inline(always)]
+    fn count(&mut self, length: u16, now: Tick) {
         self.last_seen = now;
         self.tally.count(length);
     }
@@ -286,11 +290,6 @@ impl Original {
 }
 
 impl Reply {
-    /// What its packets have.
-    pub(crate) fn tuple(&self) -> Tuple {
-        self.key().tuple()
-    }
-
     pub(crate) fn new(translation: &Translation, now: Tick) -> Self {
         let Translation { original, egress, egress_port } = *translation;
         let to = (original.source, original.source_port);
@@ -307,6 +306,11 @@ impl Reply {
             last_seen: now,
             ..Self::EMPTY
         }
+    }
+
+    /// What its packets have.
+    pub(crate) fn tuple(&self) -> Tuple {
+        self.key().tuple()
     }
 
     /// The protocol number.
@@ -349,8 +353,7 @@ impl Reply {
     pub(crate) fn note(&mut self, transport: Transport, length: u16, now: Tick) {
         if transport != Transport::Error {
             self.progress.note(transport);
-            self.last_seen = now;
-            self.tally.count(length);
+            self.count(length, now);
         }
     }
 
@@ -358,6 +361,11 @@ impl Reply {
     #[inline(always)]
     pub(crate) fn note_usual(&mut self, length: u16, now: Tick) {
         self.progress.note_usual();
+        self.count(length, now);
+    }
+
+    #[inline(always)]
+    fn count(&mut self, length: u16, now: Tick) {
         self.last_seen = now;
         self.tally.count(length);
     }

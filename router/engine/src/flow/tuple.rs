@@ -112,7 +112,7 @@ pub(crate) struct Hasher {
 }
 
 impl Hasher {
-    pub(crate) fn new(key: [u64; 4]) -> Self {
+    pub(crate) const fn new(key: [u64; 4]) -> Self {
         Self { key }
     }
 

@@ -5,7 +5,7 @@
 //! asked; so each taken port is asked for once, and a search that finds nothing new costs one look at
 //! four words for each class.
 
-use crate::flow::Tuple;
+use crate::flow::{Hasher, Tuple};
 use crate::steer::{CLASS_MULTIPLIER, CLASSES, class};
 
 /// How many remotes, a power of two: 8 KiB each. One that becomes crowded takes the place of another.
@@ -17,15 +17,23 @@ const CLASS_WORDS: usize = 4;
 /// A remote, and the ports that may be leased towards it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Remote {
-    /// Its reply tuple with port 0.
+    /// Its reply tuple with port 0, and the hash of that.
     tuple: Tuple,
+    hash: u64,
     /// First and last port of the egress address: others are taken, as long as these are the same.
     range: (u16, u16),
 }
 
 impl Remote {
-    pub(super) fn new(reply: &Tuple, range: (u16, u16)) -> Self {
-        Self { tuple: Tuple { destination_port: 0, ..*reply }, range }
+    pub(super) fn new(hasher: &Hasher, reply: &Tuple, range: (u16, u16)) -> Self {
+        let tuple = Tuple { destination_port: 0, ..*reply };
+        Self { tuple, hash: hasher.tuple(&tuple), range }
+    }
+
+    /// The only place where it may be remembered.
+    fn place(&self) -> usize {
+        let [.., low] = (self.hash >> 32).to_be_bytes();
+        usize::from(low) % PLACES
     }
 }
 
@@ -55,22 +63,22 @@ impl Crowded {
         Self { places: std::iter::repeat_with(place).take(PLACES).collect() }
     }
 
-    /// Whether every port of this worker was found taken towards a remote, whose tuple has this hash.
-    pub(super) fn is_exhausted(&self, remote: &Remote, hash: u64) -> bool {
-        let place = self.places.get(place_of(hash));
+    /// Whether every port of this worker was found taken towards a remote.
+    pub(super) fn is_exhausted(&self, remote: &Remote) -> bool {
+        let place = self.places.get(remote.place());
         place.is_some_and(|place| place.is_exhausted && place.remote == Some(*remote))
     }
 
     /// What is known of a remote.
-    pub(super) fn of(&mut self, remote: &Remote, hash: u64) -> Option<&mut Taken> {
-        let place = self.places.get_mut(place_of(hash))?;
+    pub(super) fn of(&mut self, remote: &Remote) -> Option<&mut Taken> {
+        let place = self.places.get_mut(remote.place())?;
         (place.remote == Some(*remote)).then_some(&mut place.taken)
     }
 
     /// A search has taken long: what the next ones find is remembered. Where it has found nothing,
     /// there is nothing.
-    pub(super) fn remember(&mut self, remote: &Remote, hash: u64, is_exhausted: bool) {
-        let Some(place) = self.places.get_mut(place_of(hash)) else { return };
+    pub(super) fn remember(&mut self, remote: &Remote, is_exhausted: bool) {
+        let Some(place) = self.places.get_mut(remote.place()) else { return };
         if place.remote != Some(*remote) {
             place.remote = Some(*remote);
             place.taken.0.fill([0; CLASS_WORDS]);
@@ -78,11 +86,11 @@ impl Crowded {
         place.is_exhausted = is_exhausted;
     }
 
-    /// The flow with this reply tuple has ended, whose tuple with port 0 has this hash.
-    pub(super) fn released(&mut self, reply: &Tuple, hash: u64) {
-        let Some(place) = self.places.get_mut(place_of(hash)) else { return };
-        let tuple = Tuple { destination_port: 0, ..*reply };
-        if place.remote.is_some_and(|remote| remote.tuple == tuple) {
+    /// The flow with this reply tuple has ended: whatever the range was, its port is not taken.
+    pub(super) fn released(&mut self, hasher: &Hasher, reply: &Tuple) {
+        let ended = Remote::new(hasher, reply, (0, 0));
+        let Some(place) = self.places.get_mut(ended.place()) else { return };
+        if place.remote.is_some_and(|remote| remote.tuple == ended.tuple) {
             place.is_exhausted = false;
             place.taken.set(reply.destination_port, false);
         }
@@ -115,12 +123,6 @@ impl Taken {
     }
 }
 
-/// The only place where a remote may be remembered.
-fn place_of(hash: u64) -> usize {
-    let [.., low] = (hash >> 32).to_be_bytes();
-    usize::from(low) % PLACES
-}
-
 /// The class of a port, and where its number in the class stands.
 fn bit_of(port: u16) -> (usize, usize, u32) {
     let [_, number] = port.wrapping_mul(CLASS_MULTIPLIER).to_be_bytes();
@@ -131,20 +133,27 @@ fn bit_of(port: u16) -> (usize, usize, u32) {
 mod tests {
     use super::*;
 
+    /// With this key, all tuples without addresses have one hash.
+    const HASHER: Hasher = Hasher::new([0; 4]);
+
+    fn remote(reply: &Tuple, range: (u16, u16)) -> Remote {
+        Remote::new(&HASHER, reply, range)
+    }
+
     #[test]
     fn every_port_has_a_bit_of_its_own() {
         let mut crowded = Crowded::new();
-        let remote = Remote::new(&Tuple::NONE, (1024, 65_535));
-        crowded.remember(&remote, 1, false);
-        let taken = crowded.of(&remote, 1).unwrap();
+        let first = remote(&Tuple::NONE, (1024, 65_535));
+        crowded.remember(&first, false);
+        let taken = crowded.of(&first).unwrap();
         for port in 0..=u16::MAX {
             assert!(!taken.has(port), "{port}");
             taken.set(port, true);
             assert!(taken.has(port), "{port}");
         }
         assert!((0..=u8::MAX).all(|class| taken.has_class(class)));
-        crowded.released(&Tuple { destination_port: 4711, ..Tuple::NONE }, 1);
-        let taken = crowded.of(&remote, 1).unwrap();
+        crowded.released(&HASHER, &Tuple { destination_port: 4711, ..Tuple::NONE });
+        let taken = crowded.of(&first).unwrap();
         let free: Vec<_> = (0..=u16::MAX).filter(|port| !taken.has(*port)).collect();
         assert_eq!(free, [4711]);
         assert!(!taken.has_class(class(4711)));
@@ -153,15 +162,15 @@ mod tests {
     #[test]
     fn another_range_or_another_remote_in_its_place_is_another_remote() {
         let mut crowded = Crowded::new();
-        let remote = Remote::new(&Tuple::NONE, (1024, 65_535));
-        crowded.remember(&remote, 1, true);
-        assert!(crowded.is_exhausted(&remote, 1));
-        let wider = Remote::new(&Tuple::NONE, (1000, 65_535));
-        assert!(!crowded.is_exhausted(&wider, 1) && crowded.of(&wider, 1).is_none());
-        let other = Remote::new(&Tuple { source_port: 443, ..Tuple::NONE }, (1024, 65_535));
-        crowded.remember(&other, 1, false);
-        assert!(!crowded.is_exhausted(&remote, 1) && crowded.of(&remote, 1).is_none());
+        let first = remote(&Tuple::NONE, (1024, 65_535));
+        crowded.remember(&first, true);
+        assert!(crowded.is_exhausted(&first));
+        let wider = remote(&Tuple::NONE, (1000, 65_535));
+        assert!(!crowded.is_exhausted(&wider) && crowded.of(&wider).is_none());
+        let other = remote(&Tuple { source_port: 443, ..Tuple::NONE }, (1024, 65_535));
+        crowded.remember(&other, false);
+        assert!(!crowded.is_exhausted(&first) && crowded.of(&first).is_none());
         crowded.forget();
-        assert!(crowded.of(&other, 1).is_none());
+        assert!(crowded.of(&other).is_none());
     }
 }

@@ -118,15 +118,14 @@ impl Ports {
             return Ok(own);
         }
         let any_remote = Tuple { source: Ipv4Addr::UNSPECIFIED, source_port: 0, ..reply };
-        let [remote, any_remote] = [reply, any_remote].map(|tuple| {
-            let remote = Remote::new(&tuple, (egress.port_first, egress.port_last));
-            (remote, remote_hash(hasher, &tuple))
-        });
-        if [&remote, &any_remote].iter().any(|(remote, hash)| crowded.is_exhausted(remote, *hash)) {
+        let range = (egress.port_first, egress.port_last);
+        let [remote, any_remote] =
+            [reply, any_remote].map(|tuple| Remote::new(hasher, &tuple, range));
+        if crowded.is_exhausted(&remote) || crowded.is_exhausted(&any_remote) {
             return Err(DropReason::PortsExhausted);
         }
         let Self { classes, random, .. } = self;
-        let mut search = Search { taken: crowded.of(&remote.0, remote.1), asked: 0 };
+        let mut search = Search { taken: crowded.of(&remote), asked: 0 };
         let mut found = None;
         if is_ours {
             found = search.class(random, own_class, &mut |port| is_rested(port), &mut may_be);
@@ -137,10 +136,9 @@ impl Ports {
         // What was skipped may be leased.
         all_mapped &= taken.is_none();
         if found.is_none() {
-            let (remote, hash) = if all_mapped { &any_remote } else { &remote };
-            crowded.remember(remote, *hash, true);
+            crowded.remember(if all_mapped { &any_remote } else { &remote }, true);
         } else if asked > ASKED_MAX {
-            crowded.remember(&remote.0, remote.1, false);
+            crowded.remember(&remote, false);
         }
         found.ok_or(DropReason::PortsExhausted)
     }
@@ -154,18 +152,13 @@ impl Ports {
     /// exhausted.
     pub(crate) fn released(&mut self, reply: &Tuple, pod: Ipv4Addr, now: Tick) {
         self.resting.add(self.hasher.tuple(reply), pod, now);
-        self.crowded.released(reply, remote_hash(&self.hasher, reply));
+        self.crowded.released(&self.hasher, reply);
     }
 
     /// A mapping has ended, which kept its port from every remote: nothing is known of any now.
     pub(crate) fn forget_taken(&mut self) {
         self.crowded.forget();
     }
-}
-
-/// What says where a remote may be remembered.
-fn remote_hash(hasher: &Hasher, reply: &Tuple) -> u64 {
-    hasher.tuple(&Tuple { destination_port: 0, ..*reply })
 }
 
 /// A search for a free port.
