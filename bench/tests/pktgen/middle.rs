@@ -1,12 +1,14 @@
 //! A host between generator and sink that loses, swaps, repeats and harms packets, and knows which.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use libbpf_rs::{MapCore as _, MapFlags, ObjectBuilder};
-use spillway_testing::{Namespace, compile_bpf};
+use spillway_testing::{Namespace, Redirect};
 use spillway_xdp::Frame;
 use spillway_xdp::device::{DeviceConfig, DevicesConfig, Lane, ReceivedBurst, open, probe};
+
+/// What it forwards; all else is the kernel's.
+const ETHER_TYPE_IPV4: u16 = 0x0800;
 
 /// What was done to packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,22 +32,16 @@ pub(crate) struct Middle {
 
 impl Middle {
     pub(crate) fn new(namespace: &Namespace) -> Self {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pktgen/redirect.bpf.c");
-        let compiled = compile_bpf(source.as_ref());
+        let redirect = Redirect::new(ETHER_TYPE_IPV4, 1);
         let (lane, link) = namespace.enter(|| {
             let devices = vec![DeviceConfig::new("eth0"), DeviceConfig::new("eth1")];
             let infos: Vec<_> = devices.iter().map(|d| probe(&d.name).unwrap()).collect();
             let config = DevicesConfig { workers: 1, frame_size: 2048, umem_frames: 0, devices };
             let (mut lanes, sockets) = open(&config, &infos).unwrap();
-            let object = ObjectBuilder::default().open_memory(&compiled).unwrap().load().unwrap();
-            let map = object.maps().find(|map| map.name() == "xsks").unwrap();
-            for socket in sockets.iter().filter(|socket| socket.device == 0) {
-                let fd = socket.fd.as_raw_fd().to_ne_bytes();
-                map.update(&socket.queue.to_ne_bytes(), &fd, MapFlags::ANY).unwrap();
-            }
-            let program = object.progs_mut().next().unwrap();
-            let link = program.attach_xdp(infos[0].ifindex.try_into().unwrap()).unwrap();
-            (lanes.remove(0), link.as_fd().try_clone_to_owned().unwrap())
+            let received = sockets.iter().filter(|socket| socket.device == 0);
+            let received = received.map(|socket| (socket.queue, 0, socket.fd.as_fd()));
+            let link = redirect.attach(infos[0].ifindex, received);
+            (lanes.remove(0), link)
         });
         Self { lane, _link: link, harm: Harm::default(), seen: 0, held: None }
     }

@@ -12,7 +12,7 @@ mod veth;
 
 use std::time::{Duration, Instant};
 
-pub use bpf::compile_bpf;
+pub use bpf::{Redirect, compile_bpf};
 pub use namespace::Namespace;
 pub use process::Process;
 pub use veth::{checksum_offload_off, veth_pair};

@@ -1,11 +1,10 @@
 //! Two namespaces joined by veth pairs, with opened devices and a redirecting program on each side.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use libbpf_rs::{MapCore, MapFlags, ObjectBuilder};
-use spillway_testing::{Namespace, compile_bpf, veth_pair};
+use spillway_testing::{Namespace, Redirect, veth_pair};
 use spillway_xdp::device::{
     Accounting, DeviceConfig, DeviceError, DevicesConfig, Frame, Lane, LaneStatistics,
     ReceivedBurst, SocketFd, SocketStatistics, open, probe,
@@ -17,8 +16,11 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 /// Frames under way at a time: less than a veth's queue, so that none is lost there.
 pub(crate) const WINDOW: u64 = 64;
 
-/// Slots for each queue in the map of redirect.bpf.c.
-const WORKERS: u32 = 16;
+/// The experimental EtherType, which the frames of these tests have.
+const ETHER_TYPE: u16 = 0x88b5;
+
+/// Workers that a frame can be for.
+const WORKERS: u8 = 16;
 
 /// Ethernet header with the experimental EtherType, owner, tag, sequence number.
 const HEADER: usize = 14 + 1 + 1 + 8;
@@ -44,15 +46,13 @@ impl Side {
             let infos: Vec<_> =
                 config.devices.iter().map(|d| probe(&d.name)).collect::<Result<_, _>>()?;
             let (lanes, sockets) = open(config, &infos)?;
-            let fds: Vec<Vec<(u32, RawFd)>> = (0..infos.len())
-                .map(|device| {
-                    let of_device = sockets.iter().filter(|s| usize::from(s.device) == device);
-                    let slot = |s: &SocketFd| s.queue * WORKERS + u32::from(s.worker);
-                    of_device.map(|s| (slot(s), s.fd.as_raw_fd())).collect()
-                })
-                .collect();
-            let links = infos.iter().zip(fds).map(|(info, fds)| redirect(info.ifindex, &fds));
-            Ok((lanes, sockets, links.collect()))
+            let links = (0..).zip(&infos).map(|(device, info)| {
+                let of_device = sockets.iter().filter(|s| s.device == device);
+                let sockets = of_device.map(|s| (s.queue, s.worker, s.fd.as_fd()));
+                redirect().attach(info.ifindex, sockets)
+            });
+            let links = links.collect();
+            Ok((lanes, sockets, links))
         });
         opened.map(|(lanes, sockets, links)| Self { lanes, sockets, _links: links })
     }
@@ -88,24 +88,10 @@ impl Side {
     }
 }
 
-/// Attaches redirect.bpf.c to a device, with these sockets in its map, until the returned link is
-/// closed.
-fn redirect(ifindex: u32, sockets: &[(u32, RawFd)]) -> OwnedFd {
-    let object = ObjectBuilder::default().open_memory(compiled()).unwrap().load().unwrap();
-    let map = object.maps().find(|map| map.name() == "xsks").unwrap();
-    for &(slot, fd) in sockets {
-        map.update(&slot.to_ne_bytes(), &fd.to_ne_bytes(), MapFlags::ANY).unwrap();
-    }
-    let program = object.progs_mut().next().unwrap();
-    let link = program.attach_xdp(ifindex.try_into().unwrap()).unwrap();
-    link.as_fd().try_clone_to_owned().unwrap()
-}
-
-/// redirect.bpf.c, compiled once per test process.
-fn compiled() -> &'static [u8] {
-    static OBJECT: OnceLock<Vec<u8>> = OnceLock::new();
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/device/redirect.bpf.c");
-    OBJECT.get_or_init(|| compile_bpf(source.as_ref()))
+/// The redirecting program, compiled once per test process.
+fn redirect() -> &'static Redirect {
+    static REDIRECT: OnceLock<Redirect> = OnceLock::new();
+    REDIRECT.get_or_init(|| Redirect::new(ETHER_TYPE, WORKERS))
 }
 
 /// Two namespaces, near and far, joined by `pairs` veth pairs named eth0, eth1, … on both ends.
