@@ -2,7 +2,9 @@
 //! the data, where it covers none.
 
 use anyhow::Result;
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -15,7 +17,7 @@ pub(super) const SKY: RGBColor = RGBColor(86, 180, 233);
 pub(super) const ORANGE: RGBColor = RGBColor(213, 94, 0);
 pub(super) const GREY: RGBColor = RGBColor(150, 150, 150);
 pub(super) const INK: RGBColor = RGBColor(40, 40, 40);
-pub(super) const PALE: RGBColor = RGBColor(225, 225, 225);
+const PALE: RGBColor = RGBColor(225, 225, 225);
 
 /// Pixels of the title and the legend, and of the width of a letter.
 const HEAD: i32 = 66;
@@ -76,13 +78,42 @@ fn draw_mark(page: &Area<'_>, mark: Mark, x: i32, y: i32) -> Result<()> {
 }
 
 /// Text of some pixels.
-pub(super) fn text(size: i32) -> TextStyle<'static> {
+fn text(size: i32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
 /// Text in the middle of a point, or ending there.
 pub(super) fn text_at(size: i32, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
     text(size).pos(Pos::new(horizontal, vertical))
+}
+
+/// Draws axes and grid, with the words and numbers that they were given.
+pub(super) fn draw_axes<X, Y, Horizontal, Vertical>(
+    mesh: &mut MeshStyle<'_, '_, X, Y, SVGBackend<'_>>,
+) -> Result<()>
+where
+    X: Ranged<ValueType = Horizontal> + ValueFormatter<Horizontal>,
+    Y: Ranged<ValueType = Vertical> + ValueFormatter<Vertical>,
+{
+    mesh.label_style(text(13))
+        .axis_desc_style(text(14))
+        .axis_style(INK)
+        .bold_line_style(PALE)
+        .light_line_style(TRANSPARENT)
+        .draw()?;
+    Ok(())
+}
+
+/// Writes beside a point of the page, which is where charts say their values are, into an area of it.
+pub(super) fn write(
+    area: &Area<'_>,
+    (x, y): (i32, i32),
+    words: String,
+    style: TextStyle<'_>,
+) -> Result<()> {
+    let (left, above) = area.get_base_pixel();
+    area.draw(&Text::new(words, (x - left, y - above), style))?;
+    Ok(())
 }
 
 /// The largest of some numbers with some room above.

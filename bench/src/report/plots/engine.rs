@@ -4,7 +4,7 @@ use anyhow::Result;
 use plotters::prelude::*;
 
 use super::Plot;
-use super::canvas::{self, BLUE, INK, Mark, ORANGE, PALE, SKY, room_above, text};
+use super::canvas::{self, BLUE, INK, Mark, ORANGE, SKY, draw_axes, room_above};
 use crate::report::input::{Direction, Measured};
 use crate::report::markdown::grouped;
 use crate::report::promises::forward_targets;
@@ -43,18 +43,12 @@ pub(super) fn plot(measured: &Measured) -> Result<Option<Plot>> {
             .x_label_area_size(48)
             .y_label_area_size(58)
             .build_cartesian_2d((0.7 * least..1.6 * most).log_scale(), 0.0..top)?;
-        chart
-            .configure_mesh()
-            .x_desc("flows (logarithmic)")
+        let mut mesh = chart.configure_mesh();
+        mesh.x_desc("flows (logarithmic)")
             .y_desc("nanoseconds a packet")
             .x_label_formatter(&flows_label)
-            .y_label_formatter(&|ns| format!("{ns:.0}"))
-            .label_style(text(13))
-            .axis_desc_style(text(14))
-            .axis_style(INK)
-            .bold_line_style(PALE)
-            .light_line_style(TRANSPARENT)
-            .draw()?;
+            .y_label_formatter(&|ns| format!("{ns:.0}"));
+        draw_axes(&mut mesh)?;
         for (points, colour) in &series {
             chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
             chart.draw_series(points.iter().map(|at| Circle::new(*at, 4, colour.filled())))?;

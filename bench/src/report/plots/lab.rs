@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::Plot;
-use super::canvas::{self, BLUE, GREY, INK, Mark, ORANGE, PALE, room_above, text, text_at};
+use super::canvas::{self, BLUE, GREY, INK, Mark, ORANGE, draw_axes, room_above, text_at};
 use crate::report::input::{Lab, Measured};
 
 const SYSTEMS: [(&str, &str, RGBColor); 3] = [
@@ -35,20 +35,13 @@ pub(super) fn plot(measured: &Measured) -> Result<Option<Plot>> {
             .x_label_area_size(48)
             .y_label_area_size(62)
             .build_cartesian_2d(0.0..f64::from(u32::try_from(groups.len())?), 0.0..top)?;
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_x_mesh()
             .x_labels(0)
             .x_desc("direction, bytes of the inner frame")
             .y_desc("Mpps, at most 0.5 % lost")
-            .y_label_formatter(&|rate| format!("{rate:.1}"))
-            .label_style(text(13))
-            .axis_desc_style(text(14))
-            .axis_style(INK)
-            .bold_line_style(PALE)
-            .light_line_style(TRANSPARENT)
-            .draw()?;
-        let (left, above) = area.get_base_pixel();
+            .y_label_formatter(&|rate| format!("{rate:.1}"));
+        draw_axes(&mut mesh)?;
         for (group, number) in groups.iter().zip(0_u32..) {
             let start = f64::from(number) + 0.1;
             for ((system, _, colour), place) in SYSTEMS.iter().zip(0_u32..) {
@@ -67,12 +60,12 @@ pub(super) fn plot(measured: &Measured) -> Result<Option<Plot>> {
                 chart.draw_series([extremes])?;
                 let (x, y) = chart.backend_coord(&(middle, high));
                 let style = text_at(12, HPos::Center, VPos::Bottom);
-                area.draw(&Text::new(format!("{median:.2}"), (x - left, y - above - 3), style))?;
+                canvas::write(area, (x, y - 3), format!("{median:.2}"), style)?;
             }
             let (x, y) = chart.backend_coord(&(f64::from(number) + 0.5, 0.0));
             let name = format!("{} {}", group.0, group.1);
             let style = text_at(13, HPos::Center, VPos::Top);
-            area.draw(&Text::new(name, (x - left, y - above + 6), style))?;
+            canvas::write(area, (x, y + 6), name, style)?;
         }
         Ok(())
     })?;

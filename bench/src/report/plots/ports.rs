@@ -4,7 +4,7 @@ use anyhow::Result;
 use plotters::prelude::*;
 
 use super::Plot;
-use super::canvas::{self, BLUE, INK, Mark, PALE, text};
+use super::canvas::{self, BLUE, Mark, draw_axes};
 use crate::report::input::Measured;
 use crate::report::markdown::short;
 
@@ -33,18 +33,12 @@ pub(super) fn plot(measured: &Measured) -> Result<Option<Plot>> {
             .x_label_area_size(48)
             .y_label_area_size(66)
             .build_cartesian_2d(0.0..100.0, (0.5 * least..2.0 * most).log_scale())?;
-        chart
-            .configure_mesh()
-            .x_desc("leased ports, per cent")
+        let mut mesh = chart.configure_mesh();
+        mesh.x_desc("leased ports, per cent")
             .y_desc("nanoseconds a new flow (logarithmic)")
             .x_label_formatter(&|percent| format!("{percent:.0}"))
-            .y_label_formatter(&|ns| short(*ns))
-            .label_style(text(13))
-            .axis_desc_style(text(14))
-            .axis_style(INK)
-            .bold_line_style(PALE)
-            .light_line_style(TRANSPARENT)
-            .draw()?;
+            .y_label_formatter(&|ns| short(*ns));
+        draw_axes(&mut mesh)?;
         chart.draw_series(LineSeries::new(points.clone(), BLUE.stroke_width(2)))?;
         chart.draw_series(points.iter().map(|at| Circle::new(*at, 4, BLUE.filled())))?;
         Ok(())

@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::Plot;
-use super::canvas::{self, BLUE, INK, Mark, PALE, SKY, room_above, text, text_at};
+use super::canvas::{self, BLUE, Mark, SKY, draw_axes, room_above, text_at};
 use crate::report::input::{Measured, Steering};
 use crate::report::markdown::{grouped, short};
 
@@ -64,18 +64,12 @@ pub(super) fn plot(measured: &Measured) -> Result<Option<Plot>> {
             .x_label_area_size(AXIS - 14)
             .y_label_area_size(NAMES)
             .build_cartesian_2d(0.0..top, f64::from(rows)..0.0)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_y_mesh()
             .y_labels(0)
             .x_desc("nanoseconds a frame, without the empty program's")
-            .x_label_formatter(&|ns| format!("{ns:.0}"))
-            .label_style(text(13))
-            .axis_desc_style(text(14))
-            .axis_style(INK)
-            .bold_line_style(PALE)
-            .light_line_style(TRANSPARENT)
-            .draw()?;
+            .x_label_formatter(&|ns| format!("{ns:.0}"));
+        draw_axes(&mut mesh)?;
         for (case, row) in cases.iter().zip(0_u32..) {
             let at = f64::from(row);
             let bar = |from: f64, until: f64, ns: f64, colour: RGBColor| {
@@ -84,12 +78,11 @@ pub(super) fn plot(measured: &Measured) -> Result<Option<Plot>> {
             let one = case.one.map(|ns| bar(0.56, 0.86, ns, SKY));
             chart.draw_series([bar(0.14, 0.54, case.many, BLUE)].into_iter().chain(one))?;
             let (x, y) = chart.backend_coord(&(0.0, at + 0.5));
-            let (left, above) = area.get_base_pixel();
             let style = text_at(12, HPos::Right, VPos::Center);
-            area.draw(&Text::new(case.name.clone(), (x - left - 8, y - above), style))?;
+            canvas::write(area, (x - 8, y), case.name.clone(), style)?;
             let (x, y) = chart.backend_coord(&(case.many, at + 0.34));
             let style = text_at(11, HPos::Left, VPos::Center);
-            area.draw(&Text::new(short(case.many), (x - left + 4, y - above), style))?;
+            canvas::write(area, (x + 4, y), short(case.many), style)?;
         }
         Ok(())
     })?;
