@@ -1,6 +1,7 @@
 //! `spillway-bench`: what Spillway costs, measured on the machine at hand.
 #![forbid(unsafe_code)]
 
+mod bpf;
 mod engine;
 mod instructions;
 mod l2_forward;

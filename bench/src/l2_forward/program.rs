@@ -3,8 +3,10 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
-use libbpf_rs::{MapCore as _, MapFlags, ObjectBuilder};
+use libbpf_rs::{MapCore as _, MapFlags};
 use spillway_xdp::device::{DeviceInfo, SocketFd};
+
+use crate::bpf;
 
 /// redirect.bpf.c, compiled.
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/redirect.bpf.o"));
@@ -39,7 +41,7 @@ fn attach<'a>(
     (index, device): (u16, &DeviceInfo),
     sockets: impl Iterator<Item = &'a SocketFd>,
 ) -> Result<OwnedFd> {
-    let mut open = ObjectBuilder::default().open_memory(OBJECT)?;
+    let mut open = bpf::open(OBJECT)?;
     {
         let mut constants = open
             .maps_mut()
@@ -55,7 +57,7 @@ fn attach<'a>(
             .copy_from_slice(&values);
     }
     let object = open.load().context("the kernel refuses the program")?;
-    let map = object.maps().find(|map| map.name() == "xsks").context("it lacks its map")?;
+    let map = bpf::map(&object, "xsks")?;
     for socket in sockets {
         let slot = socket.queue * workers + u32::from(socket.worker);
         map.update(&slot.to_ne_bytes(), &socket.fd.as_raw_fd().to_ne_bytes(), MapFlags::ANY)

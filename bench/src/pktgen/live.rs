@@ -4,11 +4,12 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object};
 use spillway_xdp::live::run_on_live_frames;
 
 use super::options::{Protocol, Traffic};
 use super::stream::{Sent, Stream};
+use crate::bpf;
 
 /// The compiled program.
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/generate.bpf.o"));
@@ -36,17 +37,14 @@ impl Live {
     ///
     /// When the kernel refuses.
     pub(crate) fn load(stream: &Stream, ifindex: u32) -> Result<Self> {
-        // A copy: libelf wants it aligned.
-        let bytes = OBJECT.to_vec();
-        let mut open = ObjectBuilder::default().open_memory(&bytes)?;
+        let mut open = bpf::open(OBJECT)?;
         let length = u32::try_from(stream.schedule.len())?;
         if let Some(mut map) = open.maps_mut().find(|map| map.name() == "schedule") {
             map.set_max_entries(length.max(1))?;
         }
         let object = open.load().context("the kernel refuses the generator (is this root?)")?;
-        let map = |name: &str| map(&object, name);
-        fill(&map("schedule")?, &stream.schedule)?;
-        let config = map("config")?;
+        fill(&bpf::map(&object, "schedule")?, &stream.schedule)?;
+        let config = bpf::map(&object, "config")?;
         let mut bytes = config_bytes(stream);
         let size = config.value_size() as usize;
         ensure!(bytes.len() <= size && size < bytes.len() + 8, "struct config has another length");
@@ -58,7 +56,7 @@ impl Live {
             (Traffic::Replies, Protocol::Udp) => "replies_udp",
             (Traffic::Replies, Protocol::TcpSyn) => "replies_tcp",
         };
-        let state = map("state")?;
+        let state = bpf::map(&object, "state")?;
         let frame = vec![0; stream.template.longest()];
         Ok(Self { object, program, frame, ifindex, state })
     }
@@ -85,13 +83,6 @@ impl Live {
         }
         Ok(())
     }
-}
-
-/// A map of the object.
-fn map(object: &Object, name: &str) -> Result<MapHandle> {
-    let map = object.maps().find(|map| map.name() == name);
-    let map = map.with_context(|| format!("the object lacks its map {name}"))?;
-    Ok(MapHandle::try_from(&map)?)
 }
 
 fn fill(map: &MapHandle, schedule: &[u32]) -> Result<()> {

@@ -4,12 +4,13 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, ensure};
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use spillway_xdp::device::probe;
 
 use super::histogram::{BUCKETS, Histogram};
 use super::label::{FLOWS_MAX, STREAMS_MAX};
 use super::namespace::within;
+use crate::bpf;
 
 /// The compiled program.
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sink.bpf.o"));
@@ -49,9 +50,7 @@ impl Sink {
     /// In the calling thread's network namespace.
     fn open_here(config: &SinkConfig<'_>) -> Result<Self> {
         let info = probe(config.device)?;
-        // A copy: libelf wants it aligned.
-        let bytes = OBJECT.to_vec();
-        let mut open = ObjectBuilder::default().open_memory(&bytes)?;
+        let mut open = bpf::open(OBJECT)?;
         if let Some(mut map) = open.maps_mut().find(|map| map.name() == "flows") {
             map.set_max_entries(config.flows)?;
         }
@@ -63,12 +62,12 @@ impl Sink {
             u32::from(config.reflect).to_ne_bytes(),
         ];
         let zero = 0u32.to_ne_bytes();
-        map(&object, "config")?.update(&zero, &config_bytes.concat(), MapFlags::ANY)?;
+        bpf::map(&object, "config")?.update(&zero, &config_bytes.concat(), MapFlags::ANY)?;
         let program = object.progs_mut().next().context("the object lacks the sink")?;
         let link = program.attach_xdp(i32::try_from(info.ifindex)?).with_context(|| {
             format!("cannot attach to {}: see `ip link show {0}` for another program", info.name)
         })?;
-        Ok(Self { counts: map(&object, "counts")?, _link: link.as_fd().try_clone_to_owned()? })
+        Ok(Self { counts: bpf::map(&object, "counts")?, _link: link.as_fd().try_clone_to_owned()? })
     }
 
     /// What was received until now.
@@ -84,13 +83,6 @@ impl Sink {
         }
         Ok(received)
     }
-}
-
-/// A map of the object.
-fn map(object: &Object, name: &str) -> Result<MapHandle> {
-    let map = object.maps().find(|map| map.name() == name);
-    let map = map.with_context(|| format!("the object lacks its map {name}"))?;
-    Ok(MapHandle::try_from(&map)?)
 }
 
 /// What was received: `struct count` of sink.bpf.c, which describes it, of all processors.

@@ -5,9 +5,9 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 use anyhow::{Context as _, Result, ensure};
-use libbpf_rs::{
-    MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, ProgramInput,
-};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ProgramInput};
+
+use crate::bpf;
 
 /// The length of each frame in bytes: a frame of 64 in a tunnel.
 pub(crate) const FRAME_LEN: usize = 114;
@@ -33,14 +33,11 @@ pub(crate) struct Replay {
 impl Replay {
     /// Loads the programs.
     pub(crate) fn load() -> Result<Self> {
-        let loaded = ObjectBuilder::default().open_memory(OBJECT).and_then(OpenObject::load);
-        let object = loaded.context("the kernel refuses the replaying program: root is needed")?;
-        let map = |name: &str| -> Result<MapHandle> {
-            let map = object.maps().find(|map| map.name() == name);
-            Ok(MapHandle::try_from(&map.with_context(|| format!("no map `{name}`"))?)?)
-        };
-        let (frames, turns, tested) = (map("frames")?, map("turns")?, map("tested")?);
-        Ok(Self { object, frames, turns, tested, given: 0 })
+        let loaded = bpf::open(OBJECT)?.load();
+        let object = loaded.context("the kernel refuses the replaying program (is this root?)")?;
+        let [frames, turns, tested] =
+            ["frames", "turns", "tested"].map(|name| bpf::map(&object, name));
+        Ok(Self { frames: frames?, turns: turns?, tested: tested?, object, given: 0 })
     }
 
     /// Puts frames where the next runs take them from.
