@@ -10,6 +10,7 @@ mod measure;
 mod pktgen;
 mod report;
 mod steering;
+mod stop;
 
 use anyhow::Result;
 use clap::Parser;

@@ -7,17 +7,16 @@ mod worker;
 use std::fmt;
 use std::io::Write as _;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use spillway_xdp::device::{self, Accounting, DeviceInfo, DevicesConfig, SocketFd};
 use spillway_xdp::{Lane, LaneStatistics};
 
+use crate::stop;
 use program::Redirect;
 use worker::{Hop, Worker};
 
@@ -44,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long)]
     spin: bool,
     /// Take the outer headers off VXLAN frames to this UDP port, as Spillway does.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     strip: Option<u16>,
     /// End after so many seconds; SIGINT or SIGTERM ends it earlier.
     #[arg(long, default_value_t = 3600)]
@@ -99,7 +98,8 @@ impl Summary {
     fn of(lanes: &[LaneStatistics], sockets: &[SocketFd]) -> Result<Self> {
         let mut rx_ring_full = 0;
         for socket in sockets {
-            rx_ring_full += socket.statistics().context("a socket does not tell")?.rx_ring_full;
+            rx_ring_full +=
+                socket.statistics().context("cannot read what a socket has lost")?.rx_ring_full;
         }
         let sum = |count: fn(&LaneStatistics) -> u64| lanes.iter().map(count).sum();
         Ok(Self {
@@ -123,10 +123,7 @@ impl fmt::Display for Summary {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
-    }
+    let stop = stop::on_signals()?;
     let (infos, lanes, sockets) = open(args)?;
     let _redirect = Redirect::attach(args.workers, args.strip, &infos, &sockets)?;
     let mut out = std::io::stdout().lock();

@@ -15,13 +15,12 @@ mod tcp;
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::stop;
 use generator::Direction;
 use measure::Plan;
 use placement::Placement;
@@ -53,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long)]
     one_processor: bool,
     /// Send all flows from this outer UDP source port: a tunnel that no queue can divide.
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     outer_source_port: Option<u16>,
     /// Measure no TCP connections.
     #[arg(long)]
@@ -79,9 +78,9 @@ impl Args {
             )
         })?;
         let beside = std::env::current_exe()?.with_file_name("spillway");
-        let spillway = self.spillway.as_ref().unwrap_or(&beside).canonicalize();
-        let spillway = spillway.with_context(|| {
-            format!("there is no {}: run `make build`, or say --spillway", beside.display())
+        let spillway = self.spillway.as_ref().unwrap_or(&beside);
+        let spillway = spillway.canonicalize().with_context(|| {
+            format!("there is no {}: run `make build`, or say --spillway", spillway.display())
         })?;
         let processors = std::thread::available_parallelism()?.get();
         let mut placement = Placement::of(processors, self.workers, self.one_processor)?;
@@ -116,11 +115,7 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let lab = args.lab()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // The lab is taken down on the way out.
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
-    }
+    let stop = stop::on_signals()?;
     placement::prefer(std::process::id())?;
     let mut series = Series::default();
     let measured = rounds(args, &lab, &mut series, &stop);

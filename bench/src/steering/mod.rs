@@ -7,14 +7,16 @@ mod world;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 use spillway_testing::{Namespace, veth_pair};
 use spillway_xdp::device::{self, DeviceConfig, DevicesConfig, Lane};
 use spillway_xdp::steering::{SteeredDevice, Steering, SteeringConfig, Unclassified, XdpMode};
 
 use crate::measure::Spread;
+use crate::stop;
 use replay::{FRAMES_MAX, Frame, Replay};
 use world::{Kind, Size, World};
 
@@ -64,18 +66,21 @@ struct Row {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     ensure!(is_root, "loading BPF programs needs root: `sudo spillway-bench steering`");
+    // The namespaces are removed on the way out.
+    let stop = stop::on_signals()?;
     let mut rig = Rig::new()?;
     let mut cases = rig.cases()?;
     for _ in 0..args.rounds {
         for case in &mut cases {
+            if stop.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
             case.measure(&mut rig)?;
         }
     }
     let rows: Vec<Row> = cases.iter().map(Case::row).collect();
     if args.json {
-        serde_json::to_writer_pretty(std::io::stdout().lock(), &rows)?;
-        writeln!(std::io::stdout().lock())?;
-        return Ok(());
+        return Ok(writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&rows)?)?);
     }
     table(&rows)
 }
@@ -87,7 +92,7 @@ struct Rig {
     sockets: Vec<device::SocketFd>,
     worlds: Vec<(Size, Steering)>,
     _lanes: Vec<Lane>,
-    _namespaces: [Namespace; 2],
+    namespaces: [Namespace; 2],
 }
 
 /// One kind of frames in one world.
@@ -132,8 +137,7 @@ impl Rig {
         };
         let replay = Replay::load()?;
         let worlds = Vec::new();
-        let mut rig =
-            Self { replay, device, sockets, worlds, _lanes: lanes, _namespaces: namespaces };
+        let mut rig = Self { replay, device, sockets, worlds, _lanes: lanes, namespaces };
         for size in SIZES {
             rig.worlds.push((size, rig.load(&World::new(size))?));
         }
@@ -147,10 +151,11 @@ impl Rig {
             workers: 1,
             owners: [0; 256],
             unclassified: Unclassified::Drop,
+            // Only what is attached is pinned.
             pin_directory: "/nonexistent".into(),
         };
         let device = std::slice::from_ref(&self.device);
-        let namespace = &self._namespaces[0];
+        let namespace = &self.namespaces[0];
         let mut steering = namespace.enter(|| Steering::load(&config, device))?;
         for socket in &self.sockets {
             steering.register_socket(0, socket.queue, socket.worker, socket.fd.as_fd())?;
