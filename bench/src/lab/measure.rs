@@ -174,7 +174,7 @@ impl Round<'_> {
         let (ticks, used_ns) = (Ticks::read(processor)?, self.gateway.threads.used_ns()?);
         let outcome = self.send(&trial)?;
         let used_ns = self.gateway.threads.used_ns()?.saturating_sub(used_ns);
-        let (busy, _) = Ticks::read(processor)?.shares_since(&ticks);
+        let busy = Ticks::read(processor)?.busy_since(&ticks);
         ensure!(outcome.received > 0, "nothing came through at {load} % load");
         // Nanoseconds for each packet are seconds for a thousand million.
         #[expect(clippy::cast_precision_loss, reason = "less than 2^53")]
@@ -204,7 +204,8 @@ impl Round<'_> {
         let rate = search.run(|rate| {
             self.up.forget_flows(self.system)?;
             let flows = (rate * self.plan.trial.as_secs_f64()).min(NEW_FLOWS_MAX);
-            let Some(first_remote) = remotes.take(flows) else { return Ok(false) };
+            // More would be a rate that was not tried, which is no failure of it.
+            let first_remote = remotes.take(flows).context("no remotes are left for new flows")?;
             let mut trial = self.trial(direction, "64", Some(rate));
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
             let count = flows as u32;

@@ -83,12 +83,11 @@ fn kernel_thread_names() -> Result<Vec<(u32, String)>> {
     Ok(names)
 }
 
-/// Ticks of a processor that were used and those that were not, with what the host took away.
+/// Ticks of a processor: those that were used, and all, with what the host took away.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Ticks {
     busy: f64,
     all: f64,
-    stolen: f64,
 }
 
 impl Ticks {
@@ -110,13 +109,12 @@ impl Ticks {
             return None;
         };
         let busy = user + nice + system + irq + softirq;
-        Some(Self { busy, all: busy + idle + iowait + stolen, stolen })
+        Some(Self { busy, all: busy + idle + iowait + stolen })
     }
 
-    /// Which share of the time since `earlier` it was busy, and which share the host took.
-    pub(crate) fn shares_since(&self, earlier: &Self) -> (f64, f64) {
-        let all = (self.all - earlier.all).max(1.0);
-        ((self.busy - earlier.busy) / all, (self.stolen - earlier.stolen) / all)
+    /// Which share of the time since `earlier` it was busy.
+    pub(crate) fn busy_since(&self, earlier: &Self) -> f64 {
+        (self.busy - earlier.busy) / (self.all - earlier.all).max(1.0)
     }
 }
 
@@ -150,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_of_the_time_between() {
+    fn a_share_is_of_the_time_between_and_the_hosts_is_not_busy() {
         let stat = |line: &str| Ticks::parse(&format!("cpu  9 9 9\n{line}\nintr 1\n"), 1).unwrap();
         let earlier = stat("cpu1 100 0 100 700 50 0 50 0 0 0");
         let later = stat("cpu1 110 5 120 730 60 5 60 10 0 0");
-        let (busy, stolen) = later.shares_since(&earlier);
-        assert!((busy - 0.5).abs() < 1e-9 && (stolen - 0.1).abs() < 1e-9, "{busy} {stolen}");
+        let busy = later.busy_since(&earlier);
+        assert!((busy - 0.5).abs() < 1e-9, "{busy}");
         assert_eq!(Ticks::parse("cpu10 1 2 3 4 5 6 7 8 9 0\n", 1), None);
         assert_eq!(Ticks::parse("cpu1 1 2\n", 1), None);
     }
