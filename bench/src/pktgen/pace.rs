@@ -26,7 +26,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// A rate in packets per second; `None`: as fast as it goes.
     pub(crate) fn new(rate: Option<f64>) -> Self {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 2^46")]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 2^50")]
         let interval = rate.map_or(0, |rate| (1e9 / rate * f64::from(1 << SHIFT)) as u64);
         let peak_interval = interval / 2;
         let (stall, peak_burst) = (STALL_NS << SHIFT, BURST * peak_interval);

@@ -83,7 +83,8 @@ impl Stream {
 
 /// How many of `all` the thread `number` of `threads` has, if they are dealt.
 fn share(all: u64, number: u8, threads: u8) -> u64 {
-    (all + u64::from(threads - 1 - number)) / u64::from(threads)
+    let threads = u64::from(threads);
+    all / threads + u64::from(u64::from(number) < all % threads)
 }
 
 /// What was sent.
@@ -166,6 +167,7 @@ mod tests {
             ("", "--seconds, or --count"),
             ("--seconds 0", "above 0"),
             ("--count 5000000000", "4294967295 is the most"),
+            ("--count 18446744073709551615 --threads 2", "8589934590 is the most"),
             ("--flows 10 --distribution new --count 11", "10 is the most"),
             ("--flows 2 --threads 3 --seconds 1", "a flow of its own"),
         ] {
