@@ -20,6 +20,9 @@ const BATCH: usize = 1 << 16;
 /// How often one system call runs the program at most. It is interrupted before.
 const RUNS: u32 = 1 << 30;
 
+/// Bytes of the longest headers, as in generate.bpf.c.
+const HEADERS_MAX: usize = 104;
+
 /// A stream's loaded program.
 pub(crate) struct Live {
     object: Object,
@@ -132,9 +135,9 @@ fn config_bytes(stream: &Stream) -> Vec<u8> {
     let mut bytes: Vec<u8> = long.into_iter().flat_map(u64::to_ne_bytes).collect();
     bytes.extend(words.into_iter().flat_map(u32::to_ne_bytes));
     bytes.extend(template.sizes.into_iter().flat_map(u16::to_ne_bytes));
+    let end = bytes.len() + HEADERS_MAX;
     bytes.extend(&template.headers);
-    // Up to the end of the longest headers.
-    bytes.resize(236, 0);
+    bytes.resize(end, 0);
     bytes
 }
 

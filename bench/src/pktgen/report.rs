@@ -149,7 +149,7 @@ impl SentReport {
 impl ReceivedReport {
     /// `sent` is how many were sent, if that is known.
     fn new(received: &Received, sent: Option<u64>) -> Self {
-        let once = received.packets - received.duplicates;
+        let once = received.packets.saturating_sub(received.duplicates);
         let lost = sent.map_or(received.missing(), |sent| sent.saturating_sub(once));
         let all = sent.unwrap_or(once + lost);
         Self {

@@ -15,6 +15,11 @@ use crate::bpf;
 /// The compiled program.
 const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sink.bpf.o"));
 
+/// `struct count` of sink.bpf.c, in bytes: the words before the sequence numbers, these, and all.
+const WORDS_LEN: usize = 15 * 8;
+const RANGES_LEN: usize = 2 * 4 * STREAMS_MAX as usize;
+const COUNT_LEN: usize = WORDS_LEN + RANGES_LEN + 8 * BUCKETS;
+
 /// What is counted, and what is done with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SinkConfig<'a> {
@@ -67,7 +72,9 @@ impl Sink {
         let link = program.attach_xdp(i32::try_from(info.ifindex)?).with_context(|| {
             format!("cannot attach to {}: see `ip link show {0}` for another program", info.name)
         })?;
-        Ok(Self { counts: bpf::map(&object, "counts")?, _link: link.as_fd().try_clone_to_owned()? })
+        let counts = bpf::map(&object, "counts")?;
+        ensure!(counts.value_size() as usize == COUNT_LEN, "struct count has another length");
+        Ok(Self { counts, _link: link.as_fd().try_clone_to_owned()? })
     }
 
     /// What was received until now.
@@ -133,8 +140,8 @@ impl Received {
 
     /// Adds one processor's counts.
     fn add(&mut self, value: &[u8]) {
-        let (words, rest) = value.split_at(15 * 8);
-        let (ranges, latencies) = rest.split_at(2 * 4 * usize::from(STREAMS_MAX));
+        let (words, rest) = value.split_at(WORDS_LEN);
+        let (ranges, latencies) = rest.split_at(RANGES_LEN);
         let word = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().unwrap_or_default());
         let mut words = words.chunks_exact(8).map(word);
         let mut next = || words.next().unwrap_or_default();
@@ -158,13 +165,13 @@ impl Received {
         self.latency_least = least(self.latency_least, next());
         self.latency_most = self.latency_most.max(next());
         let sequence = |bytes: &[u8]| u32::from_ne_bytes(bytes.try_into().unwrap_or_default());
-        let (lowest, highest) = ranges.split_at(4 * usize::from(STREAMS_MAX));
+        let (lowest, highest) = ranges.split_at(RANGES_LEN / 2);
         let found = lowest.chunks_exact(4).zip(highest.chunks_exact(4));
         for (range, (low, high)) in self.ranges.iter_mut().zip(found) {
             range.0 = least(range.0, sequence(low));
             range.1 = range.1.max(sequence(high));
         }
-        self.latencies.add(latencies.chunks_exact(8).take(BUCKETS).map(word));
+        self.latencies.add(latencies.chunks_exact(8).map(word));
     }
 
     /// How many packets are missing between the first and the last that came of each stream. What
@@ -172,7 +179,10 @@ impl Received {
     pub(crate) fn missing(&self) -> u64 {
         let started = self.ranges.iter().filter(|range| range.0 > 0);
         let span: u64 = started.map(|&(low, high)| u64::from(high - low) + 1).sum();
-        span.saturating_sub(self.packets - self.duplicates - self.corrupt - self.untracked)
+        // Read while packets come, the counts are of different moments.
+        span.saturating_sub(
+            self.packets.saturating_sub(self.duplicates + self.corrupt + self.untracked),
+        )
     }
 }
 
@@ -191,13 +201,14 @@ mod tests {
 
     /// `struct count` of one processor: words, then ranges of the first two streams.
     fn value(words: &[(usize, u64)], ranges: [(u32, u32); 2]) -> Vec<u8> {
-        let mut bytes = vec![0; 15 * 8 + 2 * 4 * 16 + 8 * BUCKETS];
+        let mut bytes = vec![0; COUNT_LEN];
         for &(at, word) in words {
             bytes[at * 8..][..8].copy_from_slice(&word.to_ne_bytes());
         }
         for (stream, (low, high)) in ranges.into_iter().enumerate() {
-            bytes[120 + stream * 4..][..4].copy_from_slice(&low.to_ne_bytes());
-            bytes[184 + stream * 4..][..4].copy_from_slice(&high.to_ne_bytes());
+            let lowest = WORDS_LEN + stream * 4;
+            bytes[lowest..][..4].copy_from_slice(&low.to_ne_bytes());
+            bytes[lowest + RANGES_LEN / 2..][..4].copy_from_slice(&high.to_ne_bytes());
         }
         bytes
     }
