@@ -57,7 +57,7 @@ fn middle(bucket: usize) -> u64 {
 mod tests {
     use super::*;
 
-    /// As in sink.bpf.c; a test of the sink holds the two together.
+    /// As in sink.bpf.c.
     fn bucket(value: u64) -> usize {
         let value = value.min((1 << 36) - 1);
         let shift = (64 - value.leading_zeros()).saturating_sub(BITS + 1);

@@ -133,7 +133,8 @@ pub(crate) struct TrafficOptions {
     /// How many flows: flow f has port f % ports, remote f / ports, pod f % pods.
     #[arg(long, default_value_t = 1000)]
     pub(crate) flows: u32,
-    /// Which flow is next: uniform, zipf:1.1, elephant:0.5 (the share of flow 0), or new: each once.
+    /// Which flow is next: uniform, zipf:1.1, elephant:0.5 (the share of one flow), or new: each once.
+    /// Of several threads each chooses so among its own flows.
     #[arg(long, default_value = "uniform")]
     pub(crate) distribution: Distribution,
     /// UDP datagrams, or TCP segments that open a connection.
@@ -327,7 +328,7 @@ pub(crate) enum Distribution {
     Uniform,
     /// By Zipf's law with this exponent.
     Zipf(f64),
-    /// Flow 0 has this share of the packets, all flows alike have the rest.
+    /// The first flow has this share of the packets, all flows alike have the rest.
     Elephant(f64),
     /// Packet n is of flow n: each opens one.
     New,
