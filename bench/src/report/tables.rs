@@ -1,7 +1,9 @@
 //! Everything that was measured, in full.
 
-use super::input::{Direction, Forwarding, Lab, Measured};
-use super::markdown::{grouped, spread, table};
+use super::input::{
+    Direction, Forwarding, Instructions, Lab, Lease, Life, Measured, Scaling, Steering,
+};
+use super::markdown::{grouped, short, spread, table};
 
 /// All tables of which there is something.
 pub(super) fn sections(measured: &Measured) -> String {
@@ -71,7 +73,7 @@ fn matrix(measured: &Measured, way: Direction) -> String {
 }
 
 fn lives(measured: &Measured) -> String {
-    let row = |(event, line): (&str, &super::input::Life)| {
+    let row = |(event, line): (&str, &Life)| {
         let [low, high] = line.ns_per_flow_quartiles;
         vec![
             format!("{event}, {}, {}", line.protocol, grouped(line.flows)),
@@ -97,7 +99,7 @@ fn lives(measured: &Measured) -> String {
 }
 
 fn ports(measured: &Measured) -> String {
-    let row = |line: &super::input::Lease| {
+    let row = |line: &Lease| {
         let ([from, until], [low, high]) = (line.taken_percent, line.ns_per_flow_quartiles);
         let taken = format!("{from}–{until} %");
         vec![taken, spread(line.ns_per_flow, low, high), line.refused.to_string()]
@@ -113,7 +115,7 @@ fn ports(measured: &Measured) -> String {
 }
 
 fn scaling(measured: &Measured) -> String {
-    let row = |line: &super::input::Scaling| {
+    let row = |line: &Scaling| {
         let [low, high] = line.mpps_quartiles;
         let flows = grouped(line.flows);
         let rate = spread(line.mpps, low, high);
@@ -127,7 +129,7 @@ fn scaling(measured: &Measured) -> String {
 }
 
 fn instructions(measured: &Measured) -> String {
-    let row = |line: &super::input::Instructions| {
+    let row = |line: &Instructions| {
         let budget = line.budget.map_or("–".to_owned(), |budget| format!("{budget:.1}"));
         vec![line.name.clone(), format!("{:.1}", line.instructions_per_packet), budget]
     };
@@ -137,7 +139,7 @@ fn instructions(measured: &Measured) -> String {
 }
 
 fn steering(measured: &Measured) -> String {
-    let row = |line: &super::input::Steering| {
+    let row = |line: &Steering| {
         let ns = &line.ns_per_frame;
         vec![
             line.frame.clone(),
@@ -172,7 +174,7 @@ fn beside<'a>(
 fn lab_cell(line: Option<&Lab>, unit: f64) -> String {
     line.map_or("–".to_owned(), |line| {
         if line.rounds == 1 {
-            return super::markdown::short(line.median / unit);
+            return short(line.median / unit);
         }
         spread(line.median / unit, line.min / unit, line.max / unit)
     })
