@@ -29,6 +29,7 @@ pub(crate) struct Args {
     measure: Vec<Measure>,
     /// Forwarding: how many flows there are.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 1000, 64_512, 1_032_192, 4_128_768])]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=FLOWS_MAX))]
     flows: Vec<u32>,
     /// Forwarding: which flows packets belong to.
     #[arg(long, value_delimiter = ',', default_values = ["uniform", "zipf"])]
@@ -44,6 +45,7 @@ pub(crate) struct Args {
     variants: Vec<Variant>,
     /// Lives: how many flows are opened, and end.
     #[arg(long, value_delimiter = ',', default_values_t = [258_048, 1_032_192])]
+    #[arg(value_parser = clap::value_parser!(u32).range(2..=FLOWS_MAX))]
     lives: Vec<u32>,
     /// What packets are.
     #[arg(long, default_value = "udp")]
@@ -58,6 +60,9 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// How many flows the benchmark has remotes and ports for, and more than memory.
+const FLOWS_MAX: i64 = 1 << 26;
 
 /// A group of measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

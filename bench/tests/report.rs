@@ -1,4 +1,4 @@
-//! What the engine's benchmark prints, the report reads: names of fields do not drift apart.
+//! What the benchmarks of engine and steering print, the report reads: names of fields do not drift apart.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use std::path::Path;
@@ -31,4 +31,21 @@ fn a_measurement_of_the_engine_becomes_a_report() {
     assert!(!tables.contains("| forward, 1,000 flows, ns | ≤ 20 | – |"), "{tables}");
     let plot = std::fs::read_to_string(results.join("engine.svg")).unwrap();
     assert!(plot.starts_with("<svg ") && plot.contains("nanoseconds a packet"), "{plot}");
+}
+
+#[test]
+fn a_measurement_of_steering_becomes_a_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let [json, results] = ["steering.json", "results"].map(|name| directory.path().join(name));
+    let measured = bench(&["steering", "--json", "--rounds", "1"]);
+    assert!(measured.status.success(), "as root? {measured:?}");
+    std::fs::write(&json, measured.stdout).unwrap();
+
+    let report = bench(&["report", "--steering", text(&json), "--out", text(&results)]);
+    assert!(report.status.success(), "{report:?}");
+    let tables = std::fs::read_to_string(results.join("results.md")).unwrap();
+    for rows in ["steered, a reply", "steered, from a tunnel"] {
+        assert!(tables.contains(rows), "{rows}: {tables}");
+    }
+    assert!(results.join("steering.svg").exists(), "{tables}");
 }

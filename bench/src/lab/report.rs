@@ -209,6 +209,16 @@ mod tests {
     }
 
     #[test]
+    fn the_report_reads_every_line() {
+        let mut series = series(1e6);
+        let (metric, direction) = (Metric::LatencyP50Ns, Direction::Reply);
+        let key = Key { metric, direction, size: "imix", load: 90, system: System::Kernel };
+        series.add(key, 16_000.0);
+        let json = serde_json::to_string(&records(&series)).unwrap();
+        assert_eq!(crate::report::lab_lines(&json).unwrap(), 4, "{json}");
+    }
+
+    #[test]
     fn several_rounds_show_their_spread() {
         let mut twice = series(1e6);
         for (key, summary) in series(2e6).iter() {

@@ -88,6 +88,12 @@ fn results(
     Ok(text)
 }
 
+/// How many lines of `lab --json` a text has, read as the report does.
+#[cfg(test)]
+pub(crate) fn lab_lines(json: &str) -> serde_json::Result<usize> {
+    Ok(serde_json::from_str::<Vec<input::Lab>>(json)?.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

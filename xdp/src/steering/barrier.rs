@@ -2,7 +2,7 @@
 //!
 //! Whoever changes an entry of a map of maps gets control back only when every program that could be
 //! using the old entry has ended (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c, since Linux
-//! 4.18). It waits for all programs, whatever map they use, so a map that nobody else knows is
+//! 4.20). It waits for all programs, whatever map they use, so a map that nobody else knows is
 //! enough. Takes some tens of milliseconds.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
