@@ -54,13 +54,13 @@ pub(crate) struct Overlay {
 }
 
 /// What of these headers differs from reply to reply.
-pub(crate) struct Label {
+pub(crate) struct Label<'a> {
     /// Chooses the outer source port; the same for all packets of a flow.
     pub(crate) hash: u64,
     /// The VNI of the flow's own frames.
-    pub(crate) flow_vni: [u8; 3],
+    pub(crate) flow_vni: &'a [u8; 3],
     /// The inner Ethernet destination.
-    pub(crate) inner_mac: [u8; 6],
+    pub(crate) inner_mac: &'a [u8; 6],
     /// Total length of the inner IPv4 packet. Of one that will be cut the outer lengths mean nothing
     /// until then.
     pub(crate) inner_length: u16,
@@ -105,7 +105,7 @@ impl Overlay {
 
     /// Writes the 64 bytes in front of the inner IPv4 packet.
     #[inline]
-    pub(crate) fn write(&self, head: &mut [u8; REPLY_IP_OFFSET], label: &Label) {
+    pub(crate) fn write(&self, head: &mut [u8; REPLY_IP_OFFSET], label: &Label<'_>) {
         let ip_length = label.inner_length.wrapping_add(OUTER_IP_OVERHEAD);
         let udp_length = label.inner_length.wrapping_add(OUTER_UDP_OVERHEAD);
         let written = Delta::added(ip_length).plus(Delta::added(label.tos.into()));
@@ -120,11 +120,11 @@ impl Overlay {
         head[UDP..UDP + 2].copy_from_slice(&source_port.to_be_bytes());
         head[UDP + 4..UDP + 6].copy_from_slice(&udp_length.to_be_bytes());
         if self.vni_of_flow {
-            head[VNI..VNI + 3].copy_from_slice(&label.flow_vni);
+            head[VNI..VNI + 3].copy_from_slice(label.flow_vni);
         }
-        head[INNER..INNER + 6].copy_from_slice(&label.inner_mac);
+        head[INNER..INNER + 6].copy_from_slice(label.inner_mac);
         // A kernel drops frames that seem to come from itself.
-        if head[INNER..INNER + 6] == head[INNER + 6..INNER + 12] {
+        if self.template[INNER + 6..INNER + 12] == *label.inner_mac {
             head[INNER + 11] ^= 1;
         }
     }

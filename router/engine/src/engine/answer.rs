@@ -174,8 +174,8 @@ impl OwedError<'_> {
             Way::Tunnel(overlay) => {
                 let label = Label {
                     hash: packet.hash,
-                    flow_vni: packet.steer.vni,
-                    inner_mac: packet.steer.inner_mac,
+                    flow_vni: &packet.steer.vni,
+                    inner_mac: &packet.steer.inner_mac,
                     inner_length: ip_length,
                     tos: tunnel_tos(TOS),
                 };

@@ -96,7 +96,7 @@ impl Engine {
         if self.mss_clamp && packet.transport.has_syn() {
             fit_to_way_out(context.tables, packet, &self.flows.originals[reply.twin], ip);
         }
-        let WayBack { inner_mac, vni: flow_vni, .. } = reply.way_back();
+        let (inner_mac, flow_vni) = reply.inner_link();
         let (inner_length, tos) = (packet.length, tunnel_tos(packet.tos));
         let label = Label { hash: packet.hash, flow_vni, inner_mac, inner_length, tos };
         overlay.write(head, &label);

@@ -8,7 +8,6 @@ use super::life::Context;
 use super::{Engine, Verdict};
 use crate::counters::Traffic;
 use crate::encap::Label;
-use crate::flow::WayBack;
 use crate::nat::{Change, Side, rewrite_ip, rewrite_tcp, rewrite_udp};
 use crate::packet::{DONT_FRAGMENT, Direction, Segment, TCP, Usual, prefetch_headers, tunnel_tos};
 use crate::tables::DeviceIndex;
@@ -143,7 +142,7 @@ impl Engine {
         let (head, packet) = frame.split_first_chunk_mut()?;
         let header = rewrite(packet, reply.protocol(), Side::Destination, &change, |_| ())?;
         reply.note_usual(usual.length, now);
-        let WayBack { inner_mac, vni: flow_vni, .. } = reply.way_back();
+        let (inner_mac, flow_vni) = reply.inner_link();
         let label = Label {
             hash: usual.hash,
             flow_vni,

@@ -337,6 +337,13 @@ impl Reply {
         WayBack { peer_address, peer, inner_mac, vni }
     }
 
+    /// What replies have inside of the tunnel: the link address that they go to, and the network
+    /// identifier of the flow's own frames.
+    #[inline]
+    pub(crate) fn inner_link(&self) -> (&[u8; 6], &[u8; 3]) {
+        (&self.inner_mac, &self.vni)
+    }
+
     /// What becomes of a packet's destination.
     #[inline]
     pub(crate) fn change(&self) -> Change {

@@ -135,6 +135,21 @@ impl<S: Slot> Table<S> {
 
     /// Adds an entry whose tuple is not in the table; `None` when every slot is taken.
     pub(crate) fn insert(&mut self, hash: u64, slot: S) -> Option<SlotIndex> {
+        let home = self.home(hash);
+        let (number, lane) = match self.groups.get(home)?.first_free() {
+            Some(lane) => (home, lane),
+            None => self.make_way(hash)?,
+        };
+        self.groups.get_mut(number)?.occupy(lane, tag(hash));
+        let index = slot_index(number, lane);
+        self[index] = slot;
+        Some(index)
+    }
+
+    /// The free place that is nearest to a full group, which from now on is passed on the way there, as
+    /// are those between.
+    #[cold]
+    fn make_way(&mut self, hash: u64) -> Option<(usize, usize)> {
         let with_room = |number: &usize| self.groups.get(*number)?.first_free();
         let (number, lane) =
             self.probe(hash).find_map(|number| Some((number, with_room(&number)?)))?;
@@ -143,10 +158,7 @@ impl<S: Slot> Table<S> {
                 group.passed_by();
             }
         }
-        self.groups.get_mut(number)?.occupy(lane, tag(hash));
-        let index = slot_index(number, lane);
-        self[index] = slot;
-        Some(index)
+        Some((number, lane))
     }
 
     /// Removes the entry at a place, where an entry with this hash is.
