@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::generator::Direction;
 use super::system::System;
+use crate::measure::Spread;
 
 /// What a number says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -57,16 +58,10 @@ pub(crate) struct Summary {
 
 impl Summary {
     fn of(values: &[f64]) -> Option<Self> {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let (min, max) = (*sorted.first()?, *sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            *sorted.get(middle)?
-        } else {
-            f64::midpoint(*sorted.get(middle - 1)?, *sorted.get(middle)?)
-        };
-        Some(Self { median, min, max, rounds: sorted.len() })
+        let min = values.iter().copied().reduce(f64::min)?;
+        let max = values.iter().copied().reduce(f64::max)?;
+        let Spread { median, .. } = Spread::of(values.to_vec());
+        Some(Self { median, min, max, rounds: values.len() })
     }
 }
 
