@@ -113,27 +113,33 @@ kubectl() { on control-plane k3s kubectl "$@"; }
 
 ask() { on worker2 spillway "$@"; }
 
-# programmed_with ADDRESS: every pod of app1 leaves with it.
-programmed_with() {
-  local said pod name address
-  said=$(ask policies) || return 1
-  for pod in "${PODS[@]}"; do
-    read -r name _ address <<<"$pod"
-    [[ $name == app1-* ]] || continue
-    grep -qE "^${address//./\\.} +203\.0\.113\.0/24 +${1//./\\.} " <<<"$said" || return 1
+# programmed_with EGRESS|GATEWAY|ANNOUNCED: every pod of app1 leaves with it, by each family that
+# Spillway translates.
+programmed_with() (
+  said=$(ask policies) || exit 1
+  for family in "${FAMILIES[@]}"; do
+    use_family "$family"
+    for pod in "${PODS[@]}"; do
+      read -r name _ address <<<"$pod"
+      [[ $name == app1-* ]] || continue
+      grep -qE "^${address//./\\.} +${DESTINATIONS//./\\.} +${!1//./\\.} " <<<"$said" || exit 1
+    done
   done
-}
+)
+
+# For sed: the policies' egress address is another one.
+instead_of_egress() { echo "s|egressIP: ${EGRESS//./\\.}$|egressIP: ${!1}|"; }
 
 policy() {
   local address
   case ${1:-} in
-    own) address=$EGRESS ;;
-    shared) address=$GATEWAY ;;
-    announced) address=$ANNOUNCED ;;
+    own) address=EGRESS ;;
+    shared) address=GATEWAY ;;
+    announced) address=ANNOUNCED ;;
     *) wrong_usage ;;
   esac
-  sed "s/egressIP: .*/egressIP: $address/" "$here/policy.yaml" | kubectl apply -f -
-  await "the policy with $address is programmed" programmed_with "$address"
+  policies | sed "$(for_families instead_of_egress "$address")" | kubectl apply -f -
+  await "the policy with ${!address} is programmed" programmed_with "$address"
 }
 
 # The kubelet would start the router again at once. Its containers and their runtime go on.
@@ -160,7 +166,7 @@ spillway_end() {
 
 spillway_start() {
   signal_kubelet CONT
-  await "Spillway is programmed" programmed_with "$EGRESS"
+  await "Spillway is programmed" programmed_with EGRESS
 }
 
 # Where no pod runs there is none to run it in. The pins are where the pod would have them.
@@ -234,7 +240,7 @@ no_gateway_pod() {
 unmake_gateway() {
   local node
   for node in worker1 worker2; do on "$node" "$THERE/machines/host.sh" "$node" unsteer; done
-  kubectl delete --ignore-not-found -f - <"$here/policy.yaml" >/dev/null
+  policies | kubectl delete --ignore-not-found -f - >/dev/null
   kubectl label node worker2 spillway.io/gateway- egress-node- >/dev/null
   await "the gateway's pod is gone" no_gateway_pod
   detach >/dev/null

@@ -95,15 +95,15 @@ stop() {
 
 start_services() {
   local address
-  for address in "${SERVERS[@]}"; do
+  for address in "$SERVER" "$EXCLUDED"; do
     start "http-$address" outside python3 "$here/services/http_server.py" "$address" 8000
     start "allow-$address" outside python3 "$here/services/http_server.py" "$address" 8080 \
       "$EGRESS"
     start "udp-$address" outside python3 "$here/services/udp_echo.py" serve "$address" 8001
   done
-  for address in "${SERVERS[@]}"; do
-    answers "http-$address" curl -s "http://$address:8000/"
-    answers "allow-$address" curl -s "http://$address:8080/"
+  for address in "$SERVER" "$EXCLUDED"; do
+    answers "http-$address" curl -s "http://$(in_url "$address"):8000/"
+    answers "allow-$address" curl -s "http://$(in_url "$address"):8080/"
     answers "udp-$address" python3 "$here/services/udp_echo.py" ask "$address" 8001 1
   done
 }
@@ -130,7 +130,7 @@ workers: $workers
 flows_max: $flows
 runtime_dir: $RUN/spillway
 YAML
-  cp "${STATE:-$here/state.yaml}" "$RUN/state.yaml"
+  only_translated <"${STATE:-$here/state.yaml}" >"$RUN/state.yaml"
 }
 
 ask() { on worker2 "$SPILLWAY" "$@" --socket "$SOCKET"; }
@@ -190,7 +190,8 @@ policy() {
   esac
   running=$(generation)
   [[ -n $running ]] || fail "Spillway does not run: run \`$0 spillway start\`"
-  sed "s/^generation: .*/generation: $((running + 1))/" "$document" | ask apply -
+  only_translated <"$document" | sed "s/^generation: .*/generation: $((running + 1))/" |
+    ask apply -
 }
 
 # --- commands --------------------------------------------------------------------------------
@@ -209,10 +210,15 @@ require_kernel() {
     fail "this kernel has no veth devices (module veth)"
   unshare --net ip link add probe type vxlan external dstport 8472 2>/dev/null ||
     fail "this kernel has no VXLAN devices (module vxlan)"
-  unshare --net nft "add table ip probe;
-    add chain ip probe nat { type nat hook postrouting priority srcnat; };
-    add rule ip probe nat masquerade" 2>/dev/null ||
-    fail "this kernel cannot masquerade (modules nf_tables, nft_chain_nat, nft_masq)"
+  [[ -d /proc/sys/net/ipv6 ]] ||
+    fail "this kernel has no IPv6 (module ipv6, or the boot option ipv6.disable)"
+  local ip
+  for ip in ip ip6; do
+    unshare --net nft "add table $ip probe;
+      add chain $ip probe nat { type nat hook postrouting priority srcnat; };
+      add rule $ip probe nat masquerade" 2>/dev/null ||
+      fail "this kernel cannot masquerade $ip (modules nf_tables, nft_chain_nat, nft_masq)"
+  done
 }
 
 # in_range OPTION MAXIMUM VALUE
@@ -255,7 +261,7 @@ bring_up() {
     mkdir -p "$RUN/pid" "$RUN/exit" "$RUN/log"
     write_config "$queues" "$workers" "$flows"
     make_topology "$mode" "$queues"
-    start_services
+    for_families start_services
     if [[ $mode == spillway ]]; then spillway_start; fi
     forget_connections
     # Last: a lab that was not finished is made again.
@@ -287,17 +293,22 @@ down() {
   rm -rf "$RUN"
 }
 
+addresses() {
+  local pod
+  echo "egress address   $EGRESS"
+  echo "gateway          worker2 $GATEWAY"
+  echo "servers          $SERVER $EXCLUDED"
+  for pod in "${PODS[@]}"; do echo "pod              $pod"; done
+}
+
 status() {
   if [[ ! -e $RUN/options ]]; then
     echo "the lab is down"
     return
   fi
-  local pid pod
+  local pid
   echo "options          $(<"$RUN/options")"
-  echo "egress address   $EGRESS"
-  echo "gateway          worker2 $GATEWAY"
-  echo "servers          ${SERVERS[*]}"
-  for pod in "${PODS[@]}"; do echo "pod              $pod"; done
+  for_families addresses
   echo "operator socket  $SOCKET"
   if pid=$(pid_of spillway); then
     echo "spillway         process $pid"

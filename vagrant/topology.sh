@@ -9,12 +9,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/addresses.sh"
 readonly PREFIX=spw-
 readonly POD_TUNNEL_KERNEL=169.254.44.1 # the gateway's kernel, towards Spillway
 readonly POD_TUNNEL=169.254.44.2        # Spillway, towards the gateway's own pods
-readonly VXLAN_PEER=169.254.10.1        # the other node's VXLAN device, for static neighbours only
-readonly SERVERS=("$SERVER" "$EXCLUDED")
 readonly VNI=40000
 readonly POD_MTU=1450
 readonly UPLINK=uplink                  # the nodes' device towards the router
-readonly SUBNETS=(192.168.211.0/24 192.168.44.0/24 203.0.113.0/24)
 
 # Link addresses that the state document, static neighbours or frames name.
 readonly MAC_VX_WORKER1=02:00:c0:a8:d3:80
@@ -62,8 +59,23 @@ make_namespace() {
 prepare_host() {
   # Replies of selected pods come through the tunnel, not the way that the kernel would send.
   on "$1" sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
-  on "$1" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+  # Addresses are those of addresses.sh, no router's, and usable at once: nobody else can have them.
+  local setting settings=(disable_ipv6=0 accept_ra=0 autoconf=0 router_solicitations=0
+    accept_dad=0 dad_transmits=0)
+  for setting in "${settings[@]}"; do
+    on "$1" sysctl -qw "net.ipv6.conf.all.$setting" "net.ipv6.conf.default.$setting"
+  done
   on "$1" ip link set lo up
+}
+
+# The host passes on what is not for it.
+forward() { on "$1" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1; }
+
+# add_address HOST DEVICE ADDRESS/LENGTH [FLAG...]
+add_address() {
+  local host=$1 device=$2 address=$3 flags=("${@:4}")
+  [[ $FAMILY == 4 ]] || flags+=(nodad)
+  on "$host" ip address add "$address" dev "$device" "${flags[@]}"
 }
 
 # route_by HOST ROUTER: to each subnet but the host's own. No default route, because a machine has
@@ -71,39 +83,61 @@ prepare_host() {
 route_by() {
   local subnet
   for subnet in "${SUBNETS[@]}"; do
-    [[ ${2%.*} == "${subnet%.*}" ]] || on "$1" ip route add "$subnet" via "$2"
+    [[ ${2%[.:]*} == "${subnet%[.:]*}" ]] || on "$1" ip route add "$subnet" via "$2"
   done
 }
 
 # The subnets of the nodes and of the outside meet in the router.
 make_router() {
-  on router ip address add 192.168.211.1/24 dev worker1
-  on router ip address add 192.168.44.1/24 dev worker2
-  on router ip address add 203.0.113.1/24 dev outside
-  on router sysctl -qw net.ipv4.ip_forward=1
+  forward router
+  for_families address_router
 }
 
-make_outside() {
+address_router() {
+  add_address router worker1 "$ROUTER_WORKER1/$SUBNET_LENGTH"
+  add_address router worker2 "$ROUTER_WORKER2/$SUBNET_LENGTH"
+  add_address router outside "$ROUTER_OUTSIDE/$SUBNET_LENGTH"
+}
+
+make_outside() { for_families address_outside; }
+
+address_outside() {
   local address
-  for address in "${SERVERS[@]}"; do on outside ip address add "$address/24" dev eth0; done
-  route_by outside 203.0.113.1
+  for address in "$SERVER" "$EXCLUDED"; do
+    add_address outside eth0 "$address/$SUBNET_LENGTH"
+  done
+  route_by outside "$ROUTER_OUTSIDE"
 }
 
 make_worker1() {
-  on worker1 ip address add "$WORKER1/24" dev "$UPLINK"
-  route_by worker1 192.168.211.1
-  make_node worker1 "$MAC_VX_WORKER1" "$MAC_VX_WORKER2" 10.0.2.0/24 "$GATEWAY"
+  make_node worker1 "$MAC_VX_WORKER1"
+  for_families address_worker1
+}
+
+address_worker1() {
+  add_address worker1 "$UPLINK" "$WORKER1/$SUBNET_LENGTH"
+  route_by worker1 "$ROUTER_WORKER1"
+  join_node worker1 "$MAC_VX_WORKER2" "$PODS_WORKER2" "$UNDERLAY_GATEWAY"
 }
 
 make_worker2() {
   local queues=$1
-  on worker2 ip address add "$GATEWAY/24" dev "$UPLINK"
-  on worker2 ip address add "$EGRESS/32" dev "$UPLINK"
-  route_by worker2 192.168.44.1
-  # The node itself must not open connections from ports that Spillway leases.
+  # The node itself must not open connections from ports that Spillway leases, of either family.
   on worker2 sysctl -qw net.ipv4.ip_local_reserved_ports="$SHARED_PORTS"
-  make_node worker2 "$MAC_VX_WORKER2" "$MAC_VX_WORKER1" 10.0.1.0/24 "$WORKER1"
+  make_node worker2 "$MAC_VX_WORKER2"
+  for_families address_worker2
   make_pod_tunnel "$queues"
+}
+
+address_worker2() {
+  add_address worker2 "$UPLINK" "$GATEWAY/$SUBNET_LENGTH"
+  # Never the source of what the node itself sends: of IPv4 the first address is, of IPv6 one that
+  # is not deprecated.
+  local flags=()
+  [[ $FAMILY == 4 ]] || flags=(preferred_lft 0)
+  add_address worker2 "$UPLINK" "$EGRESS/$HOST_LENGTH" "${flags[@]}"
+  route_by worker2 "$ROUTER_WORKER2"
+  join_node worker2 "$MAC_VX_WORKER1" "$PODS_WORKER1" "$UNDERLAY_WORKER1"
 }
 
 # A route into the tunnel. The static neighbour gives frames the inner destination that the other
@@ -114,12 +148,16 @@ route_into_tunnel() {
   on "$node" ip route add "$@" encap ip id "$VNI" dst "$peer" via "$VXLAN_PEER" dev vx0 onlink
 }
 
-# A node as a CNI makes it: forwarding, one VXLAN device, pods masqueraded on the uplink.
+# A node as a CNI makes it: forwarding, and one VXLAN device.
 make_node() {
-  local node=$1 mac=$2 peer_mac=$3 peer_pods=$4 peer=$5
-  on "$node" sysctl -qw net.ipv4.ip_forward=1
-  on "$node" ip link add vx0 address "$mac" type vxlan external dstport 8472
-  on "$node" ip link set vx0 up mtu "$POD_MTU" arp off
+  forward "$1"
+  on "$1" ip link add vx0 address "$2" type vxlan external dstport 8472
+  on "$1" ip link set vx0 up mtu "$POD_MTU" arp off
+}
+
+# The other node's pods through the tunnel, and pods masqueraded on the uplink.
+join_node() {
+  local node=$1 peer_mac=$2 peer_pods=$3 peer=$4
   on "$node" ip neighbour add "$VXLAN_PEER" lladdr "$peer_mac" dev vx0
   route_into_tunnel "$node" "$peer" "$peer_pods"
   masquerade_pods "$node"
@@ -129,28 +167,32 @@ make_node() {
 # has no port to choose.
 masquerade_pods() {
   on "$1" nft -f - <<NFT
-table ip spillway-lab {
+table $IP spillway-lab {
   chain postrouting {
     type nat hook postrouting priority srcnat
     oifname != "$UPLINK" return
-    ip saddr 10.0.0.0/16 meta l4proto { tcp, udp } masquerade to :32768-65535
-    ip saddr 10.0.0.0/16 masquerade
+    $IP saddr $POD_RANGE meta l4proto { tcp, udp } masquerade to :32768-65535
+    $IP saddr $POD_RANGE masquerade
   }
 }
 NFT
 }
 
-# make_pod NAME NODE ADDRESS: joins a pod's namespace, which is there, to its node.
+# make_pod NAME NODE: the pair between a pod's namespace, which is there, and its node.
 make_pod() {
-  local name=$1 node=$2 address=$3
-  link "$name" eth0 "$node" "$name"
+  link "$1" eth0 "$2" "$1"
   # Both ends: what the kernel cannot fit is then refused with an error, not lost in the pair.
-  on "$name" ip link set eth0 mtu "$POD_MTU"
-  on "$node" ip link set "$name" mtu "$POD_MTU"
-  on "$name" ip address add "$address/32" dev eth0
-  on "$name" ip route add 169.254.1.1 dev eth0
-  on "$name" ip route add default via 169.254.1.1
-  on "$node" ip address add 169.254.1.1/32 dev "$name"
+  on "$1" ip link set eth0 mtu "$POD_MTU"
+  on "$2" ip link set "$1" mtu "$POD_MTU"
+}
+
+# address_pod NAME NODE ADDRESS
+address_pod() {
+  local name=$1 node=$2 address=$3
+  add_address "$name" eth0 "$address/$HOST_LENGTH"
+  add_address "$node" "$name" "$POD_GATEWAY/$HOST_LENGTH"
+  on "$name" ip route add "$POD_GATEWAY" dev eth0
+  on "$name" ip route add default via "$POD_GATEWAY" dev eth0
   on "$node" ip route add "$address" dev "$name"
 }
 
@@ -167,40 +209,51 @@ make_pod_tunnel() {
 # What Cilium's agent on a node would do for the policy app1: its pods' traffic to its destinations
 # goes to the gateway, that to the excluded one as before.
 steer_pods_to_gateway() {
-  local on_node=$1 tunnel=$GATEWAY pod name node address
+  local on_node=$1 tunnel=$UNDERLAY_GATEWAY pod name node address
   [[ $on_node != worker2 ]] || tunnel=$POD_TUNNEL
   for pod in "${PODS[@]}"; do
     read -r name node address <<<"$pod"
     [[ $name == app1-* && $node == "$on_node" ]] || continue
-    on "$node" ip rule add from "$address" lookup 100 priority 100
+    on "$node" ip "-$FAMILY" rule add from "$address" lookup 100 priority 100
   done
-  route_into_tunnel "$on_node" "$tunnel" 203.0.113.0/24 table 100
-  on "$on_node" ip route add throw "$EXCLUDED/32" table 100
+  route_into_tunnel "$on_node" "$tunnel" "$DESTINATIONS" table 100
+  on "$on_node" ip route add throw "$EXCLUDED/$HOST_LENGTH" table 100
 }
+
+# steer NODE: that, for the families that Spillway translates.
+steer() { for_translated steer_pods_to_gateway "$1"; }
 
 # What Spillway does on the gateway, done by its kernel: the pods' nodes send the same VXLAN, and
 # replies return in it, by the routes to the other node's pods.
 translate_in_kernel() {
-  local pod name node address addresses=()
+  local pod name address addresses=()
   for pod in "${PODS[@]}"; do
-    read -r name node address <<<"$pod"
+    read -r name _ address <<<"$pod"
     if [[ $name == app1-* ]]; then addresses+=("$address"); fi
   done
   on worker2 nft -f - <<NFT
-table ip spillway-kernel {
+table $IP spillway-kernel {
   chain postrouting {
     # Before the node's masquerading.
     type nat hook postrouting priority srcnat - 1
     oifname != "$UPLINK" return
-    ip daddr $EXCLUDED return
-    ip saddr { $(IFS=,; echo "${addresses[*]}") } ip daddr 203.0.113.0/24 snat to $EGRESS
+    $IP daddr $EXCLUDED return
+    $IP saddr { $(IFS=,; echo "${addresses[*]}") } $IP daddr $DESTINATIONS snat to $EGRESS
   }
 }
 NFT
 }
 
+address_pods() {
+  local pod
+  for pod in "${PODS[@]}"; do
+    # shellcheck disable=SC2086 # name, node, address
+    address_pod $pod
+  done
+}
+
 make_topology() {
-  local mode=$1 queues=$2 host pod name node address
+  local mode=$1 queues=$2 host pod name node
   for host in "${NODES[@]}" "${PODS[@]%% *}"; do make_namespace "$host"; done
   link worker1 "$UPLINK" router worker1
   link worker2 "$UPLINK" router worker2 "$queues"
@@ -210,18 +263,19 @@ make_topology() {
   make_worker1
   make_worker2 "$queues"
   for pod in "${PODS[@]}"; do
-    read -r name node address <<<"$pod"
-    make_pod "$name" "$node" "$address"
+    read -r name node _ <<<"$pod"
+    make_pod "$name" "$node"
   done
+  for_families address_pods
   case $mode in
     spillway)
-      steer_pods_to_gateway worker1
-      steer_pods_to_gateway worker2
+      steer worker1
+      steer worker2
       ;;
     kernel)
       # The gateway's own pods need no tunnel to it.
-      steer_pods_to_gateway worker1
-      translate_in_kernel
+      for_families steer_pods_to_gateway worker1
+      for_families translate_in_kernel
       ;;
   esac
 }

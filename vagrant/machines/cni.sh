@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A network plugin for Kubernetes (CNI 1.0.0): joins a pod to its node as topology.sh joins those of
-# the namespaces lab. Pods of the lab get their address there, others one of their node's.
+# the namespaces lab. Pods of the lab get their addresses there, others two of their node's.
 #
 # The runtime calls it on the node, with what to do in CNI_* and the configuration on the standard
 # input. /run/netns/spw-<pod> leads to the pod's namespace: `on app1-a` means the same in both labs.
@@ -12,7 +12,8 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 readonly CNI_VERSION=1.0.0
 readonly LOCK=/run/spillway-lab-cni.lock
 
-half_made= # a pod's device
+half_made=   # a pod's device
+addresses=() # its addresses, by family
 
 here=$(cd "$(dirname "$(realpath "${BASH_SOURCE[0]}")")" && pwd)
 MACHINE=$(hostname)
@@ -56,42 +57,53 @@ lab_address() {
 
 # The first address of this node's range that leads to no pod.
 free_address() {
-  local subnet last
+  local range address last
   case $MACHINE in
-    control-plane) subnet=10.0.0 ;;
-    worker1) subnet=10.0.1 ;;
-    worker2) subnet=10.0.2 ;;
+    control-plane) range=$PODS_CONTROL_PLANE ;;
+    worker1) range=$PODS_WORKER1 ;;
+    worker2) range=$PODS_WORKER2 ;;
     *) fail 100 "$MACHINE is no node of the lab: call the machine after one" ;;
   esac
+  # Of IPv6 the last part is a decimal number too, as everywhere in the lab.
+  range=${range%/*}
+  [[ $FAMILY == 6 ]] || range=${range%0}
   for last in {200..249}; do
-    [[ -n $(ip -4 route show "$subnet.$last/32") ]] || { echo "$subnet.$last" && return; }
+    address=$range$last
+    [[ -n $(ip "-$FAMILY" route show "$address/$HOST_LENGTH") ]] || { echo "$address" && return; }
   done
-  fail 11 "$subnet.200 to $subnet.249 are taken on $MACHINE: delete pods, or try again later"
+  fail 11 "${range}200 to ${range}249 are taken on $MACHINE: delete pods, or try again later"
 }
 
+# choose_address POD: that of a pod of the lab, or a free one.
+choose_address() {
+  addresses[FAMILY]=$(lab_address "$1")
+  [[ -n ${addresses[FAMILY]} ]] || addresses[FAMILY]=$(free_address)
+}
+
+give_address() { address_pod "$1" "$MACHINE" "${addresses[FAMILY]}"; }
+
 add() {
-  local pod device address
+  local pod device
   need CNI_CONTAINERID CNI_NETNS CNI_IFNAME
   [[ $CNI_IFNAME == eth0 ]] || fail 4 "a pod's device is eth0 here, not $CNI_IFNAME"
   [[ -e $CNI_NETNS ]] || fail 3 "there is no namespace $CNI_NETNS"
   device=$(device_of_container)
   [[ -z $device ]] || fail 101 "container $CNI_CONTAINERID is connected already, by $device"
   pod=$(argument K8S_POD_NAME)
-  address=$(lab_address "$pod")
   device=$pod
-  if [[ -z $address ]]; then
-    address=$(free_address)
-    # Names of devices have 15 characters at most.
-    device=pod-${CNI_CONTAINERID:0:10}
-  fi
+  # Names of devices have 15 characters at most.
+  [[ -n $(lab_address "$pod") ]] || device=pod-${CNI_CONTAINERID:0:10}
   ! ip link show "$device" >/dev/null 2>&1 ||
     fail 11 "$device is there for another container: try again when its pod is gone"
+  for_families choose_address "$pod"
   half_made=$device
   ln -sfn "$CNI_NETNS" "/run/netns/$PREFIX$device"
-  make_pod "$device" "$MACHINE" "$address"
+  prepare_host "$device"
+  make_pod "$device" "$MACHINE"
+  for_families give_address "$device"
   ip link set "$device" alias "$CNI_CONTAINERID"
   half_made=
-  result "$device" "$address"
+  result "$device"
 }
 
 # The next try would find half a pod.
@@ -104,16 +116,18 @@ finish() {
 
 mac_of() { on "$1" ip -json link show "$2" | jq -r '.[0].address'; }
 
-# result DEVICE ADDRESS
+# result DEVICE
 result() {
-  jq --null-input --arg version "$CNI_VERSION" --arg device "$1" --arg address "$2" \
+  jq --null-input --arg version "$CNI_VERSION" --arg device "$1" \
+    --arg ipv4 "${addresses[4]}" --arg ipv6 "${addresses[6]}" \
     --arg mac "$(mac_of "$MACHINE" "$1")" --arg pod_mac "$(mac_of "$1" eth0)" \
     --arg namespace "$CNI_NETNS" --argjson mtu "$POD_MTU" '{
       cniVersion: $version,
       interfaces: [{name: $device, mac: $mac, mtu: $mtu},
         {name: "eth0", mac: $pod_mac, mtu: $mtu, sandbox: $namespace}],
-      ips: [{address: ($address + "/32"), gateway: "169.254.1.1", interface: 1}],
-      routes: [{dst: "0.0.0.0/0", gw: "169.254.1.1"}]
+      ips: [{address: ($ipv4 + "/32"), gateway: "169.254.1.1", interface: 1},
+        {address: ($ipv6 + "/128"), gateway: "fe80::1", interface: 1}],
+      routes: [{dst: "0.0.0.0/0", gw: "169.254.1.1"}, {dst: "::/0", gw: "fe80::1"}]
     }' >&3
 }
 
@@ -128,16 +142,19 @@ del() {
 }
 
 check() {
-  local device address
+  local device address ips
   need CNI_CONTAINERID CNI_NETNS CNI_IFNAME
   device=$(device_of_container)
   [[ -n $device ]] || fail 103 "no device of $MACHINE is container $CNI_CONTAINERID's"
-  address=$(jq -r '.prevResult.ips[0].address // empty' <<<"$configuration")
-  [[ -n $address ]] || fail 7 "CHECK without prevResult in the configuration"
-  nsenter --net="$CNI_NETNS" -- ip -4 address show dev eth0 | grep -qF " $address " ||
-    fail 104 "eth0 of the pod behind $device has not $address"
-  [[ -n $(ip -4 route show "$address" dev "$device") ]] ||
-    fail 105 "$MACHINE has no route to $address by $device"
+  mapfile -t ips < <(jq -r '.prevResult.ips // [] | .[].address' <<<"$configuration")
+  ((${#ips[@]})) || fail 7 "CHECK without prevResult in the configuration"
+  for address in "${ips[@]}"; do
+    # Without -q: `ip` must be able to say all it has to.
+    nsenter --net="$CNI_NETNS" -- ip address show dev eth0 | grep -F " $address " ||
+      fail 104 "eth0 of the pod behind $device has not $address"
+    [[ -n $(ip "-$(family_of "$address")" route show "$address" dev "$device") ]] ||
+      fail 105 "$MACHINE has no route to $address by $device"
+  done
 }
 
 # The result goes to the real standard output; whatever a command says, to the log.

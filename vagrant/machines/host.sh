@@ -19,7 +19,7 @@ fail() {
   exit 1
 }
 
-# adopt DEVICE ADDRESS: gives the network card of an address its name; the kernel's depends on the
+# adopt DEVICE IPV4: gives the network card of an address its name; the kernel's depends on the
 # hypervisor. ../Vagrantfile makes the card's link address of the same numbers.
 adopt() {
   local mac found
@@ -50,24 +50,29 @@ answers() {
 
 serve_all() {
   local services=$here/../services address
-  for address in "${SERVERS[@]}"; do
+  for address in "$SERVER" "$EXCLUDED"; do
     serve "http-$address" python3 "$services/http_server.py" "$address" 8000
     serve "allow-$address" python3 "$services/http_server.py" "$address" 8080 "$EGRESS"
     serve "udp-$address" python3 "$services/udp_echo.py" serve "$address" 8001
   done
-  for address in "${SERVERS[@]}"; do
-    answers curl -s "http://$address:8000/"
-    answers curl -s "http://$address:8080/"
+  for address in "$SERVER" "$EXCLUDED"; do
+    answers curl -s "http://$(in_url "$address"):8000/"
+    answers curl -s "http://$(in_url "$address"):8080/"
     answers python3 "$services/udp_echo.py" ask "$address" 8001 1
   done
+}
+
+address_control_plane() {
+  add_address control-plane "$UPLINK" "$CONTROL_PLANE/$SUBNET_LENGTH"
+  route_by control-plane "$ROUTER_WORKER1"
 }
 
 up() {
   prepare_host "$MACHINE"
   case $MACHINE in
     router)
-      adopt worker1 192.168.211.1
-      adopt worker2 192.168.44.1
+      adopt worker1 "$ROUTER_WORKER1"
+      adopt worker2 "$ROUTER_WORKER2"
       make_namespace outside
       link outside eth0 router outside
       make_router
@@ -75,8 +80,7 @@ up() {
       ;;
     control-plane)
       adopt "$UPLINK" "$CONTROL_PLANE"
-      ip address add "$CONTROL_PLANE/24" dev "$UPLINK"
-      route_by control-plane 192.168.211.1
+      for_families address_control_plane
       ;;
     worker1)
       adopt "$UPLINK" "$WORKER1"
@@ -91,17 +95,17 @@ up() {
 }
 
 unsteer() {
-  while ip rule del lookup 100 2>/dev/null; do :; done
-  ip route flush table 100 2>/dev/null || true
+  while ip "-$FAMILY" rule del lookup 100 2>/dev/null; do :; done
+  ip "-$FAMILY" route flush table 100 2>/dev/null || true
 }
 
 case ${2-} in
   up) up ;;
-  serve) serve_all ;;
+  serve) for_families serve_all ;;
   steer)
-    unsteer
-    steer_pods_to_gateway "$MACHINE"
+    for_families unsteer
+    steer "$MACHINE"
     ;;
-  unsteer) unsteer ;;
+  unsteer) for_families unsteer ;;
   *) fail "usage: host.sh HOST up|serve|steer|unsteer" ;;
 esac

@@ -106,7 +106,7 @@ install_cni() {
 JSON
 }
 
-# write_k3s_config ADDRESS
+# write_k3s_config IPV4 IPV6
 write_k3s_config() {
   mkdir -p /etc/rancher/k3s
   (
@@ -114,7 +114,7 @@ write_k3s_config() {
     cat >/etc/rancher/k3s/config.yaml <<YAML
 token: ${JOIN_TOKEN:?the Vagrantfile gives it}
 node-name: $host
-node-ip: $1
+node-ip: $1,$2
 pause-image: $PAUSE_IMAGE
 YAML
     if [[ $host != control-plane ]]; then
@@ -124,8 +124,8 @@ YAML
     # Nothing that the story does not need. The pods' network is cni.sh.
     cat >>/etc/rancher/k3s/config.yaml <<YAML
 advertise-address: $1
-cluster-cidr: 10.0.0.0/16
-service-cidr: 10.96.0.0/16
+cluster-cidr: 10.0.0.0/16,fd00:10::/56
+service-cidr: 10.96.0.0/16,fd00:10:96::/112
 flannel-backend: none
 disable-network-policy: true
 disable-helm-controller: true
@@ -166,13 +166,13 @@ UNIT
   systemctl restart k3s || fail "k3s does not start: see \`journalctl -u k3s\`"
 }
 
-# start_node ADDRESS server|agent
+# start_node server|agent CONTROL_PLANE|WORKER1|GATEWAY
 start_node() {
-  step "Kubernetes: k3s $K3S_VERSION, $2"
+  step "Kubernetes: k3s $K3S_VERSION, $1"
   fetch_k3s
   install_cni
-  write_k3s_config "$1"
-  start_k3s "$2"
+  write_k3s_config "${!2}" "$(use_family 6 && echo "${!2}")"
+  start_k3s "$1"
 }
 
 # --- control-plane ---------------------------------------------------------------------------
@@ -234,12 +234,12 @@ step "network"
 start_network
 case $host in
   control-plane)
-    start_node "$CONTROL_PLANE" server
+    start_node server CONTROL_PLANE
     apply_manifests
     ;;
-  worker1) start_node "$WORKER1" agent ;;
+  worker1) start_node agent WORKER1 ;;
   worker2)
-    start_node "$GATEWAY" agent
+    start_node agent GATEWAY
     build_image
     ;;
 esac

@@ -8,6 +8,7 @@ same, /sha256?bytes=N their checksum.
 """
 
 import hashlib
+import socket
 import socketserver
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,10 +65,14 @@ class Server(ThreadingHTTPServer):
     # The story opens 200 connections at once.
     request_queue_size = 512
 
+    def __init__(self, endpoint, handler):
+        self.address_family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
+        super().__init__(endpoint, handler)
+
     def server_bind(self):
         # HTTPServer's asks the DNS for its own name, which takes seconds where there is none.
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address
+        self.server_name, self.server_port = self.server_address[:2]
 
 
 def main():

@@ -24,7 +24,8 @@ def has_ended(stream):
 
 def measure(endpoint):
     seen, longest, last = set(), 0, None
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    family = socket.AF_INET6 if ":" in endpoint[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
         client.settimeout(PATIENCE_S)
         client.connect(endpoint)
         while not has_ended(sys.stdin):

@@ -25,16 +25,17 @@ def ask(clients):
         if not ready:
             break
         for client in ready:
-            seen.append(client.recv(65535).decode().split(":")[0])
+            seen.append(client.recv(65535).decode().rpartition(":")[0].strip("[]"))
             waiting.remove(client)
     return seen
 
 
 def main():
     address, port, flows, rounds = sys.argv[1:]
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     clients = []
     for _ in range(int(flows)):
-        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client = socket.socket(family, socket.SOCK_DGRAM)
         client.connect((address, int(port)))
         clients.append(client)
     answers = []
