@@ -42,6 +42,7 @@ demo-machines: build kubernetes ## Rehearse the story of the virtual machines, w
 
 .PHONY: test
 test: packages kubernetes manifests ## Run every test, those that need root too.
+	$(AS_ROOT) vagrant/test.sh
 	$(AS_ROOT) vagrant/machines/test.sh
 	cargo $(TEST_RUNNER) test --workspace --locked
 

@@ -8,8 +8,9 @@
 source "$here/addresses.sh"
 
 WITHIN_S=10
-# What leaves towards the server outside the tunnel. Replies and the tunnel go elsewhere.
-readonly TO_SERVER="dst host $SERVER and not udp port 8472"
+# Of tunnels, which are of IPv4 for packets of both families.
+readonly TUNNEL_TO_GATEWAY="udp dst port 8472 and src $UNDERLAY_WORKER1 and dst $UNDERLAY_GATEWAY"
+readonly TUNNEL_TO_WORKER1="udp dst port 8472 and src $UNDERLAY_GATEWAY and dst $UNDERLAY_WORKER1"
 
 passed=0
 failed=0
@@ -21,7 +22,11 @@ gap_pid= # what measures a gap, on a pod
 
 lab() { "${LAB:-$here/netns.sh}" "$@"; }
 
-chapter() { printf '\n# %s\n' "$*"; }
+chapter() {
+  local of=
+  [[ $FAMILY == 4 ]] || of="IPv$FAMILY: "
+  printf '\n# %s%s\n' "$of" "$*"
+}
 
 # --- checks ----------------------------------------------------------------------------------
 
@@ -96,15 +101,23 @@ await() {
 # --- what hosts do ---------------------------------------------------------------------------
 
 # http HOST SERVER [TIMEOUT_S]: prints the address that the server saw.
-http() { on "$1" curl --silent --show-error --max-time "${3:-5}" "http://$2:8000/"; }
+http() { on "$1" curl --silent --show-error --max-time "${3:-5}" "http://$(in_url "$2"):8000/"; }
 # allowed HOST: prints the status that the server with the allow-list gives.
 allowed() {
   on "$1" curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' \
-    "http://$SERVER:8080/"
+    "http://$(in_url "$SERVER"):8080/"
 }
 # udp HOST SERVER [TRIES [BYTES [whole|cut [QUESTION]]]]: prints the address and port that the server
 # saw, and the size of its answer if one was asked for.
 udp() { on "$1" python3 "$here/services/udp_echo.py" ask "$2" 8001 "${@:3}"; }
+# endpoint ADDRESS: the pattern of that, for an address with any port.
+endpoint() { if [[ $1 == *:* ]]; then echo "\\[$1\\]:[0-9]+"; else echo "${1//./\\.}:[0-9]+"; fi; }
+# pattern_of POD: of its address.
+pattern_of() {
+  local address
+  address=$(address_of "$1")
+  echo "${address//./\\.}"
+}
 # pings HOST DESTINATION [OPTION...]: one echo request, one reply.
 pings() { on "$1" ping -n -c 1 -W 2 "${@:3}" "$2"; }
 # mac_of HOST DEVICE: prints its link address.
@@ -113,14 +126,16 @@ mac_of() { on "$1" ip -brief link show dev "$2" | awk '{ print $3 }'; }
 trace() { on "$1" traceroute -n -U -w 1 -q 1 -m 6 "$SERVER"; }
 
 # checksum_of HOST BYTES: prints the checksum that the server tells of a download.
-checksum_of() { on "$1" curl --silent --max-time 20 "http://$SERVER:8000/sha256?bytes=$2"; }
+checksum_of() {
+  on "$1" curl --silent --max-time 20 "http://$(in_url "$SERVER"):8000/sha256?bytes=$2"
+}
 
 # download HOST BYTES: what arrives must have that checksum.
 download() {
   local expected actual
   expected=$(checksum_of "$1" "$2")
   actual=$(on "$1" curl --silent --connect-timeout 5 --max-time 120 \
-    "http://$SERVER:8000/download?bytes=$2" | sha256sum | cut -d' ' -f1)
+    "http://$(in_url "$SERVER"):8000/download?bytes=$2" | sha256sum | cut -d' ' -f1)
   [[ -n $expected && $expected == "$actual" ]] || { echo "$actual is not '$expected'" && return 1; }
 }
 
@@ -147,7 +162,7 @@ rate() {
 # download_start POD [FILE [BYTES [RATE]]]: one that would take a minute or more.
 download_start() {
   on "$1" curl --silent --limit-rate "${4:-100K}" --max-time 60 \
-    "http://$SERVER:8000/download?bytes=${3:-104857600}" >"${2:-/dev/null}" &
+    "http://$(in_url "$SERVER"):8000/download?bytes=${3:-104857600}" >"${2:-/dev/null}" &
   download_pid=$!
 }
 
@@ -192,7 +207,7 @@ shared_port() {
   local seen port
   seen=$(udp "$1" "$SERVER") || true
   port=${seen##*:}
-  if ! [[ $seen =~ ^$GATEWAY:[0-9]+$ ]] || ((port < 16384 || port > 29999)); then
+  if ! [[ $seen =~ ^$(endpoint "$GATEWAY")$ ]] || ((port < 16384 || port > 29999)); then
     echo "saw '$seen'"
     return 1
   fi
@@ -203,7 +218,7 @@ shared_port() {
 # capture_start NAME [FILTER]: of everything, unless the filter says less.
 capture_start() {
   local filter=${2:-not tcp port 22} said=$captures/tcpdump.log
-  capture=$captures/$1.pcap
+  capture=$captures/$1-ipv$FAMILY.pcap
   rm -f "$said" "$capture"
   # Files are written by `cat`: a confined tcpdump may not write where this script may.
   # Without ssh, which may be what carries this very capture.
@@ -223,16 +238,28 @@ capture_stop() {
   capture_pid=
 }
 
-marked() { tcpdump -n -x -r "$capture" icmp 2>/dev/null | grep -q '5b5b 5b5b'; }
+marked() { tcpdump -n -x -r "$capture" 'icmp or icmp6' 2>/dev/null | grep -q '5b5b 5b5b'; }
 
-# seen FILTER: how many packets of the last capture match. The marking ping is from 203.0.113.1.
-seen() { tcpdump -n -r "$capture" "($1) and not host 203.0.113.1" 2>/dev/null | wc -l; }
-some() { (($(seen "$1") > 0)) || { echo "no packet matches: $1" && return 1; }; }
+# matching FILTER: packets of the last capture; without the marking ping, which is the router's, and
+# without neighbour discovery, of which hosts send each other some by unicast, as they do with ARP.
+matching() {
+  tcpdump -n -r "$capture" \
+    "($1) and not host $ROUTER_OUTSIDE and not (icmp6 and ip6[40] >= 133 and ip6[40] <= 137)" \
+    2>/dev/null
+}
+some() { (($(matching "$1" | wc -l) > 0)) || { echo "no packet matches: $1" && return 1; }; }
 none() {
-  (($(seen "$1") == 0)) && return
-  tcpdump -n -r "$capture" "($1) and not host 203.0.113.1" 2>/dev/null | head -5
+  local packets
+  # What tcpdump cannot understand matches nothing either.
+  tcpdump -d -r "$capture" "$1" >/dev/null || return 1
+  packets=$(matching "$1") || true # the last one may not be whole
+  [[ -n $packets ]] || return 0
+  head -5 <<<"$packets"
   return 1
 }
+
+# to_server: what leaves towards the server outside the tunnel. Replies and the tunnel go elsewhere.
+to_server() { echo "dst host $SERVER and not udp port 8472"; }
 
 # --- the story -------------------------------------------------------------------------------
 

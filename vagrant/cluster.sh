@@ -6,15 +6,16 @@
 
 readonly API_SERVER=$here/../control/testing/api-server.sh
 
-# add_node NAME ADDRESS
+# add_node NAME IPV4 IPV6
 add_node() {
   kubectl create -f - >/dev/null <<JSON
 {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "$1"}}
 JSON
-  set_status "/api/v1/nodes/$1" "{\"addresses\": [{\"type\": \"InternalIP\", \"address\": \"$2\"}]}"
+  set_status "/api/v1/nodes/$1" "{\"addresses\": [{\"type\": \"InternalIP\", \"address\": \"$2\"},
+    {\"type\": \"InternalIP\", \"address\": \"$3\"}]}"
 }
 
-# add_pod NAME APP NODE ADDRESS
+# add_pod NAME APP NODE IPV4 IPV6
 add_pod() {
   kubectl create -f - >/dev/null <<JSON
 {"apiVersion": "v1", "kind": "Pod",
@@ -22,6 +23,7 @@ add_pod() {
  "spec": {"nodeName": "$3", "containers": [{"name": "main", "image": "none"}]}}
 JSON
   set_status "/api/v1/namespaces/default/pods/$1" "{\"phase\": \"Running\", \"podIP\": \"$4\",
+    \"podIPs\": [{\"ip\": \"$4\"}, {\"ip\": \"$5\"}],
     \"conditions\": [{\"type\": \"Ready\", \"status\": \"True\"}]}"
 }
 
@@ -39,12 +41,12 @@ json.dump(thing, sys.stdout)' "$2" |
 add_objects() {
   kubectl create namespace spillway-system >/dev/null
   kubectl apply -f "$here/../k8s/base/rbac.yaml" >/dev/null
-  add_node worker1 "$WORKER1"
-  add_node worker2 "$GATEWAY"
+  add_node worker1 "$WORKER1" "$(use_family 6 && echo "$WORKER1")"
+  add_node worker2 "$GATEWAY" "$(use_family 6 && echo "$GATEWAY")"
   local pod name node address
   for pod in "${PODS[@]}"; do
     read -r name node address <<<"$pod"
-    add_pod "$name" "${name%-*}" "$node" "$address"
+    add_pod "$name" "${name%-*}" "$node" "$address" "$(use_family 6 && address_of "$name")"
   done
 }
 

@@ -5,8 +5,9 @@
 #
 # LAB is what has the lab: netns.sh when it is not named, or machines.sh. A lab that is up is
 # replaced, and removed in the end. QUEUES and WORKERS say how many Spillway has, SPILLWAY names
-# another binary than target/release/spillway; with machines.sh these are fixed. The last line says
-# how many checks passed; the exit code is 1 when one did not.
+# another binary than target/release/spillway; with machines.sh these are fixed. It is told once for
+# each of the FAMILIES of addresses.sh. The last line says how many checks passed; the exit code is
+# 1 when one did not.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -30,12 +31,12 @@ before() {
   local pod
   for pod in app1-a app1-b app2-a; do
     check "$pod is seen as worker1 by HTTP" equal "$WORKER1" http "$pod" "$SERVER"
-    check "$pod is seen as worker1 by UDP" matches "^$WORKER1:" udp "$pod" "$SERVER"
+    check "$pod is seen as worker1 by UDP" matches "^$(endpoint "$WORKER1")$" udp "$pod" "$SERVER"
   done
   check "app1-c is seen as worker2 by HTTP" equal "$GATEWAY" http app1-c "$SERVER"
-  check "app1-c is seen as worker2 by UDP" matches "^$GATEWAY:" udp app1-c "$SERVER"
+  check "app1-c is seen as worker2 by UDP" matches "^$(endpoint "$GATEWAY")$" udp app1-c "$SERVER"
   check "app1-a pings the server" pings app1-a "$SERVER"
-  check "app1-a pings app1-c on the other node" pings app1-a 10.0.2.182
+  check "app1-a pings app1-c on the other node" pings app1-a "$(address_of app1-c)"
   check "the allow-list keeps app1-a out" equal 403 allowed app1-a
 }
 
@@ -46,53 +47,55 @@ with_policy() {
   local pod
   for pod in "${APP1[@]}"; do
     check "$pod is seen as $EGRESS by HTTP" equal "$EGRESS" http "$pod" "$SERVER"
-    check "$pod is seen as $EGRESS by UDP" matches "^$EGRESS:" udp "$pod" "$SERVER"
+    check "$pod is seen as $EGRESS by UDP" matches "^$(endpoint "$EGRESS")$" udp "$pod" "$SERVER"
     check "$pod pings the server" pings "$pod" "$SERVER"
   done
   capture_stop
   check "capture: the tunnel's leg, worker1 to the gateway on UDP 8472" \
-    some "udp dst port 8472 and src $WORKER1 and dst $GATEWAY"
-  check "capture: the tunnel's leg back" \
-    some "udp dst port 8472 and src $GATEWAY and dst $WORKER1"
+    some "$TUNNEL_TO_GATEWAY"
+  check "capture: the tunnel's leg back" some "$TUNNEL_TO_WORKER1"
   check "capture: echo requests leave with the egress address" \
-    some "icmp[icmptype] == icmp-echo and src $EGRESS and dst $SERVER"
+    some "$ECHO_REQUEST and src $EGRESS and dst $SERVER"
   check "capture: TCP leaves with the egress address" some "tcp and src $EGRESS and dst $SERVER"
   check "capture: UDP leaves with the egress address" some "udp and src $EGRESS and dst $SERVER"
-  check "capture: nothing leaves with another address" none "$TO_SERVER and not src $EGRESS"
+  check "capture: nothing leaves with another address" none "$(to_server) and not src $EGRESS"
 }
 
 not_selected() {
   chapter "What the policy does not select goes on as before"
   check "app2-a is seen as worker1 by HTTP" equal "$WORKER1" http app2-a "$SERVER"
-  check "app2-a is seen as worker1 by UDP" matches "^$WORKER1:" udp app2-a "$SERVER"
+  check "app2-a is seen as worker1 by UDP" matches "^$(endpoint "$WORKER1")$" udp app2-a "$SERVER"
   check "app2-a pings the server" pings app2-a "$SERVER"
   check "app1-a is seen as worker1 at the excluded destination" \
     equal "$WORKER1" http app1-a "$EXCLUDED"
   check "app1-c is seen as worker2 at the excluded destination" \
     equal "$GATEWAY" http app1-c "$EXCLUDED"
   # A source node that knows no exclusions: the gateway's kernel has the frame and masquerades it.
-  on worker1 ip route del throw "$EXCLUDED" table 100
+  on worker1 ip route del throw "$EXCLUDED/$HOST_LENGTH" table 100
   check "app1-a is seen as worker2 there, when its node sends that to the gateway too" \
     equal "$GATEWAY" http app1-a "$EXCLUDED"
-  on worker1 ip route add throw "$EXCLUDED" table 100
-  check "app1-a pings app1-c, through the same tunnel" pings app1-a 10.0.2.182
-  check "app1-c pings app2-a, through the same tunnel" pings app1-c 10.0.1.50
+  on worker1 ip route add throw "$EXCLUDED/$HOST_LENGTH" table 100
+  check "app1-a pings app1-c, through the same tunnel" pings app1-a "$(address_of app1-c)"
+  check "app1-c pings app2-a, through the same tunnel" pings app1-c "$(address_of app2-a)"
 }
 
 operator() {
+  local app1_a app2_a destinations=${DESTINATIONS//./\\.} excluded=${EXCLUDED//./\\.}
+  app1_a=$(pattern_of app1-a)
+  app2_a=$(pattern_of app2-a)
   chapter "The operator sees it"
   check "spillway status: a state document is programmed" \
     matches '"generation": ?[1-9]' ask status -o json
   check "spillway policies: app1-a, its destination, the egress address, the gateway, the policy" \
-    matches "^10\.0\.1\.40 +203\.0\.113\.0/24 +$EGRESS +$GATEWAY +app1$" ask policies
+    matches "^$app1_a +$destinations +$EGRESS +$UNDERLAY_GATEWAY +app1$" ask policies
   check "spillway policies: the excluded destination" \
-    matches "^10\.0\.1\.40 +203\.0\.113\.20/32 .* Excluded CIDR +app1$" ask policies
+    matches "^$app1_a +$excluded/$HOST_LENGTH .* Excluded CIDR +app1$" ask policies
   check "spillway policies -o json: the fields of cilium-dbg" \
     matches "\"egressIP\": ?\"$EGRESS\"" ask policies -o json
   http app1-a "$SERVER" >/dev/null || true
   check "spillway flows: a connection of app1-a and its translation" \
-    matches "10\.0\.1\.40.*$EGRESS|$EGRESS.*10\.0\.1\.40" ask flows
-  check "spillway flows: nothing of app2-a" lacks "10\.0\.1\.50" ask flows
+    matches "$app1_a.*$EGRESS|$EGRESS.*$app1_a" ask flows
+  check "spillway flows: nothing of app2-a" lacks "$app2_a" ask flows
   check "spillway drops: no reply was without its flow" lacks "no-flow" ask drops
   local pod
   for pod in "${APP1[@]}"; do
@@ -118,7 +121,7 @@ real_traffic() {
 both_ways_at_full_speed() {
   chapter "Throughput: two seconds of iperf3 each way"
   # Only what must not be there, and what marks its end: all of it would be gigabytes.
-  capture_start throughput "$TO_SERVER and not src $EGRESS"
+  capture_start throughput "$(to_server) and not src $EGRESS"
   local way
   for way in sends receives; do
     check "app1-a $way as fast as it can" throughput app1-a "$way"
@@ -127,26 +130,33 @@ both_ways_at_full_speed() {
       matches "^Accepted connection from ${EGRESS//./\\.}," cat "$captures/iperf3.log"
   done
   capture_stop
-  check "capture: nothing leaves with another address" none "$TO_SERVER and not src $EGRESS"
+  check "capture: nothing leaves with another address" none "$(to_server) and not src $EGRESS"
   check "no packet at a wrong worker, none without its flow" \
     lacks "wrong-worker|no-flow" ask drops
 }
 
 what_a_router_owes() {
   chapter "What a router owes: traceroute shows the gateway, and senders learn what fits the tunnel"
-  local path
+  # Spillway's address towards a pod is that of the tunnel. The tunnels are of IPv4: for IPv6 it is
+  # the egress address.
+  local path tunnel=$UNDERLAY_GATEWAY own_tunnel=169.254.44.2
+  [[ $FAMILY == 4 ]] || tunnel=$EGRESS own_tunnel=$EGRESS
   path=$(trace app1-a) || true
   check "traceroute -n -U shows the gateway" \
-    matches "^ *[0-9]+ +${GATEWAY//./\\.} " echo "$path"
+    matches "^ *[0-9]+ +${tunnel//./\\.} " echo "$path"
   check "traceroute -n -U shows the router beyond the gateway" \
-    matches "^ *[0-9]+ +192\.168\.44\.1 " echo "$path"
+    matches "^ *[0-9]+ +${ROUTER_WORKER2//./\\.} " echo "$path"
   check "traceroute -n -U ends at the server" matches "^ *[0-9]+ +${SERVER//./\\.} " echo "$path"
   path=$(trace app1-c) || true
   check "traceroute of a pod on the gateway shows it, by the address of that tunnel" \
-    matches "^ *[0-9]+ +169\.254\.44\.2 " echo "$path"
+    matches "^ *[0-9]+ +${own_tunnel//./\\.} " echo "$path"
+  # Of IPv4 the gateway cuts it. Of IPv6 only the server may: the first one is lost, and its sender
+  # told what fits.
+  local payload=$((1500 - HEADERS)) tries=1
+  [[ $FAMILY == 4 ]] || tries=2
   check "an answer of 1,500 bytes that may be cut comes through the tunnel, whole again in the pod" \
-    matches "^$EGRESS:[0-9]+ 1472$" udp app1-a "$SERVER" 1 1472 cut
-  check "one that may not be cut does not" fails udp app1-a "$SERVER" 1 1472 whole
+    matches "^$(endpoint "$EGRESS") $payload$" udp app1-a "$SERVER" "$tries" "$payload" cut
+  check "one that may not be cut does not" fails udp app1-a "$SERVER" 1 "$payload" whole
   check "the server has learned what fits" matches "mtu 1450" on outside ip route get "$EGRESS"
 }
 
@@ -157,12 +167,12 @@ fragments() {
   for pod in app1-a app1-c; do
     check "$pod: a ping of 4,000 bytes is answered" pings "$pod" "$SERVER" -s 4000
     check "$pod: 4,000 bytes by UDP are answered with as many" \
-      matches "^$EGRESS:[0-9]+ 4000$" udp "$pod" "$SERVER" 3 4000 cut 4000
+      matches "^$(endpoint "$EGRESS") 4000$" udp "$pod" "$SERVER" 3 4000 cut 4000
   done
   capture_stop
   check "capture: they leave in fragments, from the egress address" \
-    some "src $EGRESS and dst $SERVER and ip[6:2] & 0x3fff != 0"
-  check "capture: none leaves with another address" none "$TO_SERVER and not src $EGRESS"
+    some "src $EGRESS and dst $SERVER and $FRAGMENT"
+  check "capture: none leaves with another address" none "$(to_server) and not src $EGRESS"
   check "no fragment was dropped" \
     lacks "bad-fragment|fragment-(overlap|timeout)|fragments-full|hand-off" ask drops
 }
@@ -181,22 +191,22 @@ shared_address() {
   check "capture: TCP leaves on ports of Spillway's range" \
     some "tcp and src $GATEWAY and dst $SERVER and src portrange 16384-29999"
   check "capture: nothing leaves on another port or address" \
-    none "$TO_SERVER and not icmp and not (src $GATEWAY and src portrange 16384-29999)"
+    none "$(to_server) and not $ICMP and not (src $GATEWAY and src portrange 16384-29999)"
   check "an answer in fragments is app1-a's" \
-    matches "^$GATEWAY:[0-9]+ 4000$" udp app1-a "$SERVER" 3 4000 cut 4000
+    matches "^$(endpoint "$GATEWAY") 4000$" udp app1-a "$SERVER" 3 4000 cut 4000
   node_talks
   check "app2-a still leaves with its node's address" equal "$WORKER1" http app2-a "$SERVER"
   check "the policy gives the own egress address again" lab policy own
   check "app1-a is seen as $EGRESS again" equal "$EGRESS" http app1-a "$SERVER"
   check "spillway apply: an older document is refused" \
-    refused "generation" ask apply - <"$here/state.yaml"
+    refused "generation" ask apply - < <(only_translated <"$here/state.yaml")
 }
 
 node_talks() {
   check "the node itself talks HTTP" equal "$GATEWAY" http worker2 "$SERVER"
-  check "the node itself talks UDP" matches "^$GATEWAY:" udp worker2 "$SERVER"
+  check "the node itself talks UDP" matches "^$(endpoint "$GATEWAY")$" udp worker2 "$SERVER"
   check "the node itself gets answers in fragments" \
-    matches "^$GATEWAY:[0-9]+ 4000$" udp worker2 "$SERVER" 3 4000 cut 4000
+    matches "^$(endpoint "$GATEWAY") 4000$" udp worker2 "$SERVER" 3 4000 cut 4000
   # ping takes any identifier; those of Spillway's range are Spillway's.
   check "the node itself pings" pings worker2 "$SERVER" -e 77
   check "the node is pinged" pings outside "$GATEWAY"
@@ -244,10 +254,11 @@ restarted() {
   check "app1-a's download arrives, identical byte for byte" has_arrived "$into" "$checksum"
   rm "$into"
   gap_finish
-  check "app1-c's UDP went on, from the same port" matches "^[0-9]+ ms $EGRESS:[0-9]+$" cat "$said"
+  check "app1-c's UDP went on, from the same port" \
+    matches "^[0-9]+ ms $(endpoint "$EGRESS")$" cat "$said"
   check "no packet was without its flow" lacks "tcp-not-syn|no-flow" ask drops
   capture_stop
-  check "capture: nothing leaves with another address" none "$TO_SERVER and not src $EGRESS"
+  check "capture: nothing leaves with another address" none "$(to_server) and not src $EGRESS"
   echo "# without an answer for $(grep -o '^[0-9]* ms' "$said")"
 }
 
@@ -260,8 +271,8 @@ silence() {
     check "$2: $pod gets no answer by ping" fails pings "$pod" "$SERVER" -W 1
   done
   capture_stop
-  check "$2: their packets reach the gateway" some "udp dst port 8472 and dst $GATEWAY"
-  check "$2: nothing leaves, with whatever address" none "$TO_SERVER"
+  check "$2: their packets reach the gateway" some "udp dst port 8472 and dst $UNDERLAY_GATEWAY"
+  check "$2: nothing leaves, with whatever address" none "$(to_server)"
   check "$2: app2-a goes on" equal "$WORKER1" http app2-a "$SERVER"
 }
 
@@ -272,7 +283,7 @@ killed() {
   check "it is killed" lab spillway kill
   capture_stop
   check "at that moment: nothing leaves with another address" \
-    none "$TO_SERVER and not src $EGRESS"
+    none "$(to_server) and not src $EGRESS"
   capture_start killed
   silence killed "killed"
   download_end
@@ -308,4 +319,17 @@ explain() {
   ask status || true
 }
 
-story before with_policy not_selected operator real_traffic both_ways_at_full_speed what_a_router_owes fragments shared_address address_of_its_own restarted killed stopped detached
+# Each chapter is told of both families, because each has to do with addresses of its own.
+each_family() {
+  local family chapter
+  for family in "${FAMILIES[@]}"; do
+    use_family "$family"
+    for chapter in before with_policy not_selected operator real_traffic both_ways_at_full_speed \
+      what_a_router_owes fragments shared_address address_of_its_own restarted killed stopped \
+      detached; do
+      "$chapter"
+    done
+  done
+}
+
+story each_family

@@ -156,7 +156,7 @@ start_servers() {
     on outside python3 "$here/services/http_server.py" "$address" 8080 "$EGRESS" 2>/dev/null &
     on outside python3 "$here/services/udp_echo.py" serve "$address" 8001 &
   done
-  await "the server answers" on outside curl --silent "http://$SERVER:8000/"
+  await "the server answers" on outside curl --silent "http://$(in_url "$SERVER"):8000/"
 }
 
 start_cluster() {
@@ -183,7 +183,7 @@ connect() {
 
 lay_out_files
 start_machines
-start_servers
+for_families start_servers
 connect worker1 app1-a
 connect worker1 app1-b
 connect worker1 app2-a

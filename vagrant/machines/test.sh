@@ -15,15 +15,15 @@ source "$here/machines/pretend.sh"
 
 serve() {
   on outside python3 "$here/services/http_server.py" "$SERVER" 8000 2>/dev/null &
-  await "the server answers" on outside curl --silent "http://$SERVER:8000/"
+  await "the server answers" on outside curl --silent "http://$(in_url "$SERVER"):8000/"
 }
 
-# added ADDRESS NODE CONTAINER POD: the plugin must connect the pod with that address.
+# added IPV4 IPV6 NODE CONTAINER POD: the plugin must connect the pod with these addresses.
 added() {
-  sandbox "$2" "$3"
-  equal "$1/32" address "$2" "$3" "$4"
+  sandbox "$3" "$4"
+  equal "$1/32 $2/128" addresses "$3" "$4" "$5"
 }
-address() { cni "$1" ADD "$2" "$3" | jq -r '.ips[0].address'; }
+addresses() { cni "$1" ADD "$2" "$3" | jq -r '[.ips[].address] | join(" ")'; }
 
 # error CODE COMMAND...: the plugin must fail, and say it as the specification wants it.
 error() {
@@ -34,9 +34,10 @@ error() {
     <<<"$output" >/dev/null || { echo "not an error $code: $output" && return 1; }
 }
 
-# What CHECK gets: the configuration with the result of ADD.
+# with_result ADDRESS...: what CHECK gets, the configuration with the result of ADD.
 with_result() {
-  printf '{"cniVersion": "1.0.0", "name": "lab", "prevResult": {"ips": [{"address": "%s"}]}}' "$1"
+  jq --null-input --args '{cniVersion: "1.0.0", name: "lab",
+    prevResult: {ips: [$ARGS.positional[] | {address: .}]}}' "$@"
 }
 
 # --- the chapters ----------------------------------------------------------------------------
@@ -44,29 +45,35 @@ with_result() {
 pods() {
   chapter "Pods are connected as topology.sh says"
   check "VERSION" equal 1.0.0 eval 'cni worker1 VERSION "" | jq -r ".supportedVersions[]"'
-  check "app1-a has its address" added 10.0.1.40 worker1 a1 app1-a
-  check "app1-b has its address" added 10.0.1.41 worker1 b1 app1-b
-  check "app2-a has its address" added 10.0.1.50 worker1 a2 app2-a
-  check "app1-c has its address" added 10.0.2.182 worker2 c1 app1-c
-  check "a pod of no name has one of its node's" added 10.0.1.200 worker1 0123456789abcdef job-x
-  check "the next one the next" added 10.0.1.201 worker1 fedcba9876543210 job-y
+  check "app1-a has its addresses" added 10.0.1.40 fd00:10:0:1::40 worker1 a1 app1-a
+  check "app1-b has its addresses" added 10.0.1.41 fd00:10:0:1::41 worker1 b1 app1-b
+  check "app2-a has its addresses" added 10.0.1.50 fd00:10:0:1::50 worker1 a2 app2-a
+  check "app1-c has its addresses" added 10.0.2.182 fd00:10:0:2::182 worker2 c1 app1-c
+  check "a pod of no name has two of its node's" \
+    added 10.0.1.200 fd00:10:0:1::200 worker1 0123456789abcdef job-x
+  check "the next one the next" \
+    added 10.0.1.201 fd00:10:0:1::201 worker1 fedcba9876543210 job-y
   check "a pod of the lab's on another node than its own is nobody special" \
-    added 10.0.2.200 worker2 elsewhere app1-a
-  check "CHECK: app1-a is connected" cni worker1 CHECK a1 app1-a "$(with_result 10.0.1.40/32)"
+    added 10.0.2.200 fd00:10:0:2::200 worker2 elsewhere app1-a
+  check "CHECK: app1-a is connected" \
+    cni worker1 CHECK a1 app1-a "$(with_result 10.0.1.40/32 fd00:10:0:1::40/128)"
   check "CHECK: another address is not app1-a's" \
     error 104 cni worker1 CHECK a1 app1-a "$(with_result 10.0.1.99/32)"
+  check "CHECK: nor is another one of IPv6" \
+    error 104 cni worker1 CHECK a1 app1-a "$(with_result 10.0.1.40/32 fd00:10:0:1::99/128)"
 }
 
 traffic() {
   chapter "They reach each other and the outside"
-  check "app1-a pings app1-c through the tunnel" pings app1-a 10.0.2.182
-  check "app1-c pings app2-a through the tunnel" pings app1-c 10.0.1.50
+  check "app1-a pings app1-c through the tunnel" pings app1-a "$(address_of app1-c)"
+  check "app1-c pings app2-a through the tunnel" pings app1-c "$(address_of app2-a)"
   check "app1-a is seen as worker1" equal "$WORKER1" http app1-a "$SERVER"
   check "app1-c is seen as worker2" equal "$GATEWAY" http app1-c "$SERVER"
-  check "worker1 pings control-plane" pings worker1 192.168.211.10
-  check "worker2 pings control-plane, through the router" pings worker2 192.168.211.10
+  check "worker1 pings control-plane" pings worker1 "$CONTROL_PLANE"
+  check "worker2 pings control-plane, through the router" pings worker2 "$CONTROL_PLANE"
   check "control-plane pings the server, through the router" pings control-plane "$SERVER"
-  check "a pod's largest packet fits" pings app1-a 10.0.2.182 -M "do" -s 1422
+  check "a pod's largest packet fits" \
+    pings app1-a "$(address_of app1-c)" -M "do" -s "$((1450 - HEADERS))"
 }
 
 steering() {
@@ -91,12 +98,13 @@ ends() {
   check "its name is gone" fails in_machine worker1 test -L /run/netns/spw-app1-a
   check "DEL again succeeds" cni worker1 DEL a1 app1-a
   check "CHECK fails then" error 103 cni worker1 CHECK a1 app1-a "$(with_result 10.0.1.40/32)"
-  check "the pod may come back" equal 10.0.1.40/32 address worker1 a9 app1-a
+  check "the pod may come back" \
+    equal "10.0.1.40/32 fd00:10:0:1::40/128" addresses worker1 a9 app1-a
   check "a late DEL of the old container harms nobody" cni worker1 DEL a1 app1-a
-  check "app1-a is connected still" pings app1-a 10.0.2.182
+  check "app1-a is connected still" pings app1-a "$(address_of app1-c)"
   in_machine worker1 ip netns delete cni-0123456789abcdef
   check "DEL succeeds where the namespace is gone" cni worker1 DEL 0123456789abcdef job-x
-  check "its address is free again" added 10.0.1.200 worker1 later job-z
+  check "its addresses are free again" added 10.0.1.200 fd00:10:0:1::200 worker1 later job-z
 }
 
 faults() {
@@ -118,10 +126,15 @@ if [[ ! ${MACHINES_TEST_INSIDE-} ]]; then
     --mount-proc --kill-child "$0"
 fi
 start_machines
-serve
+for_families serve
 pods
-traffic
-steering
+# Steering for the families that Spillway translates.
+for family in 4 6; do
+  use_family "$family"
+  traffic
+  ! translated "$family" || steering
+done
+use_family 4
 ends
 faults
 echo
