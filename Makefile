@@ -46,6 +46,13 @@ test: packages kubernetes manifests ## Run every test, those that need root too.
 	$(AS_ROOT) vagrant/machines/test.sh
 	cargo $(TEST_RUNNER) test --workspace --locked
 
+.PHONY: test-kernels
+test-kernels: packages ## Run steering's tests on other kernels, in emulated machines; minutes.
+	vagrant/packages.sh xdp/kernels/packages.txt
+	cargo test --locked --no-run -p spillway-xdp --test steering
+	xdp/kernels/test.sh "$$(cargo test --locked --no-run -p spillway-xdp --test steering \
+	  --message-format json 2>/dev/null | jq -r 'select(.target.name == "steering") | .executable')"
+
 .PHONY: bench
 bench: build ## Measure everything and write bench/results; half an hour, on an idle machine.
 	cargo build --release --locked -p spillway-bench
@@ -100,7 +107,8 @@ lab-down: ## Remove the lab.
 lint: packages $(CARGO_DENY) ## Check format, Clippy, shell scripts, licences, advisories.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck vagrant/*.sh vagrant/machines/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh bench/*.sh .ci/run
+	shellcheck vagrant/*.sh vagrant/machines/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh bench/*.sh \
+	  xdp/kernels/*.sh .ci/run
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(MAKE) --no-print-directory advisories
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Debian or Ubuntu packages of packages.txt that are missing, and says which.
+# Installs the Debian or Ubuntu packages of a list, packages.txt unless said, that are missing, and
+# says which.
 set -euo pipefail
 
-list="$(dirname "$0")/packages.txt"
+list=${1:-$(dirname "$0")/packages.txt}
 missing=()
 while read -r package; do
   dpkg-query --show --showformat '${db:Status-Status}\n' "$package" 2>/dev/null |
