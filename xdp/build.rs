@@ -10,7 +10,12 @@ use libbpf_cargo::SkeletonBuilder;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/steer.bpf.c");
-    println!("cargo:rerun-if-changed=src/steer.h");
+    for header in fs::read_dir("src").expect("src is there").flatten() {
+        let path = header.path();
+        if path.extension().is_some_and(|extension| extension == "h") {
+            println!("cargo:rerun-if-changed={}", path.display());
+        }
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     // Debian keeps <asm/types.h> in a directory of the architecture, which clang's bpf target

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* To an egress address: does a packet answer one of ours, or is it the host's? */
+#ifndef SPILLWAY_STEER_REPLY_H
+#define SPILLWAY_STEER_REPLY_H
+
+#include <linux/if_ether.h>
+
+#include "steer_frame.h"
+#include "steer_maps.h"
+#include "steer_packet.h"
+
+/*
+ * A fragment to an address that the host uses too. The port of the first one tells whose all are; one
+ * that comes before it is the host's.
+ */
+static __always_inline enum steer_outcome classify_fragment(const struct packet *packet,
+							     struct egress_ports *ports, void *end)
+{
+	struct fragment_key key = {
+		.source = packet->source,
+		.destination = packet->destination,
+		.identification = packet->identification,
+		.protocol = packet->protocol,
+	};
+	__u64 now = bpf_ktime_get_ns();
+	__u16 port = 0;
+	__u64 *since;
+
+	if (packet->fragment == FRAGMENT_LATER) {
+		since = bpf_map_lookup_elem(&fragments, &key);
+		return since && now - *since < DATAGRAM_NS_MAX ? STEER_REPLY : PASS_HOST;
+	}
+	if (flow_port(packet, DESTINATION_PORT, ICMP_ECHO_REPLY, end, &port) ||
+	    port < ports->first || port > ports->last) {
+		bpf_map_delete_elem(&fragments, &key);
+		return PASS_HOST;
+	}
+	bpf_map_update_elem(&fragments, &key, &now, BPF_ANY);
+	return STEER_REPLY;
+}
+
+/* A packet to an address that has a host. */
+static __always_inline enum steer_outcome classify_reply(const struct packet *packet,
+							  struct egress_ports *ports, void *end,
+							  struct frame *frame)
+{
+	/* What has no port is ours on an address of our own. */
+	enum steer_outcome portless = ports->own ? STEER_REPLY : PASS_HOST;
+	struct packet error;
+
+	frame->header.kind = KIND_REPLY | packet->ecn << ECN_SHIFT;
+	/* As of pods' fragments, the owner is that of port 0. */
+	if (packet->fragment != FRAGMENT_NONE)
+		return ports->own ? STEER_REPLY : classify_fragment(packet, ports, end);
+	if (!quoted(packet, end, &error)) {
+		if (error.source != packet->destination)
+			return PASS_HOST;
+		if (!has_ports(&error))
+			return portless;
+		if (flow_port(&error, SOURCE_PORT, ICMP_ECHO_REQUEST, end, &frame->port))
+			return PASS_HOST;
+	} else {
+		if (!has_ports(packet))
+			return portless;
+		if (flow_port(packet, DESTINATION_PORT, ICMP_ECHO_REPLY, end, &frame->port))
+			return PASS_HOST;
+	}
+	if (frame->port < ports->first || frame->port > ports->last)
+		return PASS_HOST;
+	return STEER_REPLY;
+}
+
+/*
+ * To an address that the host does not have, so nothing of it is the host's: a ping, or a stray
+ * packet that the engine drops by name.
+ */
+static __always_inline enum steer_outcome classify_announced(struct ethhdr *eth,
+							      const struct packet *packet,
+							      void *end, struct frame *frame)
+{
+	if (packet->protocol != IPPROTO_ICMP ||
+	    flow_port(packet, DESTINATION_PORT, ICMP_ECHO_REQUEST, end, &frame->port))
+		return STEER_REPLY;
+	frame->header.kind = KIND_PING;
+	__builtin_memcpy(frame->header.inner_source, eth->h_source, ETH_ALEN);
+	return STEER_PING;
+}
+
+#endif

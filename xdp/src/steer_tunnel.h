@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* From a tunnel: whose is what a VXLAN frame carries? */
+#ifndef SPILLWAY_STEER_TUNNEL_H
+#define SPILLWAY_STEER_TUNNEL_H
+
+#include <linux/if_ether.h>
+#include <linux/udp.h>
+
+#include "steer_frame.h"
+#include "steer_packet.h"
+#include "steer_tree.h"
+
+#define VXLAN_FLAG_VNI 0x08
+
+/* The tunnel's frame is not to be classified: drop it, unless the operator chose otherwise. */
+static __always_inline enum steer_outcome unclassified(enum steer_outcome outcome)
+{
+	return pass_unclassified ? PASS_UNCLASSIFIED : outcome;
+}
+
+/* The port of a pod's packet that decides the owner; 0 when it has none. */
+static __always_inline __u16 pod_port(const struct packet *packet, void *end)
+{
+	struct packet error;
+	__u16 port = 0;
+
+	/* A fragment's owner is that of port 0, whichever fragment it is. */
+	if (packet->fragment != FRAGMENT_NONE)
+		return 0;
+	if (quoted(packet, end, &error))
+		flow_port(packet, SOURCE_PORT, ICMP_ECHO_REQUEST, end, &port);
+	else
+		flow_port(&error, DESTINATION_PORT, ICMP_ECHO_REPLY, end, &port);
+	return port;
+}
+
+/* An IPv4 packet out of the tunnel. */
+static __always_inline enum steer_outcome classify_inner_ipv4(void *at, int by_peer, void *end,
+							       __u16 *port)
+{
+	struct iphdr *ip = ipv4_at(at, end);
+	struct packet packet;
+	__u32 set;
+
+	if (!ip)
+		return unclassified(DROP_INNER_TRUNCATED);
+	packet = ipv4_packet(ip);
+	set = set_of(packet.source);
+	if (set == NOT_SELECTED)
+		return PASS_TUNNEL_OTHER;
+	if (!is_covered(set, packet.destination))
+		return PASS_NOT_COVERED;
+	if (!by_peer)
+		return DROP_UNKNOWN_PEER;
+	*port = pod_port(&packet, end);
+	return STEER_TUNNEL;
+}
+
+/* A frame to one of our tunnel addresses on the tunnel port, by one of its peers or not. */
+static __always_inline enum steer_outcome classify_tunnel(struct iphdr *outer, int by_peer,
+							   int tagged, void *end,
+							   struct frame *frame)
+{
+	__u8 *vxlan = (__u8 *)(outer + 1) + sizeof(struct udphdr);
+	struct ethhdr *inner_eth = (void *)(vxlan + 8);
+	enum steer_outcome outcome;
+
+	/* The kernel would make a whole packet of these and forward it. */
+	if (tagged)
+		return unclassified(DROP_OUTER_VLAN);
+	if (outer->ihl != 5)
+		return unclassified(DROP_OUTER_OPTIONS);
+	/*
+	 * Later fragments carry no port, so they are not recognised and pass; without the first
+	 * one, which is dropped here, nobody can make a packet of them.
+	 */
+	if (outer->frag_off & bpf_htons(IP_FRAGMENT_MASK))
+		return unclassified(DROP_OUTER_FRAGMENT);
+	if ((void *)inner_eth > end)
+		return unclassified(DROP_INNER_TRUNCATED);
+	if (!(*vxlan & VXLAN_FLAG_VNI))
+		return unclassified(DROP_NO_VNI);
+	if ((void *)(inner_eth + 1) > end)
+		return unclassified(DROP_INNER_TRUNCATED);
+	if (inner_eth->h_proto == bpf_htons(ETH_P_8021Q) ||
+	    inner_eth->h_proto == bpf_htons(ETH_P_8021AD))
+		return unclassified(DROP_INNER_VLAN);
+	if (inner_eth->h_proto != bpf_htons(ETH_P_IP))
+		return PASS_TUNNEL_OTHER;
+	outcome = classify_inner_ipv4(inner_eth + 1, by_peer, end, &frame->port);
+	if (outcome != STEER_TUNNEL)
+		return outcome;
+
+	frame->header.kind = KIND_TUNNEL | (outer->tos & 3) << ECN_SHIFT;
+	__builtin_memcpy(frame->header.vni, vxlan + 4, sizeof(frame->header.vni));
+	frame->header.outer_source = outer->saddr;
+	__builtin_memcpy(frame->header.inner_source, inner_eth->h_source, ETH_ALEN);
+	return STEER_TUNNEL;
+}
+
+#endif
