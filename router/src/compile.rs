@@ -9,7 +9,7 @@ use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::tables::{self, Device, DeviceIndex, EgressAddress, Peer};
 use spillway_xdp::SteerTables;
 use spillway_xdp::device::DeviceInfo;
-use spillway_xdp::steering::EgressPorts;
+use spillway_xdp::steering::{EgressPorts, SteerFamily};
 
 use crate::config::TimeoutsConfig;
 use crate::kernel::LocalAddress;
@@ -70,9 +70,12 @@ pub(crate) fn steer_tables(
     SteerTables {
         tunnels: document.tunnels.iter().map(|tunnel| tunnel.address).collect(),
         peers: peers.collect(),
-        pods: policies.pods().collect(),
-        sets: sets.collect(),
-        egress: egress.collect(),
+        v4: SteerFamily {
+            pods: policies.pods().collect(),
+            sets: sets.collect(),
+            egress: egress.collect(),
+        },
+        v6: SteerFamily::default(),
     }
 }
 
@@ -253,6 +256,7 @@ policies:
             tables.peers.get(&Ipv4Addr::new(169, 254, 44, 1)),
             Some(&Ipv4Addr::new(169, 254, 44, 2))
         );
+        let tables = tables.v4;
         assert_eq!(tables.pods.len(), 2);
         let mut set = tables.sets[tables.pods[&Ipv4Addr::new(10, 0, 1, 40)]].clone();
         set.sort();
@@ -322,7 +326,7 @@ policies:
     fn an_announced_address_has_its_device() {
         let document = announced();
         let policies = policies(&document, TimeoutsConfig::default());
-        let steered = steer_tables(&document, &policies, &devices()).egress;
+        let steered = steer_tables(&document, &policies, &devices()).v4.egress;
         assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 129)].announce, Some(9));
         assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 128)].announce, None);
         let addresses = egress_addresses(&document, &["eth0", "pods"]);

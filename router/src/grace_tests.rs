@@ -1,5 +1,6 @@
 //! What is steered after changes, one address at a time, against what was covered lately.
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
 use super::*;
@@ -17,18 +18,48 @@ fn pod(number: u8) -> Ipv4Addr {
 /// Tables in which each pod has the set of its place.
 fn tables(sets: &[&[(&str, bool)]]) -> SteerTables {
     let set = |set: &&[(&str, bool)]| set.iter().map(|(text, on)| (net(text), *on)).collect();
-    SteerTables {
+    let v4 = SteerFamily {
         pods: (0..sets.len()).map(|place| (pod(u8::try_from(place).unwrap()), place)).collect(),
         sets: sets.iter().map(set).collect(),
-        ..SteerTables::default()
-    }
+        ..SteerFamily::default()
+    };
+    SteerTables { v4, ..SteerTables::default() }
+}
+
+/// Tables with one egress address.
+fn with_egress(address: Ipv4Addr, ports: EgressPorts) -> SteerTables {
+    let v4 = SteerFamily { egress: [(address, ports)].into(), ..SteerFamily::default() };
+    SteerTables { v4, ..SteerTables::default() }
 }
 
 /// Longest-prefix match, as the steering program does it.
 fn covers(tables: &SteerTables, pod: Ipv4Addr, to: Ipv4Addr) -> bool {
-    let set = tables.pods.get(&pod).map(|index| tables.sets[*index].as_slice());
+    let set = tables.v4.pods.get(&pod).map(|index| tables.v4.sets[*index].as_slice());
     let containing = set.unwrap_or_default().iter().filter(|(prefix, _)| prefix.contains(&to));
     containing.max_by_key(|(prefix, _)| prefix.prefix_len()).is_some_and(|(_, covered)| *covered)
+}
+
+/// The families are remembered apart, in the same way.
+#[test]
+fn an_ipv6_pod_that_is_deselected_is_steered_for_the_grace_time() {
+    let start = Instant::now();
+    let pod = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    let net = |text: &str| text.parse::<Ipv6Net>().unwrap();
+    let mut before = tables(&[&[("203.0.113.0/24", true)]]);
+    before.v6.sets =
+        vec![vec![(net("2001:db8:203::/48"), true), (net("2001:db8:203::20/128"), false)]];
+    before.v6.pods = [(pod, 0)].into();
+    let mut after = tables(&[&[("203.0.113.0/24", true)]]);
+    after.v6.sets = vec![vec![(net("2001:db8:198::/48"), true)]];
+    after.v6.pods = [(pod, 0)].into();
+    let grace = Grace::default().after(before.clone(), start).after(after.clone(), start);
+    assert_eq!(grace.ends(), Some(start + GRACE));
+    let both = grace.tables();
+    assert_eq!(both.v4, after.v4);
+    let mut expected = [after.v6.sets[0].clone(), before.v6.sets[0].clone()].concat();
+    expected.sort_unstable();
+    assert_eq!(both.v6.sets[both.v6.pods[&pod]], expected);
+    assert_eq!(grace.at(start + GRACE).tables(), after);
 }
 
 #[test]
@@ -76,13 +107,13 @@ fn an_egress_address_is_watched_for_the_grace_time() {
     let ports = EgressPorts { first: 1024, last: 65_535, own: true, announce: None };
     // Nobody answers for it in that time.
     let announced = EgressPorts { announce: Some(2), ..ports };
-    let with = SteerTables { egress: [(address, announced)].into(), ..SteerTables::default() };
+    let with = with_egress(address, announced);
     let grace = Grace::default().after(with.clone(), start);
     let gone = grace.after(SteerTables::default(), start);
-    assert_eq!(gone.tables().egress.get(&address), Some(&ports));
+    assert_eq!(gone.tables().v4.egress.get(&address), Some(&ports));
     let shared = EgressPorts { first: 16_384, last: 29_999, own: false, announce: None };
-    let other = SteerTables { egress: [(address, shared)].into(), ..SteerTables::default() };
-    assert_eq!(gone.clone().after(other, start).tables().egress.get(&address), Some(&shared));
+    let other = with_egress(address, shared);
+    assert_eq!(gone.clone().after(other, start).tables().v4.egress.get(&address), Some(&shared));
     assert_eq!(gone.at(start + GRACE).tables(), SteerTables::default());
 }
 
@@ -94,7 +125,7 @@ fn a_pod_that_changes_all_the_time_is_remembered_in_bounded_memory() {
         let text = format!("203.0.{third}.0/24");
         grace = grace.after(tables(&[&[(&text, true)]]), start);
     }
-    assert_eq!(grace.pods[&pod(0)].len(), FORMER_MAX);
+    assert_eq!(grace.v4.pods[&pod(0)].len(), FORMER_MAX);
     for third in 0..100 {
         assert!(covers(&grace.tables(), pod(0), Ipv4Addr::new(203, 0, third, 1)));
     }
@@ -133,11 +164,12 @@ proptest! {
         // What each document covered, and until when that counts.
         let mut past: Vec<(SteerTables, Instant)> = Vec::new();
         for (sets, seconds) in history {
-            let tables = SteerTables {
+            let v4 = SteerFamily {
                 pods: sets.keys().zip(0..).map(|(number, index)| (pod(*number), index)).collect(),
                 sets: sets.values().cloned().collect(),
-                ..SteerTables::default()
+                ..SteerFamily::default()
             };
+            let tables = SteerTables { v4, ..SteerTables::default() };
             if let Some((_, until)) = past.last_mut() {
                 *until = now + GRACE;
             }

@@ -3,8 +3,8 @@
  * Steering: decides for each frame whether it is Spillway's or the kernel's.
  *
  * Ours are VXLAN frames of selected pods to destinations that their policies cover, replies to
- * egress addresses, and ARP requests and pings for those that Spillway itself announces. Such a
- * frame is moved so that it starts where the forwarded frame will start, gets a steer header
+ * egress addresses, and ARP requests, neighbour solicitations and pings for those that Spillway
+ * itself announces. Such a frame is moved so that it starts where the forwarded frame will start, gets a steer header
  * there, and is redirected to the socket of the worker that owns its flow. All else is the
  * kernel's, untouched.
  *
@@ -16,7 +16,8 @@
  *
  *   steer.h            what Rust knows too: the steer header, the maps' entries, the outcomes
  *   steer_maps.h       what the program is told
- *   steer_packet.h     how it reads packets
+ *   steer_packet.h     how it reads packets of either family
+ *   steer_extensions.h how it gets to the transport header of an IPv6 packet
  *   steer_tree.h       pods and the destinations that their policy sets cover
  *   steer_tunnel.h     frames from a tunnel
  *   steer_reply.h      packets to egress addresses
@@ -43,12 +44,12 @@
 #define VLANS_MAX 2
 
 /* A frame with an IPv4 packet: from a tunnel, or to an egress address, or neither. */
-static __always_inline enum steer_outcome classify_ipv4(struct ethhdr *eth, void *at, int tagged,
-							 void *end, struct frame *frame)
+static __always_inline enum steer_outcome classify_ipv4(struct xdp_md *ctx, struct ethhdr *eth,
+							 void *at, int tagged, void *end,
+							 struct frame *frame)
 {
 	struct iphdr *ip = ipv4_at(at, end);
 	struct egress_ports *ports;
-	enum steer_outcome outcome;
 	struct packet packet;
 	__be32 *tunnel;
 	__u16 port = 0;
@@ -56,24 +57,44 @@ static __always_inline enum steer_outcome classify_ipv4(struct ethhdr *eth, void
 
 	if (!ip)
 		return PASS_OTHER;
-	packet = ipv4_packet(ip);
+	read_ipv4(ip, &packet);
 	if (packet.protocol == IPPROTO_UDP && packet.fragment != FRAGMENT_LATER &&
 	    !read_port(&packet, DESTINATION_PORT, end, &port) && port == tunnel_port) {
 		tunnel = bpf_map_lookup_elem(&peers, &ip->saddr);
 		by_peer = tunnel && *tunnel == ip->daddr;
 		/* What a peer's frame is sent to needs no second lookup. */
 		if (by_peer || bpf_map_lookup_elem(&tunnels, &ip->daddr))
-			return classify_tunnel(ip, by_peer, tagged, end, frame);
+			return classify_tunnel(ctx, ip, by_peer, tagged, end, frame);
 	}
 	if (tagged)
 		return PASS_OTHER;
 	ports = bpf_map_lookup_elem(&egress, &ip->daddr);
 	if (!ports)
 		return PASS_OTHER;
-	outcome = classify_reply(&packet, ports, end, frame);
-	if (outcome == PASS_HOST && ports->announce)
-		return classify_announced(eth, &packet, end, frame);
-	return outcome;
+	return classify_egress(ctx, eth, &packet, ports, end, frame);
+}
+
+/*
+ * A frame with an IPv6 packet: to an egress address, or neither; tunnels are IPv4's. Not inline, so
+ * that IPv4's path does not pay for its registers.
+ */
+static __noinline enum steer_outcome classify_ipv6(struct xdp_md *ctx, struct ethhdr *eth,
+						    void *end, struct frame *frame)
+{
+	struct ipv6hdr *ip = ipv6_at(eth + 1, end);
+	struct egress_ports *ports;
+	struct packet packet;
+
+	if (!ip)
+		return PASS_OTHER;
+	if (classify_solicitation(ctx, eth, ip, end, frame) == STEER_NEIGHBOUR)
+		return STEER_NEIGHBOUR;
+	ports = bpf_map_lookup_elem(&egress_ipv6, &ip->daddr);
+	if (!ports)
+		return PASS_OTHER;
+	/* One whose extension headers are not followed is one without ports. */
+	read_ipv6(ctx, ip, &packet);
+	return classify_egress(ctx, eth, &packet, ports, end, frame);
 }
 
 /* Whose is this frame? Reads only; fills `frame` for those that are ours. */
@@ -83,6 +104,8 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 	void *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
 	__be16 *protocol = (void *)(eth + 1) - sizeof(__be16);
+	enum steer_outcome outcome;
+	struct frame ipv6 = {};
 	int tagged = 0;
 
 	if ((void *)(eth + 1) > end)
@@ -96,9 +119,15 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 		tagged = 1;
 	}
 	if (*protocol == bpf_htons(ETH_P_IP))
-		return classify_ipv4(eth, protocol + 1, tagged, end, frame);
+		return classify_ipv4(ctx, eth, protocol + 1, tagged, end, frame);
 	if (*protocol == bpf_htons(ETH_P_ARP) && !tagged)
 		return classify_arp(ctx, eth, end, frame);
+	if (*protocol == bpf_htons(ETH_P_IPV6) && !tagged) {
+		/* A copy, so that IPv4's own need not lie in memory. */
+		outcome = classify_ipv6(ctx, eth, end, &ipv6);
+		*frame = ipv6;
+		return outcome;
+	}
 	return PASS_OTHER;
 }
 
@@ -109,7 +138,7 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 static __always_inline enum steer_outcome place(struct xdp_md *ctx, enum steer_outcome outcome,
 						 const struct frame *frame)
 {
-	int delta = 0; /* ARP and pings are answered where they stand */
+	int delta = 0; /* who asks is answered where the frame stands */
 	__u32 class = steer_class(frame->port);
 	__u32 *owner = bpf_map_lookup_elem(&owners, &class);
 	struct steer_header *header;

@@ -7,6 +7,7 @@
 #ifndef SPILLWAY_STEER_H
 #define SPILLWAY_STEER_H
 
+#include <linux/in6.h>
 #include <linux/types.h>
 
 /* Ethernet 14, IPv4 20, UDP 8, VXLAN 8: what the tunnel puts in front of a frame. */
@@ -16,15 +17,24 @@
 #define KIND_REPLY 2
 #define KIND_ARP 3
 #define KIND_PING 4
+#define KIND_NEIGHBOUR 5
+/* An IPv6 underlay: kept free for it. */
+#define UNDERLAY_6 0x10
+/* The steered packet is IPv6. */
+#define FAMILY_6 0x20
 #define ECN_SHIFT 6
 
 /* Stands where the forwarded frame's Ethernet header will be. */
 struct steer_header {
-	__u8 kind;            /* low 6 bits KIND_*, high 2 bits the outer ECN field */
+	__u8 kind;            /* low 4 bits KIND_*, then the flags, high 2 bits the outer ECN */
 	__u8 vni[3];
 	__be32 outer_source;
-	__u8 inner_source[6]; /* link address; of KIND_ARP and KIND_PING the sender's */
+	__u8 inner_source[6]; /* link address; where no tunnel is, the sender's or zero */
 } __attribute__((packed));
+
+/* IPv6 extension headers before the transport header, at most. */
+#define EXTENSIONS_MAX 6
+#define EXTENSION_BYTES_MAX 256
 
 /* How long the fragments of one packet come. */
 #define DATAGRAM_NS_MAX 2000000000
@@ -47,13 +57,17 @@ struct egress_ports {
 	__u32 announce;       /* index of the device on which we answer for it, 0 if the host does */
 };
 
+/* How many words of 32 bits an IPv6 address has. An IPv4 address is the first one. */
+#define ADDRESS_WORDS 4
+
 /* What the fragments of a packet have in common. */
 struct fragment_key {
-	__be32 source;
-	__be32 destination;
-	__be16 identification;
+	__be32 source[ADDRESS_WORDS];
+	__be32 destination[ADDRESS_WORDS];
+	__be32 identification;
+	__u8 family;
 	__u8 protocol;
-	__u8 pad;
+	__u8 pad[2];
 };
 
 /* An ARP packet for Ethernet and IPv4 (RFC 826). */
@@ -69,18 +83,28 @@ struct arp_packet {
 	__be32 target;
 } __attribute__((packed));
 
+/* A neighbour solicitation up to its options (RFC 4861, 4.3). */
+struct neighbour_solicitation {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be32 reserved;
+	struct in6_addr target;
+};
+
 /*
  * What a pod may reach, its policy set: a verdict on all destinations, or the root of a search tree,
- * which is a node's index. 0 is the reference of a pod that is not selected.
+ * a node's reference. 0 is the reference of a pod that is not selected.
  */
 #define NOT_SELECTED 0
 #define NOT_COVERED 0xfffffffe
 #define COVERED 0xffffffff
 
 /*
- * A node of a set's search tree divides a range of addresses into NODE_CHILDREN ones: `next[i]` says
- * what holds from the end of the one before up to `last[i]`, in host order; the last one's end is
- * that of the whole. As large as a cache line, and never changed while something points to it.
+ * A node of a set's search tree divides the values of one word of an address into NODE_CHILDREN
+ * ranges: `next[i]` says what holds from the end of the one before up to `last[i]`, in host order;
+ * the last one's end is that of the whole. What a range of one value leads to may look at the next
+ * word. As large as a cache line, and never changed while something points to it.
  */
 #define NODE_CHILDREN 8
 struct node {
@@ -89,7 +113,17 @@ struct node {
 	__u32 next[NODE_CHILDREN]; /* another node, NOT_COVERED or COVERED */
 };
 
-/* Limits that Rust knows too. A tree of NODES_LEVELS levels has room for all DESTINATIONS_MAX. */
+/*
+ * A node's reference says which word it looks at, in these bits, so that this need not be read from
+ * the node first; of IPv4 always 0. The others are its index.
+ */
+#define NODE_WORD_SHIFT 28
+#define NODE_INDEX_MASK 0x0fffffff
+
+/*
+ * Limits that Rust knows too. As far as it looks at one word, a tree of NODES_LEVELS levels has room
+ * for all DESTINATIONS_MAX.
+ */
 #define NODES_MAX 425984
 #define NODES_LEVELS 8
 
@@ -111,7 +145,7 @@ struct outcome_count {
  */
 #define STEER_OUTCOMES(OUTCOME)                                                                     \
 	OUTCOME(PASS_OTHER, "pass-other", pass,                                                     \
-		"Neither IPv4 nor ARP, or to nobody that Spillway serves: left to the kernel.")     \
+		"To nobody that Spillway serves, or no IP at all: left to the kernel.")             \
 	OUTCOME(PASS_TUNNEL_OTHER, "pass-tunnel-other", pass,                                       \
 		"Through the tunnel, but not from a selected pod: left to the kernel.")             \
 	OUTCOME(PASS_NOT_COVERED, "pass-not-covered", pass,                                         \
@@ -124,6 +158,8 @@ struct outcome_count {
 		"To an egress address on a port of ours: given to its worker.")                     \
 	OUTCOME(STEER_ARP, "steer-arp", steer,                                                      \
 		"Asks by ARP for an egress address that Spillway announces: given to a worker.")    \
+	OUTCOME(STEER_NEIGHBOUR, "steer-neighbour", steer,                                          \
+		"Solicits an IPv6 egress address that Spillway announces: given to a worker.")      \
 	OUTCOME(STEER_PING, "steer-ping", steer,                                                    \
 		"Pings an egress address that Spillway announces: given to a worker.")              \
 	OUTCOME(DROP_UNKNOWN_PEER, "drop-unknown-peer", drop,                                       \
@@ -140,6 +176,8 @@ struct outcome_count {
 		"To the tunnel, but too short to tell whose packet it is.")                         \
 	OUTCOME(DROP_INNER_VLAN, "drop-inner-vlan", drop,                                           \
 		"Through the tunnel with a VLAN tag inside, which Spillway cannot classify.")       \
+	OUTCOME(DROP_EXTENSIONS, "drop-extensions", drop,                                           \
+		"From a selected pod, with IPv6 extension headers that Spillway does not follow.")  \
 	OUTCOME(DROP_NO_SOCKET, "drop-no-socket", drop,                                             \
 		"Ours, but no worker listens: Spillway is not running. Fails closed.")              \
 	OUTCOME(DROP_HEAD_MOVE, "drop-head-move", drop,                                             \

@@ -7,6 +7,7 @@
 #define SPILLWAY_STEER_MAPS_H
 
 #include <linux/bpf.h>
+#include <linux/in6.h>
 #include <linux/types.h>
 
 #include <bpf/bpf_helpers.h>
@@ -34,15 +35,22 @@ struct {
 	__type(value, __be32);
 } peers SEC(".maps");
 
-/* Selected pods, by the high bits of their addresses in host order. */
+/* Selected pods, by their addresses without the low BLOCK_BITS. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
-	__type(key, __u32);
+	__type(key, __be32);
 	__type(value, struct pod_block);
 } pods SEC(".maps");
 
-/* Search trees of destinations. To be mapped, so that values start at a page. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct in6_addr);
+	__type(value, struct pod_block);
+} pods_ipv6 SEC(".maps");
+
+/* Search trees of destinations of both families. To be mapped, so that values start at a page. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, NODES_MAX);
@@ -58,6 +66,13 @@ struct {
 	__type(key, __be32);
 	__type(value, struct egress_ports);
 } egress SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, struct in6_addr);
+	__type(value, struct egress_ports);
+} egress_ipv6 SEC(".maps");
 
 /*
  * Packets to addresses shared with the host whose first fragment was ours, and when it came: so are

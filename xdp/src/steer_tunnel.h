@@ -19,7 +19,8 @@ static __always_inline enum steer_outcome unclassified(enum steer_outcome outcom
 }
 
 /* The port of a pod's packet that decides the owner; 0 when it has none. */
-static __always_inline __u16 pod_port(const struct packet *packet, void *end)
+static __always_inline __u16 pod_port(struct xdp_md *ctx, const struct packet *packet,
+				      void *end)
 {
 	struct packet error;
 	__u16 port = 0;
@@ -27,15 +28,16 @@ static __always_inline __u16 pod_port(const struct packet *packet, void *end)
 	/* A fragment's owner is that of port 0, whichever fragment it is. */
 	if (packet->fragment != FRAGMENT_NONE)
 		return 0;
-	if (quoted(packet, end, &error))
-		flow_port(packet, SOURCE_PORT, ICMP_ECHO_REQUEST, end, &port);
+	if (quoted(ctx, packet, end, &error))
+		flow_port(packet, SOURCE_PORT, ECHO_REQUEST, end, &port);
 	else
-		flow_port(&error, DESTINATION_PORT, ICMP_ECHO_REPLY, end, &port);
+		flow_port(&error, DESTINATION_PORT, ECHO_REPLY, end, &port);
 	return port;
 }
 
 /* An IPv4 packet out of the tunnel. */
-static __always_inline enum steer_outcome classify_inner_ipv4(void *at, int by_peer, void *end,
+static __always_inline enum steer_outcome classify_inner_ipv4(struct xdp_md *ctx, void *at,
+							       int by_peer, void *end,
 							       __u16 *port)
 {
 	struct iphdr *ip = ipv4_at(at, end);
@@ -44,26 +46,59 @@ static __always_inline enum steer_outcome classify_inner_ipv4(void *at, int by_p
 
 	if (!ip)
 		return unclassified(DROP_INNER_TRUNCATED);
-	packet = ipv4_packet(ip);
-	set = set_of(packet.source);
+	set = set_of(ip->saddr);
 	if (set == NOT_SELECTED)
 		return PASS_TUNNEL_OTHER;
-	if (!is_covered(set, packet.destination))
+	if (!is_covered(set, ip->daddr))
 		return PASS_NOT_COVERED;
 	if (!by_peer)
 		return DROP_UNKNOWN_PEER;
-	*port = pod_port(&packet, end);
+	read_ipv4(ip, &packet);
+	*port = pod_port(ctx, &packet, end);
+	return STEER_TUNNEL;
+}
+
+/* Whether nobody beyond the link has this address: multicast and link-local ones. */
+static __always_inline int is_of_the_link(const struct in6_addr *address)
+{
+	return address->s6_addr[0] == 0xff ||
+	       (address->s6_addr[0] == 0xfe && (address->s6_addr[1] & 0xc0) == 0x80);
+}
+
+/* The same of IPv6. Not inline, so that IPv4's path does not pay for its registers. */
+static __noinline enum steer_outcome classify_inner_ipv6(struct xdp_md *ctx, void *at,
+							  int by_peer, void *end, __u16 *port)
+{
+	struct ipv6hdr *ip = ipv6_at(at, end);
+	struct packet packet;
+	__u32 set;
+
+	if (!ip)
+		return unclassified(DROP_INNER_TRUNCATED);
+	set = set_of_ipv6(&ip->saddr);
+	if (set == NOT_SELECTED)
+		return PASS_TUNNEL_OTHER;
+	if (is_of_the_link(&ip->daddr) || !is_covered_ipv6(set, &ip->daddr))
+		return PASS_NOT_COVERED;
+	if (!by_peer)
+		return DROP_UNKNOWN_PEER;
+	if (read_ipv6(ctx, ip, &packet))
+		return DROP_EXTENSIONS;
+	*port = pod_port(ctx, &packet, end);
 	return STEER_TUNNEL;
 }
 
 /* A frame to one of our tunnel addresses on the tunnel port, by one of its peers or not. */
-static __always_inline enum steer_outcome classify_tunnel(struct iphdr *outer, int by_peer,
+static __always_inline enum steer_outcome classify_tunnel(struct xdp_md *ctx,
+							   struct iphdr *outer, int by_peer,
 							   int tagged, void *end,
 							   struct frame *frame)
 {
 	__u8 *vxlan = (__u8 *)(outer + 1) + sizeof(struct udphdr);
 	struct ethhdr *inner_eth = (void *)(vxlan + 8);
 	enum steer_outcome outcome;
+	__u8 family = 0;
+	__u16 port = 0;
 
 	/* The kernel would make a whole packet of these and forward it. */
 	if (tagged)
@@ -85,13 +120,19 @@ static __always_inline enum steer_outcome classify_tunnel(struct iphdr *outer, i
 	if (inner_eth->h_proto == bpf_htons(ETH_P_8021Q) ||
 	    inner_eth->h_proto == bpf_htons(ETH_P_8021AD))
 		return unclassified(DROP_INNER_VLAN);
-	if (inner_eth->h_proto != bpf_htons(ETH_P_IP))
+	if (inner_eth->h_proto == bpf_htons(ETH_P_IP)) {
+		outcome = classify_inner_ipv4(ctx, inner_eth + 1, by_peer, end, &frame->port);
+	} else if (inner_eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		outcome = classify_inner_ipv6(ctx, inner_eth + 1, by_peer, end, &port);
+		frame->port = port;
+		family = FAMILY_6;
+	} else {
 		return PASS_TUNNEL_OTHER;
-	outcome = classify_inner_ipv4(inner_eth + 1, by_peer, end, &frame->port);
+	}
 	if (outcome != STEER_TUNNEL)
 		return outcome;
 
-	frame->header.kind = KIND_TUNNEL | (outer->tos & 3) << ECN_SHIFT;
+	frame->header.kind = KIND_TUNNEL | family | (outer->tos & 3) << ECN_SHIFT;
 	__builtin_memcpy(frame->header.vni, vxlan + 4, sizeof(frame->header.vni));
 	frame->header.outer_source = outer->saddr;
 	__builtin_memcpy(frame->header.inner_source, inner_eth->h_source, ETH_ALEN);

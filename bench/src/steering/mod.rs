@@ -18,7 +18,7 @@ use spillway_xdp::steering::{SteeredDevice, Steering, SteeringConfig, Unclassifi
 use crate::measure::Spread;
 use crate::stop;
 use replay::{FRAMES_MAX, Frame, Replay};
-use world::{Kind, Size, World};
+use world::{Family, Kind, Size, World};
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -100,6 +100,7 @@ struct Case {
     world: usize,
     size: Size,
     kind: Kind,
+    family: Family,
     distinct: u32,
     frames: Rc<[Frame]>,
     samples: Vec<Sample>,
@@ -169,13 +170,16 @@ impl Rig {
         for (index, (size, _)) in self.worlds.iter().enumerate() {
             let mut world = World::new(*size);
             let kinds = Kind::ALL.into_iter().filter(|kind| index == 0 || kind.depends_on_size());
-            for kind in kinds {
-                let frames: Rc<[Frame]> = world.frames(kind)?.into();
+            // The families beside each other, so that they are measured at about the same time.
+            let kinds = kinds.flat_map(|kind| Family::ALL.map(|family| (kind, family)));
+            for (kind, family) in kinds {
+                let frames: Rc<[Frame]> = world.frames(kind, family)?.into();
                 for distinct in [1, FRAMES_MAX] {
                     cases.push(Case {
                         world: index,
                         size: *size,
                         kind,
+                        family,
                         distinct,
                         frames: frames.clone(),
                         samples: Vec::new(),
@@ -213,7 +217,7 @@ impl Case {
         ensure!(
             counted == u64::from(REPEAT),
             "{}: {counted} frames of {REPEAT} were {outcome:?}: what was measured is not this",
-            self.kind.describe(),
+            self.kind.describe(self.family),
         );
         Ok(with)
     }
@@ -223,7 +227,7 @@ impl Case {
         let without = |sample: &Sample| (sample.without[0] + sample.without[1]) / 2.0;
         Row {
             name: "steering",
-            frame: self.kind.describe(),
+            frame: self.kind.describe(self.family),
             outcome: self.kind.outcome().name(),
             pods: self.size.pods,
             sets: self.size.sets,
@@ -250,14 +254,14 @@ fn table(rows: &[Row]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
-        "{:<32} {:>7} {:>5} {:>6} {:>7} {:>6}  quarters",
+        "{:<36} {:>7} {:>5} {:>6} {:>7} {:>6}  quarters",
         "frame", "pods", "sets", "CIDRs", "frames", "ns"
     )?;
     for row in rows {
         let ns = row.ns_per_frame;
         writeln!(
             out,
-            "{:<32} {:>7} {:>5} {:>6} {:>7} {:>6.0}  {:.0}-{:.0}",
+            "{:<36} {:>7} {:>5} {:>6} {:>7} {:>6.0}  {:.0}-{:.0}",
             row.frame,
             row.pods,
             row.sets,

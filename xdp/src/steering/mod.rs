@@ -10,8 +10,10 @@
 //! Where an earlier process left its program on a device, `attach` replaces it in one step, with
 //! the new program's maps already filled: selected traffic is dropped until then, never passed.
 
+mod address;
 mod barrier;
 pub(crate) mod error;
+mod family;
 mod link;
 mod nodes;
 mod outcome;
@@ -22,17 +24,18 @@ mod tree;
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
+pub use address::Address;
 pub use error::SteeringError;
+pub use family::{DestinationSet, SteerFamily};
 pub use link::AttachMode;
 pub use outcome::{Count, OUTCOMES, SteerOutcome, Verdict};
 pub use pin::{DeviceLock, detach, ensure_bpffs};
 pub use plan::{
-    DESTINATIONS_MAX, DestinationSet, EGRESS_MAX, EgressPorts, PEERS_MAX, PODS_MAX, SteerTables,
-    TUNNELS_MAX, TooMany,
+    DESTINATIONS_MAX, EGRESS_MAX, EgressPorts, PEERS_MAX, PODS_MAX, SteerTables, TUNNELS_MAX,
+    TooMany,
 };
 
 use link::Link;
@@ -315,9 +318,4 @@ impl Steered {
     fn refused(&self, mode: &'static str, source: io::Error) -> SteeringError {
         SteeringError::Attach { device: self.device.name.clone(), mode, source }
     }
-}
-
-/// An address as the program's maps have it: the bytes of the header.
-fn key(address: Ipv4Addr) -> [u8; 4] {
-    address.octets()
 }

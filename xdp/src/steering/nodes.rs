@@ -4,18 +4,16 @@
 //! moment ago. So it is not written again before every program that ran then has ended, and that is
 //! waited for only when no other node is left.
 
-use super::tree::Reference;
-
 /// The nodes of the map.
 #[derive(Clone, Debug)]
 pub(crate) struct Nodes {
     max: u32,
     /// From here on no node was ever used. Node 0 never is: 0 means a pod that is not selected.
-    unused: Reference,
+    unused: u32,
     /// Nobody can be reading these.
-    free: Vec<Reference>,
+    free: Vec<u32>,
     /// Somebody may be reading these.
-    retired: Vec<Reference>,
+    retired: Vec<u32>,
 }
 
 impl Nodes {
@@ -25,7 +23,7 @@ impl Nodes {
     }
 
     /// A node to be written; none when all are in use or retired.
-    pub(crate) fn take(&mut self) -> Option<Reference> {
+    pub(crate) fn take(&mut self) -> Option<u32> {
         if let Some(node) = self.free.pop() {
             return Some(node);
         }
@@ -35,7 +33,7 @@ impl Nodes {
     }
 
     /// Gives nodes back that somebody may be reading.
-    pub(crate) fn retire(&mut self, nodes: impl IntoIterator<Item = Reference>) {
+    pub(crate) fn retire(&mut self, nodes: impl IntoIterator<Item = u32>) {
         self.retired.extend(nodes);
     }
 
@@ -47,7 +45,7 @@ impl Nodes {
     }
 
     /// It is not known whether what is free was waited for; and `busy` ones are not free at all.
-    pub(crate) fn doubt(&mut self, busy: &std::collections::HashSet<Reference>) {
+    pub(crate) fn doubt(&mut self, busy: &std::collections::HashSet<u32>) {
         self.retired.append(&mut self.free);
         self.retired.retain(|node| !busy.contains(node));
     }

@@ -1,6 +1,11 @@
 //! Plans are carried out on a model of the maps, one operation at a time.
 
-use super::super::tree::{COVERED, NOT_COVERED};
+use std::collections::HashMap;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::super::address::Address;
+use super::super::tree::{COVERED, NOT_COVERED, NOT_SELECTED, WORD_SHIFT, word_of};
 use super::*;
 
 const DESTINATIONS: [Ipv4Addr; 3] =
@@ -9,8 +14,8 @@ const DESTINATIONS: [Ipv4Addr; 3] =
 /// The maps that decide over a pod's frame, and the programs that look into them meanwhile.
 #[derive(Default)]
 struct Model {
-    pods: BTreeMap<u32, Block>,
-    nodes: HashMap<Reference, Node>,
+    pods: BTreeMap<IpAddr, Block>,
+    nodes: HashMap<u32, Node>,
     /// What programs that may still run have found in `pods`, and what that must lead them to.
     readers: HashMap<Reference, Vec<bool>>,
     waits: usize,
@@ -26,8 +31,8 @@ impl Model {
             Operation::SetNode(index, node) => {
                 self.nodes.insert(index, node);
             }
-            Operation::SetPods(number, block) => drop(self.pods.insert(number, block)),
-            Operation::RemovePods(number) => drop(self.pods.remove(&number)),
+            Operation::SetPods(first, block) => drop(self.pods.insert(first, block)),
+            Operation::RemovePods(first) => drop(self.pods.remove(&first)),
             _ => {}
         }
         for (set, verdicts) in &self.readers {
@@ -39,66 +44,113 @@ impl Model {
         }
     }
 
+    /// What a set's tree says of all destinations, as if it were a tree of either family.
     fn verdicts(&self, set: Reference) -> Vec<bool> {
-        DESTINATIONS.map(|destination| self.walk(set, destination)).to_vec()
+        DESTINATIONS
+            .iter()
+            .flat_map(|to| [number(*to), number(mapped(*to))])
+            .map(|destination| self.walk(set, destination))
+            .collect()
     }
 
-    fn walk(&self, mut set: Reference, destination: Ipv4Addr) -> bool {
+    fn walk(&self, mut set: Reference, destination: u128) -> bool {
         while set != NOT_SELECTED && set < NOT_COVERED {
-            let node = &self.nodes[&set];
-            let before = |last: &&u32| **last < u32::from(destination);
+            let node = &self.nodes[&(set % (1 << WORD_SHIFT))];
+            let word = word_of(destination, set >> WORD_SHIFT);
+            let before = |last: &&u32| **last < word;
             set = node.next[node.last.iter().filter(before).count()];
         }
         set == COVERED
     }
 
     /// What steering would say: `None` for a pod that is not selected.
-    fn verdict(&self, pod: Ipv4Addr, destination: Ipv4Addr) -> Option<bool> {
-        let address = u32::from(pod);
-        let set = self.pods.get(&(address >> BLOCK_BITS))?[address as usize % BLOCK_PODS];
-        (set != NOT_SELECTED).then(|| self.walk(set, destination))
+    fn verdict<A: Address>(&self, pod: A, destination: A::Net) -> Option<bool> {
+        let (first, place) = pod.block();
+        let set = self.pods.get(&first.into())?[place];
+        (set != NOT_SELECTED).then(|| self.walk(set, A::range(&destination).0))
     }
 
     /// After each operation every pod has one of its tables' verdicts.
     fn check(&self, tables: &[&SteerTables], operation: Operation) {
-        for pod in (0..4).map(|pod| Ipv4Addr::new(10, 0, 1, pod)) {
-            for destination in DESTINATIONS {
-                let verdict = self.verdict(pod, destination);
-                let allowed: Vec<_> =
-                    tables.iter().map(|tables| wanted(tables, pod, destination)).collect();
-                assert!(
-                    allowed.contains(&verdict),
-                    "{pod} to {destination} after {operation:?}: {verdict:?}, not of {allowed:?}"
-                );
+        for number in 0..4 {
+            for to in DESTINATIONS {
+                let families: Vec<_> = tables.iter().map(|tables| &tables.v4).collect();
+                self.check_one(&families, pod(number), to.into(), operation);
+                let families: Vec<_> = tables.iter().map(|tables| &tables.v6).collect();
+                self.check_one(&families, mapped(pod(number)), mapped(to).into(), operation);
             }
         }
     }
+
+    fn check_one<A: Address>(
+        &self,
+        tables: &[&SteerFamily<A>],
+        pod: A,
+        destination: A::Net,
+        operation: Operation,
+    ) {
+        let verdict = self.verdict(pod, destination);
+        let allowed: Vec<_> =
+            tables.iter().map(|tables| wanted(tables, pod, destination)).collect();
+        assert!(
+            allowed.contains(&verdict),
+            "{pod:?} to {destination:?} after {operation:?}: {verdict:?}, not of {allowed:?}"
+        );
+    }
 }
 
-fn longest(entries: impl Iterator<Item = (Ipv4Net, bool)>, destination: Ipv4Addr) -> bool {
-    let matching = entries.filter(|(net, _)| net.contains(&destination));
-    matching.max_by_key(|(net, _)| net.prefix_len()).is_some_and(|(_, on)| on)
+fn pod(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 1, number)
 }
 
-fn wanted(tables: &SteerTables, pod: Ipv4Addr, destination: Ipv4Addr) -> Option<bool> {
+/// An IPv6 address for each IPv4 one.
+fn mapped(address: Ipv4Addr) -> Ipv6Addr {
+    address.to_ipv6_mapped()
+}
+
+/// What the trees know an address by.
+fn number<A: Address>(address: A) -> u128
+where
+    A::Net: From<A>,
+{
+    A::range(&A::Net::from(address)).0
+}
+
+fn wanted<A: Address>(tables: &SteerFamily<A>, pod: A, destination: A::Net) -> Option<bool> {
     let set = &tables.sets[*tables.pods.get(&pod)?];
-    Some(longest(set.iter().copied(), destination))
+    let (address, _) = A::range(&destination);
+    let ranges = set.iter().map(|(net, on)| (A::range(net), *on));
+    let matching = ranges.filter(|((first, last), _)| (*first..=*last).contains(&address));
+    Some(matching.min_by_key(|((first, last), _)| last - first).is_some_and(|(_, on)| on))
 }
 
-/// Tables that a small number stands for: each of four pods has one of three sets, or none.
-fn tables(mut number: u32) -> SteerTables {
-    let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
+/// Tables that a small number stands for: each of four pods has one of three sets, or none, of one
+/// family's; and another number for the other family's.
+fn tables(seed: u32) -> SteerTables {
+    let v4 = family(seed, pod, |net| net);
+    // An IPv6 prefix for each IPv4 one.
+    let net = |net: Ipv4Net| Ipv6Net::new(mapped(net.addr()), net.prefix_len() + 96).unwrap();
+    let v6 = family((seed * 73 + 5) % 256, |number| mapped(pod(number)), net);
+    SteerTables { v4, v6, ..SteerTables::default() }
+}
+
+fn family<A: Address>(
+    mut number: u32,
+    pod: impl Fn(u8) -> A,
+    net: impl Fn(Ipv4Net) -> A::Net,
+) -> SteerFamily<A> {
+    let net = |text: &str| net(text.parse().unwrap());
     let sets = [
         vec![(net("203.0.113.0/24"), true), (net("203.0.113.20/32"), false)],
         vec![(net("203.0.113.0/24"), true)],
         vec![(net("0.0.0.0/0"), true), (net("203.0.113.0/24"), false)],
     ];
     let mut pods = BTreeMap::new();
-    for pod in 0..4 {
+    for index in 0..4 {
         let choice = (number % 4) as usize;
         number /= 4;
         if choice < sets.len() {
-            pods.insert(Ipv4Addr::new(10, 0, 1, pod), choice);
+            pods.insert(pod(index), choice);
         }
     }
     // Only the sets that are used, as the router gives them.
@@ -107,11 +159,12 @@ fn tables(mut number: u32) -> SteerTables {
         *set = used.iter().position(|used| used == set).unwrap();
     }
     let sets = used.iter().map(|set| sets[*set].clone()).collect();
-    SteerTables { pods, sets, ..SteerTables::default() }
+    SteerFamily { pods, sets, ..SteerFamily::default() }
 }
 
-/// Enough for the three sets of `tables`, but not twice.
-const FEW_NODES: u32 = 5;
+/// Enough for the three sets of `family` in both families, but not twice: of IPv6 each has a node for
+/// every word.
+const FEW_NODES: u32 = 3 + 3 * 4 + 2;
 
 #[test]
 fn no_pod_is_ever_without_its_old_or_its_new_verdict() {
@@ -172,18 +225,36 @@ fn the_same_tables_again_need_no_operation() {
 #[test]
 fn more_than_fits_is_refused_before_anything_changes() {
     let address = |index: usize| Ipv4Addr::from(u32::try_from(index).unwrap());
-    let full = SteerTables {
-        pods: (0..PODS_MAX).map(|pod| (address(pod), 0)).collect(),
-        sets: vec![vec![("0.0.0.0/0".parse().unwrap(), true)]],
-        ..SteerTables::default()
-    };
+    let mut full = SteerTables::default();
+    full.v4.pods = (0..PODS_MAX).map(|pod| (address(pod), 0)).collect();
+    full.v4.sets = vec![vec![("0.0.0.0/0".parse().unwrap(), true)]];
+    full.v6.pods = (0..PODS_MAX).map(|pod| (mapped(address(pod)), 0)).collect();
+    full.v6.sets = vec![vec![("::/0".parse().unwrap(), true)]];
     let (_, programmed) = Programmed::default().plan(&full).unwrap();
-    let mut more = full;
-    more.pods.insert(address(PODS_MAX), 0);
+    let mut more = full.clone();
+    more.v4.pods.insert(address(PODS_MAX), 0);
     let refused = programmed.plan(&more).unwrap_err();
     assert_eq!(refused, TooMany { what: "pods", count: PODS_MAX + 1, max: PODS_MAX });
     assert_eq!(
         refused.to_string(),
         "65537 pods do not fit: the steering program has room for 65536"
     );
+    let mut more = full;
+    more.v6.pods.insert(mapped(address(PODS_MAX)), 0);
+    let refused = programmed.plan(&more).unwrap_err();
+    assert_eq!(refused, TooMany { what: "IPv6 pods", count: PODS_MAX + 1, max: PODS_MAX });
+}
+
+/// IPv6 prefixes can use up the nodes before there are too many of them.
+#[test]
+fn trees_that_do_not_fit_are_refused_before_anything_changes() {
+    let programmed = Programmed::with_nodes(5);
+    let host = |number: u128| Ipv6Net::from(Ipv6Addr::from(number << 96));
+    let mut tables = SteerTables::default();
+    tables.v6.pods = [(mapped(pod(1)), 0)].into();
+    tables.v6.sets = vec![vec![(host(1), true)]];
+    let (_, programmed) = programmed.plan(&tables).expect("a node for each word");
+    tables.v6.sets = vec![vec![(host(1), true), (host(2), true)]];
+    let refused = programmed.plan(&tables).unwrap_err();
+    assert_eq!(refused.what, "nodes of the policy sets' search trees");
 }

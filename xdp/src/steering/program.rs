@@ -1,6 +1,7 @@
 //! One loaded steering program and its maps, kept by their descriptors alone.
 
 use std::mem::MaybeUninit;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
@@ -10,7 +11,7 @@ use super::barrier::Barrier;
 use super::outcome::{Count, OUTCOMES};
 use super::plan::{EgressPorts, Operation};
 use super::tree::Node;
-use super::{SteeringConfig, SteeringError, Unclassified, key};
+use super::{SteeringConfig, SteeringError, Unclassified};
 
 #[allow(
     missing_docs,
@@ -29,11 +30,18 @@ mod skeleton {
 pub(crate) struct PolicyMaps {
     tunnels: MapHandle,
     peers: MapHandle,
-    pods: MapHandle,
+    pods: ByFamily,
     nodes: MapHandle,
-    egress: MapHandle,
+    egress: ByFamily,
     owners: MapHandle,
     barrier: Barrier,
+}
+
+/// Two maps, one for each family's addresses.
+#[derive(Debug)]
+struct ByFamily {
+    v4: MapHandle,
+    v6: MapHandle,
 }
 
 /// One device's program and the maps that are its own.
@@ -79,9 +87,11 @@ impl Program {
         if let Some(shared) = shared {
             share(&mut open.maps.tunnels, &shared.tunnels)?;
             share(&mut open.maps.peers, &shared.peers)?;
-            share(&mut open.maps.pods, &shared.pods)?;
+            share(&mut open.maps.pods, &shared.pods.v4)?;
+            share(&mut open.maps.pods_ipv6, &shared.pods.v6)?;
             share(&mut open.maps.nodes, &shared.nodes)?;
-            share(&mut open.maps.egress, &shared.egress)?;
+            share(&mut open.maps.egress, &shared.egress.v4)?;
+            share(&mut open.maps.egress_ipv6, &shared.egress.v6)?;
             share(&mut open.maps.owners, &shared.owners)?;
         }
         let loaded = open.load().map_err(load_error("the kernel refuses the steering program"))?;
@@ -94,9 +104,15 @@ impl Program {
             shared: PolicyMaps {
                 tunnels: MapHandle::try_from(&maps.tunnels).map_err(&handle)?,
                 peers: MapHandle::try_from(&maps.peers).map_err(&handle)?,
-                pods: MapHandle::try_from(&maps.pods).map_err(&handle)?,
+                pods: ByFamily {
+                    v4: MapHandle::try_from(&maps.pods).map_err(&handle)?,
+                    v6: MapHandle::try_from(&maps.pods_ipv6).map_err(&handle)?,
+                },
                 nodes: MapHandle::try_from(&maps.nodes).map_err(&handle)?,
-                egress: MapHandle::try_from(&maps.egress).map_err(&handle)?,
+                egress: ByFamily {
+                    v4: MapHandle::try_from(&maps.egress).map_err(&handle)?,
+                    v6: MapHandle::try_from(&maps.egress_ipv6).map_err(&handle)?,
+                },
                 owners: MapHandle::try_from(&maps.owners).map_err(&handle)?,
                 barrier: Barrier::new().map_err(&handle)?,
             },
@@ -143,14 +159,27 @@ impl AsFd for Program {
     }
 }
 
+impl ByFamily {
+    fn of(&self, address: IpAddr) -> &MapHandle {
+        match address {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
+        }
+    }
+
+    fn duplicate(&self) -> libbpf_rs::Result<Self> {
+        Ok(Self { v4: MapHandle::try_from(&self.v4)?, v6: MapHandle::try_from(&self.v6)? })
+    }
+}
+
 impl PolicyMaps {
     fn duplicate(&self) -> libbpf_rs::Result<Self> {
         Ok(Self {
             tunnels: MapHandle::try_from(&self.tunnels)?,
             peers: MapHandle::try_from(&self.peers)?,
-            pods: MapHandle::try_from(&self.pods)?,
+            pods: self.pods.duplicate()?,
             nodes: MapHandle::try_from(&self.nodes)?,
-            egress: MapHandle::try_from(&self.egress)?,
+            egress: self.egress.duplicate()?,
             owners: MapHandle::try_from(&self.owners)?,
             barrier: Barrier::new()?,
         })
@@ -179,14 +208,12 @@ impl PolicyMaps {
             Operation::SetNode(index, node) => {
                 ("nodes", set(&self.nodes, &index.to_ne_bytes(), &node_value(&node)))
             }
-            Operation::SetPods(number, block) => {
-                ("pods", set(&self.pods, &number.to_ne_bytes(), &words(&block)))
-            }
-            Operation::RemovePods(number) => ("pods", remove(&self.pods, &number.to_ne_bytes())),
+            Operation::SetPods(a, block) => ("pods", set(self.pods.of(a), &key(a), &words(&block))),
+            Operation::RemovePods(a) => ("pods", remove(self.pods.of(a), &key(a))),
             Operation::SetEgress(a, ports) => {
-                ("egress", set(&self.egress, &key(a), &egress_ports(ports)))
+                ("egress", set(self.egress.of(a), &key(a), &egress_ports(ports)))
             }
-            Operation::RemoveEgress(a) => ("egress", remove(&self.egress, &key(a))),
+            Operation::RemoveEgress(a) => ("egress", remove(self.egress.of(a), &key(a))),
         };
         result.map_err(|source| SteeringError::Map { map, source })
     }
@@ -200,6 +227,14 @@ fn remove(map: &MapHandle, key: &[u8]) -> libbpf_rs::Result<()> {
     match map.delete(key) {
         Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => Ok(()),
         result => result,
+    }
+}
+
+/// An address as the program's maps have it: the bytes of the header.
+fn key(address: impl Into<IpAddr>) -> Vec<u8> {
+    match address.into() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

@@ -1,12 +1,14 @@
 //! Which pods and destinations are ours: the program in the kernel against the longest match.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use spillway_xdp::steering::{DestinationSet, SteerOutcome, Unclassified};
+use spillway_xdp::steering::{
+    Address, DestinationSet, SteerFamily, SteerOutcome, SteerTables, Unclassified,
+};
 
 use crate::frames::{tcp, tunnel};
-use crate::rig::{POD, Rig, tables};
+use crate::rig::{POD, POD_6, REMOTE_6, Rig, tables};
 
 use SteerOutcome::*;
 
@@ -28,33 +30,67 @@ fn random_set(count: usize, state: &mut u64) -> DestinationSet {
     set.into_iter().collect()
 }
 
-fn longest_match(set: &DestinationSet, destination: Ipv4Addr) -> bool {
-    let matching = set.iter().filter(|(net, _)| net.contains(&destination));
-    matching.max_by_key(|(net, _)| net.prefix_len()).is_some_and(|(_, covered)| *covered)
+/// IPv6 prefixes of 16 to 128 bits, side by side and one in another.
+fn random_ipv6_set(count: usize, state: &mut u64) -> DestinationSet<Ipv6Addr> {
+    let mut set = BTreeMap::new();
+    while set.len() < count {
+        let low = |state: &mut u64| u128::from(random(state)) >> (random(state) % 40).min(31);
+        let address =
+            (0x2001_0db8_u128 << 96) ^ (low(state) << 64) ^ (low(state) << 32) ^ low(state);
+        let length = 128 - ((random(state) % 12) * (random(state) % 12)).min(112) as u8;
+        let net = ipnet::Ipv6Net::new(Ipv6Addr::from(address), length).unwrap().trunc();
+        set.insert(net, random(state) > 0x5555_5555);
+    }
+    set.into_iter().collect()
 }
 
-#[test]
-fn a_destination_is_covered_as_the_longest_match_says() {
+/// Of two prefixes that hold an address, the longer one is the smaller range.
+fn longest_match<A: Address>(set: &DestinationSet<A>, destination: u128) -> bool {
+    let ranges = set.iter().map(|(net, covered)| (A::range(net), *covered));
+    let matching = ranges.filter(|((first, last), _)| (*first..=*last).contains(&destination));
+    matching.min_by_key(|((first, last), _)| last - first).is_some_and(|(_, covered)| covered)
+}
+
+/// Runs the program for every address at which a set's verdict could change. An address of the
+/// family is the upper bits of a number, above `step`.
+fn check<A: Address + std::fmt::Display>(
+    pod: A,
+    any_set: impl Fn(usize, &mut u64) -> DestinationSet<A>,
+    family: impl Fn(&mut SteerTables) -> &mut SteerFamily<A>,
+    address: impl Fn(u128) -> A,
+    step: u128,
+) {
     let mut rig = Rig::new(Unclassified::Drop, &[0, 1]);
     let mut state = 1;
     let mut seen = [0; 2];
     for count in [0, 1, 2, 3, 4, 7, 8, 30, 60, 300, 1000] {
-        let set = random_set(count, &mut state);
+        let set = any_set(count, &mut state);
         let mut tables = tables();
-        tables.sets = vec![set.clone()];
+        family(&mut tables).sets = vec![set.clone()];
         rig.steering.apply(&tables).unwrap();
-        let ends = set.iter().flat_map(|(net, _)| [net.network(), net.broadcast()]);
-        let near =
-            ends.map(u32::from).flat_map(|end| [end.wrapping_sub(1), end, end.wrapping_add(1)]);
-        for destination in near.chain([0, u32::MAX]).map(Ipv4Addr::from) {
-            let covered = longest_match(&set, destination);
+        let ends = set.iter().flat_map(|(net, _)| <[u128; 2]>::from(A::range(net)));
+        let near = ends.flat_map(|end| [end.wrapping_sub(step), end, end.wrapping_add(step)]);
+        for destination in near.chain([step, u128::MAX >> 1]) {
+            let covered = longest_match::<A>(&set, destination);
             let expected = if covered { SteerTunnel } else { PassNotCovered };
-            let frame = tunnel(&tcp((POD, 40_001), (destination, 443)));
+            let destination = address(destination);
+            let frame = tunnel(&tcp((pod, 40_001), (destination, 443)));
             assert_eq!(rig.run(&frame).outcome, expected, "{destination} of {set:?}");
             seen[usize::from(covered)] += 1;
         }
     }
     assert!(seen.iter().all(|count| *count > 1000), "both happen: {seen:?}");
+}
+
+#[test]
+fn a_destination_is_covered_as_the_longest_match_says() {
+    let address = |number: u128| Ipv4Addr::from((number >> 96) as u32);
+    check(POD, random_set, |tables| &mut tables.v4, address, 1 << 96);
+}
+
+#[test]
+fn an_ipv6_destination_is_covered_as_the_longest_match_says() {
+    check(POD_6, random_ipv6_set, |tables| &mut tables.v6, Ipv6Addr::from, 1);
 }
 
 #[test]
@@ -70,8 +106,8 @@ fn neighbouring_pods_have_sets_of_their_own() {
     // Pods come, go, and get another set, next to others that stay.
     for step in [1, 2, 2, 3, 7, 5] {
         let mut tables = tables();
-        tables.sets = vec![all(true), all(false)];
-        tables.pods = pods.clone().filter_map(|pod| Some((pod, set_of(&pod, step)?))).collect();
+        tables.v4.sets = vec![all(true), all(false)];
+        tables.v4.pods = pods.clone().filter_map(|pod| Some((pod, set_of(&pod, step)?))).collect();
         rig.steering.apply(&tables).unwrap();
         for pod in pods.clone() {
             let expected = match set_of(&pod, step) {
@@ -82,5 +118,26 @@ fn neighbouring_pods_have_sets_of_their_own() {
             let frame = tunnel(&tcp((pod, 40_001), (Ipv4Addr::new(8, 8, 8, 8), 443)));
             assert_eq!(rig.run(&frame).outcome, expected, "{pod}, step {step}");
         }
+    }
+}
+
+#[test]
+fn neighbouring_ipv6_pods_have_sets_of_their_own() {
+    let mut rig = Rig::new(Unclassified::Drop, &[0, 1]);
+    let all = |covered| vec![("::/0".parse().unwrap(), covered)];
+    let mut tables = tables();
+    tables.v6.sets = vec![all(true), all(false)];
+    let pods = (0..40).map(|index| Ipv6Addr::from(u128::from(POD_6) - 20 + index));
+    let set_of = |pod: Ipv6Addr| [Some(0), Some(1), None][pod.octets()[15] as usize % 3];
+    tables.v6.pods = pods.clone().filter_map(|pod| Some((pod, set_of(pod)?))).collect();
+    rig.steering.apply(&tables).unwrap();
+    for pod in pods {
+        let expected = match set_of(pod) {
+            Some(0) => SteerTunnel,
+            Some(_) => PassNotCovered,
+            None => PassTunnelOther,
+        };
+        let frame = tunnel(&tcp((pod, 40_001), (REMOTE_6, 443)));
+        assert_eq!(rig.run(&frame).outcome, expected, "{pod}");
     }
 }

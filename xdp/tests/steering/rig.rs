@@ -1,6 +1,6 @@
 //! A loaded steering program with real sockets, run on single frames by `BPF_PROG_TEST_RUN`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,8 +8,8 @@ use libbpf_rs::libbpf_sys;
 use spillway_testing::{Namespace, require_root, veth_pair};
 use spillway_xdp::device::{self, DeviceConfig, DevicesConfig, SocketFd};
 use spillway_xdp::steering::{
-    EgressPorts, SteerOutcome, SteerTables, SteeredDevice, Steering, SteeringConfig, Unclassified,
-    XdpMode,
+    EgressPorts, SteerFamily, SteerOutcome, SteerTables, SteeredDevice, Steering, SteeringConfig,
+    Unclassified, XdpMode,
 };
 
 pub(crate) const TUNNEL: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 128);
@@ -22,6 +22,15 @@ pub(crate) const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 129);
 pub(crate) const ANNOUNCED: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 130);
 /// Announced, but on another device.
 pub(crate) const ANNOUNCED_ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 131);
+pub(crate) const POD_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x10, 1, 0, 0, 0, 0x28);
+pub(crate) const REMOTE_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0, 0, 0, 0x10);
+pub(crate) const EXCLUDED_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0, 0, 0, 0x20);
+pub(crate) const OWN_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x44, 0, 0, 0, 0, 0x129);
+pub(crate) const SHARED_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x44, 0, 0, 0, 0, 0x128);
+pub(crate) const ANNOUNCED_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x44, 0, 0, 0, 0xab, 0xcd01);
+/// Announced, but on another device.
+pub(crate) const ANNOUNCED_ELSEWHERE_6: Ipv6Addr =
+    Ipv6Addr::new(0x2001, 0xdb8, 0x44, 0, 0, 0, 0xab, 0xcd02);
 pub(crate) const WORKERS: u8 = 2;
 
 /// What a test run's frames come from, in every network namespace.
@@ -33,22 +42,37 @@ pub(crate) const XDP_PASS: u32 = 2;
 pub(crate) const XDP_REDIRECT: u32 = 4;
 
 pub(crate) fn tables() -> SteerTables {
-    let set = vec![("203.0.113.0/24".parse().unwrap(), true), (EXCLUDED.into(), false)];
     let own = EgressPorts { first: 1024, last: 65535, own: true, announce: None };
     let shared = EgressPorts { first: 16_384, last: 29_999, own: false, announce: None };
     let announced = |ifindex| EgressPorts { announce: Some(ifindex), ..own };
     SteerTables {
         tunnels: [TUNNEL, OTHER_TUNNEL].into(),
         peers: [(PEER, TUNNEL)].into(),
-        pods: [(POD, 0)].into(),
-        sets: vec![set],
-        egress: [
-            (OWN, own),
-            (TUNNEL, shared),
-            (ANNOUNCED, announced(LOOPBACK)),
-            (ANNOUNCED_ELSEWHERE, announced(LOOPBACK + 1)),
-        ]
-        .into(),
+        v4: SteerFamily {
+            pods: [(POD, 0)].into(),
+            sets: vec![vec![("203.0.113.0/24".parse().unwrap(), true), (EXCLUDED.into(), false)]],
+            egress: [
+                (OWN, own),
+                (TUNNEL, shared),
+                (ANNOUNCED, announced(LOOPBACK)),
+                (ANNOUNCED_ELSEWHERE, announced(LOOPBACK + 1)),
+            ]
+            .into(),
+        },
+        v6: SteerFamily {
+            pods: [(POD_6, 0)].into(),
+            sets: vec![vec![
+                ("2001:db8:203::/48".parse().unwrap(), true),
+                (EXCLUDED_6.into(), false),
+            ]],
+            egress: [
+                (OWN_6, own),
+                (SHARED_6, shared),
+                (ANNOUNCED_6, announced(LOOPBACK)),
+                (ANNOUNCED_ELSEWHERE_6, announced(LOOPBACK + 1)),
+            ]
+            .into(),
+        },
     }
 }
 
@@ -138,6 +162,21 @@ impl Rig {
         assert_eq!(counted.next(), None, "two outcomes of one frame");
         Run { action, outcome, bytes }
     }
+}
+
+/// How many instructions the kernel looked at to verify a program.
+#[allow(unsafe_code, reason = "libbpf-rs does not know this figure")]
+pub(crate) fn verified_instructions(steering: &Steering) -> u32 {
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut info: libbpf_sys::bpf_prog_info = unsafe { std::mem::zeroed() };
+    let mut size = u32::try_from(size_of_val(&info)).unwrap();
+    let program = steering.program(0).expect("one device").as_raw_fd();
+    // SAFETY: `info` outlives the call and `size` says its length.
+    let result = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(program, (&raw mut info).cast(), &raw mut size)
+    };
+    assert_eq!(result, 0, "the kernel tells about its programs");
+    info.verified_insns
 }
 
 #[allow(unsafe_code, reason = "libbpf-rs cannot give a program's descriptor a test run")]
