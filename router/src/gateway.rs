@@ -1,6 +1,7 @@
 //! The gateway: what the main thread knows and programs. Documents and the kernel's changes come
 //! in; steering, workers and managed neighbours follow.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use anyhow::Context as _;
 use spillway_api::Document;
 use spillway_engine::fib::Fib;
 use spillway_engine::policy::Policies;
-use spillway_engine::tables::{EPOCH_NONE, Neighbour, Peer, Tables, TablesInput};
+use spillway_engine::tables::{EPOCH_NONE, FamilyInput, Neighbour, Peer, Tables, TablesInput};
 use spillway_xdp::device::{DeviceInfo, SocketFd};
 use spillway_xdp::steering::{Attachment, Steering, SteeringError};
 
@@ -283,13 +284,16 @@ impl Gateway {
         let tables = Tables::new(TablesInput {
             epoch: self.epoch,
             devices: links.map(|((mac, mtu), at)| compile::device(*mac, *mtu, at.mtu)).collect(),
-            policies: policies.clone(),
-            egress_addresses: compile::egress_addresses(document, &names),
             peers,
             reply_vni: Some(compile::reply_vni(document)),
             tunnel_port: self.config.tunnel_port,
-            fib,
-            neighbours: self.view.neighbours.clone(),
+            v4: FamilyInput {
+                policies: policies.clone(),
+                egress_addresses: compile::egress_addresses(document, &names),
+                fib,
+                neighbours: self.view.neighbours.clone(),
+            },
+            ..TablesInput::default()
         });
         self.workers.publish(&Arc::new(tables))?;
         for next_hop in next_hops {
@@ -300,8 +304,10 @@ impl Gateway {
 
     fn manage(&mut self, neighbour: Unresolved) {
         let Some(device) = self.devices.get(usize::from(neighbour.device)) else { return };
-        if let Err(error) = self.kernel.manage_neighbour(device.ifindex, neighbour.address) {
-            tracing::warn!("cannot resolve {} on {}: {error}", neighbour.address, device.name);
+        // The kernel's view is IPv4 only, so nothing else is waited for.
+        let IpAddr::V4(address) = neighbour.address else { return };
+        if let Err(error) = self.kernel.manage_neighbour(device.ifindex, address) {
+            tracing::warn!("cannot resolve {address} on {}: {error}", device.name);
         }
     }
 }
@@ -319,7 +325,7 @@ fn next_hops(fib: &Fib, peers: &[Peer]) -> Vec<Unresolved> {
     let mut hops: Vec<Unresolved> = Vec::new();
     for peer in peers.iter().filter(|peer| peer.direct.is_none()) {
         let Ok(way) = fib.lookup(peer.tunnel_address, peer.address, 0) else { continue };
-        let hop = Unresolved { device: way.device, address: way.next_hop };
+        let hop = Unresolved { device: way.device, address: way.next_hop.into() };
         if !hops.contains(&hop) {
             hops.push(hop);
         }

@@ -6,7 +6,7 @@
 //! the first packets towards a next hop that the kernel is just resolving, and fragments that have
 //! overtaken others.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use spillway_engine::Ticket;
@@ -24,7 +24,7 @@ pub(crate) struct Unresolved {
     /// The device it is reached through.
     pub(crate) device: DeviceIndex,
     /// Its address on that device's link.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
 }
 
 /// One waiting frame.
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn held(frame: u32, deadline_ns: u64) -> Held<u32, Unresolved> {
-        let waits_for = Unresolved { device: 0, address: Ipv4Addr::new(192, 0, 2, 1) };
+        let waits_for = Unresolved { device: 0, address: IpAddr::from([192, 0, 2, 1]) };
         Held { frame, ticket: Ticket::default(), waits_for, deadline_ns }
     }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use spillway_engine::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
 use spillway_engine::policy::{NatOptions, Policies, Policy};
-use spillway_engine::tables::{Device, EgressAddress, Neighbour, Peer, Tables, TablesInput};
+use spillway_engine::tables::{
+    Device, EgressAddress, FamilyInput, Neighbour, Peer, Tables, TablesInput,
+};
 use spillway_engine::{Engine, EngineConfig, Nanos, Timeouts};
 
 /// The address that all flows leave with.
@@ -107,19 +109,22 @@ pub(super) fn tables(flows: u32) -> Tables {
             Device { mac: UPLINK_MAC, mtu: 1500 },
             Device { mac: [2, 0, 0, 0, 0, 2], mtu: 1500 },
         ],
-        policies: Policies::new(vec![policy], &[]),
-        egress_addresses: vec![EgressAddress {
-            address: EGRESS,
-            port_first: PORTS_FIRST,
-            port_last: u16::MAX,
-            own: true,
-            announce: None,
-        }],
         peers: peers.collect(),
         reply_vni: None,
         tunnel_port: 8472,
-        fib: Fib::new(&[rule], routes),
-        neighbours: neighbours.chain([router]).collect(),
+        v4: FamilyInput {
+            policies: Policies::new(vec![policy], &[]),
+            egress_addresses: vec![EgressAddress {
+                address: EGRESS,
+                port_first: PORTS_FIRST,
+                port_last: u16::MAX,
+                own: true,
+                announce: None,
+            }],
+            fib: Fib::new(&[rule], routes),
+            neighbours: neighbours.chain([router]).collect(),
+        },
+        ..TablesInput::default()
     })
 }
 

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use crate::checksum::{Delta, checksum};
 use crate::packet::DONT_FRAGMENT;
 use crate::steer::{REPLY_IP_OFFSET, TUNNEL_OVERHEAD};
-use crate::tables::{Adjacency, DeviceIndex, ReplyVni};
+use crate::tables::{Adjacency, DeviceIndex, Peer, ReplyVni};
 
 /// What the outer IPv4 packet has on top of the inner one: IPv4, UDP, VXLAN, inner Ethernet.
 const OUTER_IP_OVERHEAD: u16 = 50;
@@ -20,20 +20,22 @@ const OUTER_UDP_OVERHEAD: u16 = 30;
 /// The first of the 16,384 outer source ports: the dynamic range, as RFC 7348 recommends.
 const SOURCE_PORT_FIRST: u16 = 49_152;
 
-/// What an Ethernet header says before an IPv4 packet.
+/// What an Ethernet header says before a packet of IPv4 and of IPv6.
 pub(crate) const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+pub(crate) const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+
 const IP: usize = 14;
 const UDP: usize = IP + 20;
 const VXLAN: usize = UDP + 8;
 const VNI: usize = VXLAN + 4;
 const INNER: usize = TUNNEL_OVERHEAD;
 
-/// An Ethernet header that carries IPv4.
-pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6]) -> [u8; 14] {
+/// An Ethernet header.
+pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6], ethertype: [u8; 2]) -> [u8; 14] {
     let mut header = [0; 14];
     header[..6].copy_from_slice(&destination);
     header[6..12].copy_from_slice(&source);
-    header[12..].copy_from_slice(&ETHERTYPE_IPV4);
+    header[12..].copy_from_slice(&ethertype);
     header
 }
 
@@ -41,7 +43,7 @@ pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6]) -> [u8; 14] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) device: DeviceIndex,
-    /// The largest inner IPv4 packet that fits, in bytes.
+    /// The largest inner packet that fits, in bytes.
     pub(crate) inner_mtu: u16,
     /// Whether replies have their flow's VNI; else the template has theirs.
     vni_of_flow: bool,
@@ -61,7 +63,7 @@ pub(crate) struct Label<'a> {
     pub(crate) flow_vni: &'a [u8; 3],
     /// The inner Ethernet destination.
     pub(crate) inner_mac: &'a [u8; 6],
-    /// Total length of the inner IPv4 packet. Of one that will be cut the outer lengths mean nothing
+    /// Length of the inner packet. Of one that will be cut the outer lengths mean nothing
     /// until then.
     pub(crate) inner_length: u16,
     /// The outer TOS byte.
@@ -71,11 +73,12 @@ pub(crate) struct Label<'a> {
 impl Overlay {
     pub(crate) fn new(
         adjacency: &Adjacency,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        peer: &Peer,
         tunnel_port: u16,
         reply_vni: ReplyVni,
+        inner_ethertype: [u8; 2],
     ) -> Self {
+        let Peer { address: destination, tunnel_address: source, .. } = peer;
         let mut template = [0; REPLY_IP_OFFSET];
         template[..IP].copy_from_slice(&adjacency.ethernet);
         template[IP] = 0x45;
@@ -90,20 +93,20 @@ impl Overlay {
             let [_, vni @ ..] = vni.to_be_bytes();
             template[VNI..VNI + 3].copy_from_slice(&vni);
         }
-        let inner = ethernet([0; 6], adjacency.source_mac());
+        let inner = ethernet([0; 6], adjacency.source_mac(), inner_ethertype);
         template[INNER..].copy_from_slice(&inner);
         let template_checksum = checksum(&template[IP..UDP]);
         Self {
             device: adjacency.device,
             inner_mtu: adjacency.mtu.saturating_sub(OUTER_IP_OVERHEAD),
             vni_of_flow: reply_vni == ReplyVni::Flow,
-            tunnel_address: source,
+            tunnel_address: *source,
             template,
             template_checksum,
         }
     }
 
-    /// Writes the 64 bytes in front of the inner IPv4 packet.
+    /// Writes the 64 bytes in front of the inner packet.
     #[inline]
     pub(crate) fn write(&self, head: &mut [u8; REPLY_IP_OFFSET], label: &Label<'_>) {
         let ip_length = label.inner_length.wrapping_add(OUTER_IP_OVERHEAD);

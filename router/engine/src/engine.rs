@@ -10,11 +10,12 @@ mod own_address;
 mod restart;
 mod usual;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use crate::family::V4;
 use crate::flow::{
     FlowRecord, Flows, Hasher, PodFlows, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Tick,
     Timeouts, Translation, tick,
@@ -24,7 +25,7 @@ use crate::nat::{Identifications, Ports, Random};
 use crate::packet::{Direction, Packet, Usual};
 use crate::reassembly::Reassembly;
 use crate::steer::{self, CLASSES};
-use crate::tables::{DeviceIndex, Tables};
+use crate::tables::{DeviceIndex, FamilyTables, Tables};
 use crate::{Counters, DropReason, Ticket};
 use adoption::{Ended, Notices, endpoint};
 use error_limit::ErrorLimit;
@@ -92,7 +93,7 @@ pub enum Verdict {
         /// The device that the neighbour is reached through.
         device: DeviceIndex,
         /// The neighbour whose link address is missing.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// To be given back with the frame.
         ticket: Ticket,
     },
@@ -126,7 +127,7 @@ struct Outlet {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Halt {
     Drop(DropReason),
-    Hold { device: DeviceIndex, address: Ipv4Addr },
+    Hold { device: DeviceIndex, address: IpAddr },
     Await { until: Nanos },
     HandOff { worker: u8, ticket: Ticket },
 }
@@ -277,15 +278,15 @@ impl Engine {
         self.now = now;
         // Before, nobody knows which policy's timeouts hold for a flow.
         if tables.is_programmed() {
-            self.take_up_some(tables);
-            self.sweep(now, tables);
+            self.take_up_some(&tables.v4);
+            self.sweep(now, &tables.v4);
         }
         self.redirects.expire(now);
         self.reassembly.expire(now);
         self.counters.flows_live = u64::from(self.flows.live());
     }
 
-    fn sweep(&mut self, now: Nanos, tables: &Tables) {
+    fn sweep(&mut self, now: Nanos, tables: &FamilyTables<V4>) {
         let Self { worker, owners, sweep, flows, ports, holdings, notices, counters, .. } = self;
         sweep.step(now, tables, flows, &mut |flows, flow| {
             let ended = end(flows, ports, holdings, flow, tick(now));
@@ -319,7 +320,7 @@ impl Engine {
         self.now = now;
         let count = frames.len().min(verdicts.len()).min(BURST_MAX);
         self.counters.received += count as u64;
-        let context = Context::new(tables, now);
+        let context = Context::new(&tables.v4, now);
         let mut glances = std::mem::take(&mut self.glances);
         let frames = frames.get_mut(..count).unwrap_or_default();
         let usual = glances.get_mut(..count).unwrap_or_default();
@@ -344,7 +345,7 @@ impl Engine {
     /// Goes on with a frame that has been through an engine before.
     fn resume(&mut self, now: Nanos, tables: &Tables, frame: &mut [u8], ticket: Ticket) -> Verdict {
         self.now = now;
-        let context = Context::again(tables, now, ticket);
+        let context = Context::again(&tables.v4, now, ticket);
         let packet = Packet::parse(frame, &self.hasher);
         let verdict = self.verdict(context, frame, &packet);
         self.counters.flows_live = u64::from(self.flows.live());

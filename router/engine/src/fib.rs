@@ -2,21 +2,19 @@
 //! DESTINATION from SOURCE` would.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-
-use ipnet::Ipv4Net;
 
 use crate::DropReason;
+use crate::family::{Family, V4};
 use crate::lpm::PrefixMap;
 use crate::tables::DeviceIndex;
 
 /// One `ip rule`, in ascending order of priority.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// Matches the packet's source (after translation); `0.0.0.0/0` matches all.
-    pub from: Ipv4Net,
+pub struct Rule<F: Family = V4> {
+    /// Matches the packet's source (after translation); [`Family::EVERYTHING`] matches all.
+    pub from: F::Net,
     /// Matches the packet's destination.
-    pub to: Ipv4Net,
+    pub to: F::Net,
     /// What to do on a match.
     pub action: RuleAction,
 }
@@ -32,22 +30,22 @@ pub enum RuleAction {
 
 /// One route of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct Route<F: Family = V4> {
     /// Number of the table that it is in.
     pub table: u32,
     /// The destinations that it serves.
-    pub destination: Ipv4Net,
+    pub destination: F::Net,
     /// Lower wins between routes to the same destination.
     pub metric: u32,
     /// Where it leads.
-    pub target: RouteTarget,
+    pub target: RouteTarget<F>,
 }
 
 /// Where a route leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RouteTarget {
+pub enum RouteTarget<F: Family = V4> {
     /// Out of a device, over one of these next hops (several: multipath, by flow hash).
-    Forward(Vec<NextHop>),
+    Forward(Vec<NextHop<F>>),
     /// To this host.
     Local,
     /// Nowhere: blackhole, unreachable, prohibit.
@@ -58,44 +56,44 @@ pub enum RouteTarget {
 
 /// One next hop of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NextHop {
+pub struct NextHop<F: Family = V4> {
     /// The device, or `None` when Spillway does not drive the device that it leads out of.
     pub device: Option<DeviceIndex>,
     /// The gateway, or `None` when the destination itself is on the link.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<F::Address>,
     /// Share of flows, at least 1.
     pub weight: u16,
 }
 
 /// The result of a lookup that found a way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct Way<F: Family = V4> {
     /// Out of this device.
     pub device: DeviceIndex,
     /// To this address on the link.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: F::Address,
 }
 
 /// Rules and routes, arranged for lookups.
 #[derive(Clone, Debug, Default)]
-pub struct Fib {
+pub struct Fib<F: Family = V4> {
     /// Rules that can decide something: those of tables without a route are left out.
-    rules: Vec<Selector>,
+    rules: Vec<Selector<F>>,
     /// Destinations to indices into `targets`.
-    tables: Vec<PrefixMap<usize>>,
-    targets: Vec<RouteTarget>,
+    tables: Vec<PrefixMap<F, usize>>,
+    targets: Vec<RouteTarget<F>>,
 }
 
-impl Fib {
+impl<F: Family> Fib<F> {
     /// Arranges `rules` (ascending by priority) and `routes` for lookups.
     #[must_use]
-    pub fn new(rules: &[Rule], mut routes: Vec<Route>) -> Self {
+    pub fn new(rules: &[Rule<F>], mut routes: Vec<Route<F>>) -> Self {
         // The best metric comes first of equal destinations, and of equal metrics the first given.
-        routes.sort_by_key(|route| (route.table, route.destination.trunc(), route.metric));
-        let mut prefixes: BTreeMap<u32, Vec<(Ipv4Net, usize)>> = BTreeMap::new();
+        routes.sort_by_key(|route| (route.table, F::truncated(route.destination), route.metric));
+        let mut prefixes: BTreeMap<u32, Vec<(F::Net, usize)>> = BTreeMap::new();
         let mut targets = Vec::with_capacity(routes.len());
         for route in routes {
-            let destination = route.destination.trunc();
+            let destination = F::truncated(route.destination);
             let table = prefixes.entry(route.table).or_default();
             if table.last().is_none_or(|(last, _)| *last != destination) {
                 table.push((destination, targets.len()));
@@ -103,7 +101,7 @@ impl Fib {
             }
         }
         let numbers: Vec<_> = prefixes.keys().copied().collect();
-        let action = |rule: &Rule| match rule.action {
+        let action = |rule: &Rule<F>| match rule.action {
             RuleAction::Unreachable => Some(None),
             RuleAction::Table(table) => numbers.binary_search(&table).ok().map(Some),
         };
@@ -120,12 +118,13 @@ impl Fib {
     /// Says why there is none: no route, not our device, this host itself, or discarded.
     pub fn lookup(
         &self,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        source: F::Address,
+        destination: F::Address,
         hash: u32,
-    ) -> Result<Way, DropReason> {
-        let pair = pair(source, destination);
-        for rule in self.rules.iter().filter(|rule| pair & rule.mask == rule.addresses) {
+    ) -> Result<Way<F>, DropReason> {
+        let pair = F::pair(source, destination);
+        let matches = |rule: &&Selector<F>| F::masked(pair, rule.mask) == rule.addresses;
+        for rule in self.rules.iter().filter(matches) {
             let table = rule.table.ok_or(DropReason::RouteUnreachable)?;
             match self.route(table, destination) {
                 None | Some(RouteTarget::Throw) => {}
@@ -142,39 +141,31 @@ impl Fib {
     }
 
     /// The target of a table's longest matching route.
-    fn route(&self, table: usize, destination: Ipv4Addr) -> Option<&RouteTarget> {
+    fn route(&self, table: usize, destination: F::Address) -> Option<&RouteTarget<F>> {
         self.targets.get(self.tables.get(table)?.lookup(destination)?)
     }
 }
 
 /// A rule arranged for lookups: both prefixes are compared at once.
 #[derive(Clone, Debug)]
-struct Selector {
+struct Selector<F: Family> {
     /// Source and destination, as far as the masks reach.
-    addresses: u64,
-    mask: u64,
+    addresses: F::Pair,
+    mask: F::Pair,
     /// Index of the table to look in; `None` where there is no way.
     table: Option<usize>,
 }
 
-impl Selector {
-    fn new(rule: &Rule, table: Option<usize>) -> Self {
+impl<F: Family> Selector<F> {
+    fn new(rule: &Rule<F>, table: Option<usize>) -> Self {
         let Rule { from, to, .. } = rule;
-        Self {
-            addresses: pair(from.network(), to.network()),
-            mask: pair(from.netmask(), to.netmask()),
-            table,
-        }
+        let mask = F::pair(F::mask(*from), F::mask(*to));
+        Self { addresses: F::pair(F::first(*from), F::first(*to)), mask, table }
     }
 }
 
-/// Two addresses as one number.
-fn pair(source: Ipv4Addr, destination: Ipv4Addr) -> u64 {
-    u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits())
-}
-
 /// Chooses by weight: `hash`, spread over all 32 bits, falls into one next hop's share.
-fn choose(next_hops: &[NextHop], hash: u32) -> Option<NextHop> {
+fn choose<F: Family>(next_hops: &[NextHop<F>], hash: u32) -> Option<NextHop<F>> {
     let total: u64 = next_hops.iter().map(|next_hop| u64::from(next_hop.weight)).sum();
     let mut point = (u64::from(hash) * total) >> 32;
     for next_hop in next_hops {
@@ -188,6 +179,10 @@ fn choose(next_hops: &[NextHop], hash: u32) -> Option<NextHop> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use ipnet::Ipv4Net;
+
     use super::*;
 
     fn net(text: &str) -> Ipv4Net {

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod drop_reason;
 mod encap;
 pub mod engine;
+mod family;
 pub mod fib;
 pub mod flow;
 mod fragment;
@@ -30,6 +31,7 @@ pub use engine::{
     ANNOUNCEMENT_ROOM, ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Notice,
     OwedError, Verdict,
 };
+pub use family::{Family, V4, V6};
 pub use flow::{
     FLOWS_PER_POD_MAX, FlowRecord, FlowState, NotRestored, PodFlows, SavedDirection, SavedFlow,
     TIMEOUT_NS_MAX, Timeouts, Tuple,

@@ -1,35 +1,33 @@
 //! Longest-prefix match by binary search: nested prefixes flattened into ranges that do not
 //! overlap. Building is linear in the sorted prefixes, a lookup touches one array.
 
-use std::net::Ipv4Addr;
-
-use ipnet::Ipv4Net;
+use crate::family::Family;
 
 /// The value of the longest prefix that contains an address.
 #[derive(Clone, Debug)]
-pub(crate) struct PrefixMap<T> {
+pub(crate) struct PrefixMap<F: Family, T> {
     /// The first address of each range, ascending; a range ends where the next one starts.
-    starts: Vec<u32>,
+    starts: Vec<F::Bits>,
     /// The value of the range of the same index.
     values: Vec<Option<T>>,
 }
 
-impl<T> Default for PrefixMap<T> {
+impl<F: Family, T> Default for PrefixMap<F, T> {
     fn default() -> Self {
         Self { starts: Vec::new(), values: Vec::new() }
     }
 }
 
-impl<T: Copy + PartialEq> PrefixMap<T> {
+impl<F: Family, T: Copy + PartialEq> PrefixMap<F, T> {
     /// Flattens prefixes, which ascend by network address and then by length, each given once.
-    pub(crate) fn new(prefixes: &[(Ipv4Net, T)]) -> Self {
+    pub(crate) fn new(prefixes: &[(F::Net, T)]) -> Self {
         debug_assert!(prefixes.is_sorted_by(|a, b| a.0 < b.0));
         let mut map = Self::default();
-        let mut open: Vec<(Ipv4Net, T)> = Vec::new();
-        map.start(0, None);
+        let mut open: Vec<(F::Net, T)> = Vec::new();
+        map.start(F::bits(F::UNSPECIFIED), None);
         for &(prefix, value) in prefixes {
             map.close(&mut open, Some(prefix));
-            map.start(prefix.network().to_bits(), Some(value));
+            map.start(F::bits(F::first(prefix)), Some(value));
             open.push((prefix, value));
         }
         map.close(&mut open, None);
@@ -37,20 +35,20 @@ impl<T: Copy + PartialEq> PrefixMap<T> {
     }
 
     /// Ends the open prefixes that do not contain `next`, innermost first.
-    fn close(&mut self, open: &mut Vec<(Ipv4Net, T)>, next: Option<Ipv4Net>) {
+    fn close(&mut self, open: &mut Vec<(F::Net, T)>, next: Option<F::Net>) {
         while let Some(&(innermost, _)) = open.last() {
-            if next.is_some_and(|next| innermost.contains(&next)) {
+            if next.is_some_and(|next| F::contains(innermost, next)) {
                 return;
             }
             open.pop();
-            if let Some(after) = innermost.broadcast().to_bits().checked_add(1) {
+            if let Some(after) = F::following(F::last(innermost)) {
                 self.start(after, open.last().map(|(_, value)| *value));
             }
         }
     }
 
     /// From this address on, the value is another one.
-    fn start(&mut self, address: u32, value: Option<T>) {
+    fn start(&mut self, address: F::Bits, value: Option<T>) {
         if self.starts.last() == Some(&address) {
             self.starts.pop();
             self.values.pop();
@@ -62,8 +60,8 @@ impl<T: Copy + PartialEq> PrefixMap<T> {
     }
 
     /// The value of the longest prefix that contains `address`.
-    pub(crate) fn lookup(&self, address: Ipv4Addr) -> Option<T> {
-        let after = self.starts.partition_point(|start| *start <= address.to_bits());
+    pub(crate) fn lookup(&self, address: F::Address) -> Option<T> {
+        let after = self.starts.partition_point(|start| *start <= F::bits(address));
         self.values.get(after.checked_sub(1)?).copied().flatten()
     }
 }
@@ -72,9 +70,13 @@ impl<T: Copy + PartialEq> PrefixMap<T> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use std::net::Ipv4Addr;
+
+    use ipnet::Ipv4Net;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::family::V4;
 
     /// Prefixes close to each other, so that many nest.
     fn prefixes() -> impl Strategy<Value = BTreeMap<Ipv4Net, u8>> {
@@ -91,7 +93,7 @@ mod tests {
         #[test]
         fn a_lookup_finds_the_longest_prefix(prefixes in prefixes(), low in 0..=300_u32) {
             let list: Vec<_> = prefixes.iter().map(|(prefix, value)| (*prefix, *value)).collect();
-            let map = PrefixMap::new(&list);
+            let map = PrefixMap::<V4, _>::new(&list);
             let ends = [Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST];
             for address in [Ipv4Addr::from_bits(0x0a00_0000 | low), ends[0], ends[1]] {
                 let naive = list.iter().filter(|(prefix, _)| prefix.contains(&address));
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn an_empty_map_has_nothing() {
-        assert_eq!(PrefixMap::<u8>::new(&[]).lookup(Ipv4Addr::LOCALHOST), None);
-        assert_eq!(PrefixMap::<u8>::default().lookup(Ipv4Addr::LOCALHOST), None);
+        assert_eq!(PrefixMap::<V4, u8>::new(&[]).lookup(Ipv4Addr::LOCALHOST), None);
+        assert_eq!(PrefixMap::<V4, u8>::default().lookup(Ipv4Addr::LOCALHOST), None);
     }
 }

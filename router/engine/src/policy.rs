@@ -3,10 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
-
+use crate::family::{Family, V4};
 use crate::lpm::PrefixMap;
 use crate::map::Map;
 
@@ -21,17 +19,17 @@ pub type PolicyIndex = u16;
 
 /// A policy as the state document gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
+pub struct Policy<F: Family = V4> {
     /// Its name, unique in the document.
     pub name: String,
     /// The addresses that the outside sees; each pod has one of them ([`paired_address`]).
-    pub egress_addresses: Vec<Ipv4Addr>,
+    pub egress_addresses: Vec<F::Address>,
     /// Where its pods' traffic is translated.
-    pub destinations: Vec<Ipv4Net>,
+    pub destinations: Vec<F::Net>,
     /// Parts of `destinations` where it is not. Excludes from this policy only.
-    pub excluded: Vec<Ipv4Net>,
+    pub excluded: Vec<F::Net>,
     /// The addresses of the pods that it selects beside those of its groups.
-    pub pods: Vec<Ipv4Addr>,
+    pub pods: Vec<F::Address>,
     /// Indices of the groups whose pods it selects.
     pub pod_groups: Vec<usize>,
     /// What it asks of the NAT beyond the default.
@@ -39,24 +37,30 @@ pub struct Policy {
 }
 
 /// Policies in their order of precedence, flattened for lookups.
-#[derive(Clone, Debug, Default)]
-pub struct Policies {
-    policies: Vec<Policy>,
+#[derive(Clone, Debug)]
+pub struct Policies<F: Family = V4> {
+    policies: Vec<Policy<F>>,
     /// Hashes of their names: what a policy is known by from one document to the next.
     identities: Vec<u64>,
-    sets: Vec<PolicySet>,
+    sets: Vec<PolicySet<F>>,
     /// The sets again, arranged for lookups.
-    maps: Vec<PrefixMap<Option<PolicyIndex>>>,
+    maps: Vec<PrefixMap<F, Option<PolicyIndex>>>,
     /// Every selected pod with the index of its set, ascending by address.
-    pods: Vec<(Ipv4Addr, usize)>,
-    set_of_pod: Map<Ipv4Addr, usize>,
+    pods: Vec<(F::Address, usize)>,
+    set_of_pod: Map<F::Address, usize>,
 }
 
 /// What several policies together say of destinations: pods that the same policies select share
 /// a set. Longest prefix wins; `None` is a hole that no policy covers.
-pub type PolicySet = Vec<(Ipv4Net, Option<PolicyIndex>)>;
+pub type PolicySet<F = V4> = Vec<(<F as Family>::Net, Option<PolicyIndex>)>;
 
-impl Policies {
+impl<F: Family> Default for Policies<F> {
+    fn default() -> Self {
+        Self::new(Vec::new(), &[])
+    }
+}
+
+impl<F: Family> Policies<F> {
     /// Flattens `policies`, whose order is their precedence: where two policies cover the same
     /// pod and destination with prefixes of the same length, the earlier one wins; otherwise the
     /// longer prefix does. One policy's exclusions never touch another policy. `groups` are the
@@ -66,7 +70,7 @@ impl Policies {
     /// When there are more than 65,535 policies, which a document's limits rule out, or a policy's
     /// group is not in `groups`.
     #[must_use]
-    pub fn new(policies: Vec<Policy>, groups: &[&[Ipv4Addr]]) -> Self {
+    pub fn new(policies: Vec<Policy<F>>, groups: &[&[F::Address]]) -> Self {
         assert!(policies.len() <= usize::from(PolicyIndex::MAX), "more than 65,535 policies");
         let of_group = selecting_groups(&policies, groups);
         let (mut sets, mut pods) = (Vec::new(), Vec::new());
@@ -78,7 +82,7 @@ impl Policies {
                 // Pods of a group that no policy names are selected by none.
                 (!selecting.is_empty()).then(|| {
                     *set_of_selection.entry(selecting).or_insert_with_key(|selecting| {
-                        sets.push(flatten(&policies, selecting));
+                        sets.push(flatten::<F>(&policies, selecting));
                         sets.len() - 1
                     })
                 })
@@ -93,7 +97,7 @@ impl Policies {
 
     /// The policies, in order of precedence.
     #[must_use]
-    pub fn policies(&self) -> &[Policy] {
+    pub fn policies(&self) -> &[Policy<F>] {
         &self.policies
     }
 
@@ -106,18 +110,18 @@ impl Policies {
     /// The distinct sets that pods have, each ascending by network address and length, without
     /// prefixes that say no more than the one around them.
     #[must_use]
-    pub fn sets(&self) -> &[PolicySet] {
+    pub fn sets(&self) -> &[PolicySet<F>] {
         &self.sets
     }
 
     /// Every selected pod with the index of its set in [`Policies::sets`], ascending by address.
-    pub fn pods(&self) -> impl Iterator<Item = (Ipv4Addr, usize)> + '_ {
+    pub fn pods(&self) -> impl Iterator<Item = (F::Address, usize)> + '_ {
         self.pods.iter().copied()
     }
 
     /// The policy that covers traffic of `pod` to `destination`, if any.
     #[must_use]
-    pub fn lookup(&self, pod: Ipv4Addr, destination: Ipv4Addr) -> Option<PolicyIndex> {
+    pub fn lookup(&self, pod: F::Address, destination: F::Address) -> Option<PolicyIndex> {
         let set = self.set_of_pod.get(&pod)?;
         self.maps.get(*set)?.lookup(destination).flatten()
     }
@@ -149,7 +153,10 @@ impl Way {
 }
 
 /// The policies that name each group.
-fn selecting_groups(policies: &[Policy], groups: &[&[Ipv4Addr]]) -> Vec<Vec<PolicyIndex>> {
+fn selecting_groups<F: Family>(
+    policies: &[Policy<F>],
+    groups: &[&[F::Address]],
+) -> Vec<Vec<PolicyIndex>> {
     let mut of_group: Vec<Vec<PolicyIndex>> = vec![Vec::new(); groups.len()];
     for (index, policy) in (0..).zip(policies) {
         for group in &policy.pod_groups {
@@ -163,8 +170,8 @@ fn selecting_groups(policies: &[Policy], groups: &[&[Ipv4Addr]]) -> Vec<Vec<Poli
 }
 
 /// How each pod comes to be selected.
-fn ways(policies: &[Policy], groups: &[&[Ipv4Addr]]) -> BTreeMap<Ipv4Addr, Way> {
-    let mut ways: BTreeMap<Ipv4Addr, Way> = BTreeMap::new();
+fn ways<F: Family>(policies: &[Policy<F>], groups: &[&[F::Address]]) -> BTreeMap<F::Address, Way> {
+    let mut ways: BTreeMap<F::Address, Way> = BTreeMap::new();
     for (group, pods) in groups.iter().enumerate() {
         for pod in *pods {
             ways.entry(*pod).or_default().groups.push(group);
@@ -187,19 +194,19 @@ struct Statement {
 }
 
 /// What the policies of `selecting` (ascending) together say, as a set.
-fn flatten(policies: &[Policy], selecting: &[PolicyIndex]) -> PolicySet {
+fn flatten<F: Family>(policies: &[Policy<F>], selecting: &[PolicyIndex]) -> PolicySet<F> {
     let statements = statements(policies, selecting);
     let mut verdicts = vec![None; selecting.len()];
-    let mut set = PolicySet::new();
+    let mut set = PolicySet::<F>::new();
     // The prefixes around the current one, outermost first, each with what holds inside of it.
-    let mut around: Vec<(Ipv4Net, &[Statement], Option<PolicyIndex>)> = Vec::new();
+    let mut around: Vec<(F::Net, &[Statement], Option<PolicyIndex>)> = Vec::new();
     for (prefix, said) in &statements {
-        while around.last().is_some_and(|(outer, ..)| !outer.contains(prefix)) {
+        while around.last().is_some_and(|(outer, ..)| !F::contains(*outer, *prefix)) {
             around.pop();
         }
         let outside = around.last().and_then(|(.., verdict)| *verdict);
-        let levels = around.iter().map(|(outer, said, _)| (outer.prefix_len(), *said));
-        let levels = levels.chain([(prefix.prefix_len(), said.as_slice())]);
+        let levels = around.iter().map(|(outer, said, _)| (F::length(*outer), *said));
+        let levels = levels.chain([(F::length(*prefix), said.as_slice())]);
         let inside = decide(levels, &mut verdicts).and_then(|place| selecting.get(place).copied());
         around.push((*prefix, said, inside));
         if inside != outside {
@@ -210,14 +217,20 @@ fn flatten(policies: &[Policy], selecting: &[PolicyIndex]) -> PolicySet {
 }
 
 /// Everything that the policies say, by prefix, ascending by network address and length.
-fn statements(policies: &[Policy], selecting: &[PolicyIndex]) -> BTreeMap<Ipv4Net, Vec<Statement>> {
-    let mut statements: BTreeMap<Ipv4Net, Vec<Statement>> = BTreeMap::new();
+fn statements<F: Family>(
+    policies: &[Policy<F>],
+    selecting: &[PolicyIndex],
+) -> BTreeMap<F::Net, Vec<Statement>> {
+    let mut statements: BTreeMap<F::Net, Vec<Statement>> = BTreeMap::new();
     for (place, index) in selecting.iter().enumerate() {
         let Some(policy) = policies.get(usize::from(*index)) else { continue };
         // Exclusions come last, so that they win where a policy says both of one prefix.
         let said = policy.destinations.iter().map(|prefix| (prefix, false));
         for (prefix, excluded) in said.chain(policy.excluded.iter().map(|prefix| (prefix, true))) {
-            statements.entry(prefix.trunc()).or_default().push(Statement { place, excluded });
+            statements
+                .entry(F::truncated(*prefix))
+                .or_default()
+                .push(Statement { place, excluded });
         }
     }
     statements

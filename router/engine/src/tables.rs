@@ -4,10 +4,12 @@
 //! and swaps it in; nothing here changes once built. `epoch` tells flows to look again.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use crate::DropReason;
-use crate::encap::{self, Overlay};
+use crate::encap::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Overlay};
 use crate::engine::Halt;
+use crate::family::{Family, V4, V6};
 use crate::fib::{Fib, Way};
 use crate::flow::Timeouts;
 use crate::map::Map;
@@ -22,11 +24,12 @@ pub type DeviceIndex = u16;
 pub struct Device {
     /// Its own link address, the source of every frame sent on it.
     pub mac: [u8; 6],
-    /// The largest IPv4 packet it carries, in bytes.
+    /// The largest IP packet it carries, in bytes.
     pub mtu: u16,
 }
 
-/// A tunnel peer: a node whose pods send their traffic to one of our tunnel addresses.
+/// A tunnel peer: a node whose pods send their traffic, of both families, to one of our tunnel
+/// addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The peer's address: the outer source of its frames, the outer destination of replies.
@@ -40,9 +43,9 @@ pub struct Peer {
 
 /// An egress address and the ports on it that are ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EgressAddress {
+pub struct EgressAddress<F: Family = V4> {
     /// The address that the outside sees.
-    pub address: Ipv4Addr,
+    pub address: F::Address,
     /// First port (and echo identifier) that may be leased.
     pub port_first: u16,
     /// Last port (and echo identifier) that may be leased, inclusive.
@@ -62,13 +65,19 @@ pub enum ReplyVni {
     Flow,
 }
 
+impl Default for ReplyVni {
+    fn default() -> Self {
+        Self::Fixed(REPLY_VNI_DEFAULT)
+    }
+}
+
 /// A next hop's link address, as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Neighbour {
+pub struct Neighbour<F: Family = V4> {
     /// The device it is reached through.
     pub device: DeviceIndex,
     /// Its protocol address.
-    pub address: Ipv4Addr,
+    pub address: F::Address,
     /// Its link address.
     pub mac: [u8; 6],
 }
@@ -80,20 +89,31 @@ pub struct TablesInput {
     pub epoch: u32,
     /// By [`DeviceIndex`].
     pub devices: Vec<Device>,
-    /// Policies and the pods that they select.
-    pub policies: Policies,
-    /// Every egress address that a policy names.
-    pub egress_addresses: Vec<EgressAddress>,
     /// Every tunnel peer; addresses are unique.
     pub peers: Vec<Peer>,
-    /// How replies are labelled; `None` is [`ReplyVni::Fixed`] with 2.
+    /// How replies are labelled that carry IPv4; `None` is [`ReplyVni::Fixed`] with 2.
     pub reply_vni: Option<ReplyVni>,
+    /// The same of those that carry IPv6.
+    pub reply_vni_ipv6: Option<ReplyVni>,
     /// UDP port of the tunnel, in replies the destination port.
     pub tunnel_port: u16,
+    /// What is said of IPv4; the tunnels' own packets go by it, too.
+    pub v4: FamilyInput<V4>,
+    /// What is said of IPv6.
+    pub v6: FamilyInput<V6>,
+}
+
+/// What [`Tables::new`] needs of one address family.
+#[derive(Clone, Debug, Default)]
+pub struct FamilyInput<F: Family> {
+    /// Policies and the pods that they select. A policy has one index in both families.
+    pub policies: Policies<F>,
+    /// Every egress address that a policy names.
+    pub egress_addresses: Vec<EgressAddress<F>>,
     /// Rules and routes of the kernel.
-    pub fib: Fib,
+    pub fib: Fib<F>,
     /// Resolved neighbours on our devices.
-    pub neighbours: Vec<Neighbour>,
+    pub neighbours: Vec<Neighbour<F>>,
 }
 
 /// The epoch of tables that no state document was made into yet: all packets are dropped, and flows
@@ -115,7 +135,7 @@ pub(crate) type PeerIndex = u16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Adjacency {
     pub(crate) device: DeviceIndex,
-    /// The largest IPv4 packet that the device carries, in bytes.
+    /// The largest IP packet that the device carries, in bytes.
     pub(crate) mtu: u16,
     pub(crate) ethernet: [u8; 14],
 }
@@ -129,20 +149,33 @@ impl Adjacency {
 }
 
 /// The tables arranged for lookups. Immutable.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Tables {
+    pub(crate) v4: FamilyTables<V4>,
+    pub(crate) v6: FamilyTables<V6>,
+}
+
+/// The tables of one address family: all that its packets need.
+#[derive(Clone, Debug)]
+pub(crate) struct FamilyTables<F: Family> {
     epoch: u32,
-    policies: Policies,
+    policies: Policies<F>,
     /// The least of each timeout that some policy has of its own.
     least_timeouts: Option<Timeouts>,
-    egress_addresses: Map<Ipv4Addr, EgressAddress>,
-    fib: Fib,
+    egress_addresses: Map<F::Address, EgressAddress<F>>,
+    fib: Fib<F>,
     devices: Vec<Device>,
     adjacencies: Vec<Adjacency>,
-    neighbours: Map<(DeviceIndex, Ipv4Addr), AdjacencyIndex>,
+    neighbours: Map<(DeviceIndex, F::Address), AdjacencyIndex>,
     /// The way back to each peer, or why there is none now.
     overlays: Vec<Result<Overlay, Halt>>,
-    peers: Map<Ipv4Addr, PeerIndex>,
+    peers: Arc<Map<Ipv4Addr, PeerIndex>>,
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new(TablesInput::default())
+    }
 }
 
 impl Tables {
@@ -152,32 +185,95 @@ impl Tables {
     /// When there are more than 65,535 peers, which a document's limits rule out.
     #[must_use]
     pub fn new(input: TablesInput) -> Self {
-        assert!(input.peers.len() <= usize::from(PeerIndex::MAX), "more than 65,535 peers");
+        let TablesInput { epoch, devices, peers, tunnel_port, v4, v6, .. } = input;
+        assert!(peers.len() <= usize::from(PeerIndex::MAX), "more than 65,535 peers");
+        let index = (0..).zip(&peers).map(|(index, peer)| (peer.address, index));
+        let index: Arc<Map<_, _>> = Arc::new(index.collect());
+        let mut v4 = FamilyTables::new(epoch, &devices, &index, v4, ETHERTYPE_IPV4);
+        let mut v6 = FamilyTables::new(epoch, &devices, &index, v6, ETHERTYPE_IPV6);
+        // Both families go through the same tunnels, which are IPv4.
+        let ways: Vec<_> = peers.iter().map(|peer| v4.way_to(peer)).collect();
+        let overlays = |ethertype, reply_vni: Option<ReplyVni>| {
+            let reply_vni = reply_vni.unwrap_or_default();
+            let overlay = |(peer, way): (&Peer, &Result<Adjacency, Halt>)| {
+                let way = way.as_ref().map_err(|halt| *halt)?;
+                Ok(Overlay::new(way, peer, tunnel_port, reply_vni, ethertype))
+            };
+            peers.iter().zip(&ways).map(overlay).collect()
+        };
+        v4.overlays = overlays(ETHERTYPE_IPV4, input.reply_vni);
+        v6.overlays = overlays(ETHERTYPE_IPV6, input.reply_vni_ipv6);
+        Self { v4, v6 }
+    }
+
+    /// Changes with every change that flows must notice.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.v4.epoch
+    }
+
+    /// Whether a state document is in force.
+    pub(crate) fn is_programmed(&self) -> bool {
+        self.v4.is_programmed()
+    }
+}
+
+impl FamilyTables<V4> {
+    /// Where a peer is reached, or why there is no way to it now.
+    fn way_to(&self, peer: &Peer) -> Result<Adjacency, Halt> {
+        if let Some((device, mac)) = peer.direct {
+            return Ok(adjacent(&self.devices, device, mac, ETHERTYPE_IPV4)
+                .ok_or(DropReason::ForeignDevice)?);
+        }
+        let hash = peer.address.to_bits().wrapping_mul(0x9e37_79b1);
+        let way = self.fib.lookup(peer.tunnel_address, peer.address, hash)?;
+        Ok(*self.adjacency(self.resolve(way)?)?)
+    }
+}
+
+/// The Ethernet header that leads out of a device to a link address.
+fn adjacent(
+    devices: &[Device],
+    device: DeviceIndex,
+    mac: [u8; 6],
+    ethertype: [u8; 2],
+) -> Option<Adjacency> {
+    let Device { mac: own, mtu } = devices.get(usize::from(device))?;
+    let mtu = (*mtu).min(MTU_MAX);
+    Some(Adjacency { device, mtu, ethernet: encap::ethernet(mac, *own, ethertype) })
+}
+
+impl<F: Family> FamilyTables<F> {
+    /// Without the ways back to peers.
+    fn new(
+        epoch: u32,
+        devices: &[Device],
+        peers: &Arc<Map<Ipv4Addr, PeerIndex>>,
+        input: FamilyInput<F>,
+        ethertype: [u8; 2],
+    ) -> Self {
         let egress_addresses = input.egress_addresses.into_iter();
         let own_timeouts = input.policies.policies().iter().filter_map(|p| p.options.timeouts);
         let mut tables = Self {
-            epoch: input.epoch,
+            epoch,
             least_timeouts: own_timeouts.reduce(Timeouts::least),
             policies: input.policies,
             egress_addresses: egress_addresses.map(|egress| (egress.address, egress)).collect(),
             fib: input.fib,
-            devices: input.devices,
-            ..Self::default()
+            devices: devices.to_vec(),
+            adjacencies: Vec::new(),
+            neighbours: Map::default(),
+            overlays: Vec::new(),
+            peers: Arc::clone(peers),
         };
-        let adjacent = |neighbour: &Neighbour| {
-            let adjacency = tables.adjacent(neighbour.device, neighbour.mac)?;
-            Some(((neighbour.device, neighbour.address), adjacency))
+        let adjacent = |neighbour: &Neighbour<F>| {
+            let Neighbour { device, address, mac } = *neighbour;
+            Some(((device, address), adjacent(devices, device, mac, ethertype)?))
         };
-        let adjacencies: Vec<_> = input.neighbours.iter().filter_map(adjacent).collect();
+        let adjacencies = input.neighbours.iter().filter_map(adjacent);
         for (index, (key, adjacency)) in (0..AdjacencyIndex::MAX).zip(adjacencies) {
             tables.adjacencies.push(adjacency);
             tables.neighbours.insert(key, index);
-        }
-        let reply_vni = input.reply_vni.unwrap_or(ReplyVni::Fixed(REPLY_VNI_DEFAULT));
-        for (index, peer) in (0..).zip(&input.peers) {
-            let overlay = tables.overlay(peer, input.tunnel_port, reply_vni);
-            tables.overlays.push(overlay);
-            tables.peers.insert(peer.address, index);
         }
         tables
     }
@@ -188,41 +284,14 @@ impl Tables {
     }
 
     /// Changes with every change that flows must notice.
-    #[must_use]
-    pub fn epoch(&self) -> u32 {
+    pub(crate) fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// Policies and the pods that they select.
-    #[must_use]
-    pub fn policies(&self) -> &Policies {
-        &self.policies
-    }
-
-    /// The Ethernet header that leads out of a device to a link address.
-    fn adjacent(&self, device: DeviceIndex, mac: [u8; 6]) -> Option<Adjacency> {
-        let Device { mac: own, mtu } = self.devices.get(usize::from(device))?;
-        let mtu = (*mtu).min(MTU_MAX);
-        Some(Adjacency { device, mtu, ethernet: encap::ethernet(mac, *own) })
-    }
-
-    /// The outer headers towards a peer, or why there is no way to it now.
-    fn overlay(&self, peer: &Peer, tunnel_port: u16, reply_vni: ReplyVni) -> Result<Overlay, Halt> {
-        let adjacency = if let Some((device, mac)) = peer.direct {
-            self.adjacent(device, mac).ok_or(DropReason::ForeignDevice)?
-        } else {
-            let hash = peer.address.to_bits().wrapping_mul(0x9e37_79b1);
-            let way = self.fib.lookup(peer.tunnel_address, peer.address, hash)?;
-            *self.adjacency(self.resolve(way)?)?
-        };
-        let (source, destination) = (peer.tunnel_address, peer.address);
-        Ok(Overlay::new(&adjacency, source, destination, tunnel_port, reply_vni))
-    }
-
     /// The resolved next hop of a way.
-    pub(crate) fn resolve(&self, way: Way) -> Result<AdjacencyIndex, Halt> {
+    pub(crate) fn resolve(&self, way: Way<F>) -> Result<AdjacencyIndex, Halt> {
         let known = self.neighbours.get(&(way.device, way.next_hop)).copied();
-        known.ok_or(Halt::Hold { device: way.device, address: way.next_hop })
+        known.ok_or_else(|| Halt::Hold { device: way.device, address: way.next_hop.into() })
     }
 
     /// The adjacency of an index from this epoch.
@@ -234,8 +303,8 @@ impl Tables {
     /// that announced addresses are here.
     pub(crate) fn route(
         &self,
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
+        source: F::Address,
+        destination: F::Address,
         hash: u64,
     ) -> Result<AdjacencyIndex, Halt> {
         if self.announced(destination).is_some() {
@@ -247,7 +316,7 @@ impl Tables {
     }
 
     /// The policy that covers a pod's traffic to a destination.
-    pub(crate) fn policy(&self, pod: Ipv4Addr, destination: Ipv4Addr) -> Option<PolicyIndex> {
+    pub(crate) fn policy(&self, pod: F::Address, destination: F::Address) -> Option<PolicyIndex> {
         self.policies.lookup(pod, destination)
     }
 
@@ -269,18 +338,22 @@ impl Tables {
     }
 
     /// The egress address that a pod's new flows get under a policy.
-    pub(crate) fn egress_of(&self, policy: PolicyIndex, pod: Ipv4Addr) -> Option<&EgressAddress> {
+    pub(crate) fn egress_of(
+        &self,
+        policy: PolicyIndex,
+        pod: F::Address,
+    ) -> Option<&EgressAddress<F>> {
         let policy = self.policies.policies().get(usize::from(policy))?;
         self.egress(paired_address(pod, &policy.egress_addresses)?)
     }
 
     /// A listed egress address.
-    pub(crate) fn egress(&self, address: Ipv4Addr) -> Option<&EgressAddress> {
+    pub(crate) fn egress(&self, address: F::Address) -> Option<&EgressAddress<F>> {
         self.egress_addresses.get(&address)
     }
 
     /// The device on which Spillway itself answers for an egress address, and its link address.
-    pub(crate) fn announced(&self, address: Ipv4Addr) -> Option<(DeviceIndex, [u8; 6])> {
+    pub(crate) fn announced(&self, address: F::Address) -> Option<(DeviceIndex, [u8; 6])> {
         let index = self.egress(address)?.announce?;
         let device = self.devices.get(usize::from(index))?;
         Some((index, device.mac))

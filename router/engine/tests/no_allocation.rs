@@ -12,7 +12,6 @@ use common::build::{Body, arp, changed, cut, packet};
 use common::gateway::*;
 use etherparse::ArpOperation;
 use spillway_engine::policy::{NatOptions, Policies, Policy};
-use spillway_engine::tables::TablesInput;
 use spillway_engine::{ANNOUNCEMENT_ROOM, BURST_MAX, DropReason, EngineConfig, Timeouts, Verdict};
 
 thread_local! {
@@ -103,7 +102,9 @@ fn allocates_nothing(options: NatOptions) {
     let config = EngineConfig { flows_max: 9_000, ..config() };
     let policy = Policy { options, ..policy(EGRESS, &[POD], &["203.0.113.0/24"]) };
     let policies = Policies::new(vec![policy], &[]);
-    let mut gateway = Gateway::with(config, TablesInput { policies, ..tables() });
+    let mut input = tables();
+    input.v4.policies = policies;
+    let mut gateway = Gateway::with(config, input);
     let mut bursts = bursts();
     let mut bursts: Vec<Vec<&mut [u8]>> =
         bursts.iter_mut().map(|burst| burst.iter_mut().map(Vec::as_mut_slice).collect()).collect();

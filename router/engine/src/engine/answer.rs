@@ -7,6 +7,7 @@ use super::{Engine, Nanos};
 use crate::DropReason;
 use crate::checksum::checksum;
 use crate::encap::{Label, Overlay};
+use crate::family::V4;
 use crate::flow::Tuple;
 use crate::fragment::MTU_MIN;
 use crate::packet::{
@@ -14,7 +15,7 @@ use crate::packet::{
     tunnel_tos,
 };
 use crate::steer::{REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
-use crate::tables::{Adjacency, DeviceIndex, Tables};
+use crate::tables::{Adjacency, DeviceIndex, FamilyTables, Tables};
 
 /// How many bytes [`OwedError::write`] needs for an answer.
 pub const ANSWER_ROOM: usize = REPLY_IP_OFFSET + ERROR_MAX as usize;
@@ -77,6 +78,7 @@ impl Engine {
         reason: DropReason,
         frame: &[u8],
     ) -> Option<OwedError<'a>> {
+        let tables = &tables.v4;
         let packet = Packet::parse_any_ttl(frame, &self.hasher).ok()?;
         // An error about an error has no end; of a packet's fragments, the first is answered for
         // (RFC 1122, section 3.2.2).
@@ -108,7 +110,7 @@ impl Engine {
     }
 
     /// The largest packet that would have got through, in bytes.
-    fn path_mtu(&self, tables: &Tables, packet: &Packet) -> Option<u16> {
+    fn path_mtu(&self, tables: &FamilyTables<V4>, packet: &Packet) -> Option<u16> {
         let Tuple { source, destination, .. } = packet.tuple;
         if packet.direction == Direction::Reply {
             let flow = self.flows.replies.find(&packet.tuple, packet.hash)?;
@@ -125,7 +127,11 @@ impl Engine {
 
     /// To the outside only about packets of flows that live and are still selected: to all others we
     /// are nobody.
-    fn way_to_remote<'a>(&self, tables: &'a Tables, packet: &Packet) -> Option<&'a Adjacency> {
+    fn way_to_remote<'a>(
+        &self,
+        tables: &'a FamilyTables<V4>,
+        packet: &Packet,
+    ) -> Option<&'a Adjacency> {
         let flow = self.flows.replies.find(&packet.tuple, packet.hash)?;
         let original = self.flows.originals[self.flows.replies[flow].twin].tuple();
         tables.policy(original.source, original.destination)?;
@@ -136,7 +142,7 @@ impl Engine {
 }
 
 /// To a pod through the tunnel that its packet came from, if its traffic is ours.
-fn way_to_pod<'a>(tables: &'a Tables, packet: &Packet) -> Option<&'a Overlay> {
+fn way_to_pod<'a>(tables: &'a FamilyTables<V4>, packet: &Packet) -> Option<&'a Overlay> {
     tables.policy(packet.tuple.source, packet.tuple.destination)?;
     tables.overlay_to(tables.peer(packet.steer.outer_source).ok()?).ok()
 }

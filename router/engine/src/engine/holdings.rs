@@ -6,10 +6,11 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::DropReason;
+use crate::family::V4;
 use crate::flow::{FLOWS_PER_POD_MAX, Hasher, Place, PodFlows, SlotIndex, Translation, Tuple};
 use crate::nat::Mappings;
 use crate::policy::PolicyIndex;
-use crate::tables::{EgressAddress, Tables};
+use crate::tables::{EgressAddress, FamilyTables};
 
 /// What one flow holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl Holdings {
     /// Counts a new flow of a pod, where its policy limits them.
     pub(super) fn admit(
         &self,
-        tables: &Tables,
+        tables: &FamilyTables<V4>,
         policy: PolicyIndex,
         original: &Tuple,
     ) -> Result<Option<Place>, DropReason> {
@@ -116,7 +117,7 @@ impl Holdings {
     /// flows stay, and once.
     pub(super) fn take_up(
         &mut self,
-        tables: &Tables,
+        tables: &FamilyTables<V4>,
         policy: PolicyIndex,
         flow: SlotIndex,
         translation: &Translation,
@@ -134,7 +135,7 @@ impl Holdings {
     }
 
     /// A pod under a policy.
-    fn identity(&self, tables: &Tables, policy: PolicyIndex, original: &Tuple) -> u64 {
+    fn identity(&self, tables: &FamilyTables<V4>, policy: PolicyIndex, original: &Tuple) -> u64 {
         self.hasher.words(tables.policy_identity(policy), original.source.to_bits().into())
     }
 

@@ -5,18 +5,19 @@ use super::adoption::endpoint;
 use super::holdings::Holding;
 use super::{Engine, Halt, Nanos, Outlet, end};
 use crate::encap::Label;
+use crate::family::V4;
 use crate::flow::{Original, Reply, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
 use crate::fragment::MTU_MIN;
 use crate::nat::{Side, Use, Wish, clamp_mss, rewrite};
 use crate::packet::{Packet, SCTP, Transport, tunnel_tos};
 use crate::policy::{NatOptions, PolicyIndex};
-use crate::tables::{Adjacency, AdjacencyIndex, EPOCH_NONE, EgressAddress, Tables};
+use crate::tables::{Adjacency, AdjacencyIndex, EPOCH_NONE, EgressAddress, FamilyTables};
 use crate::{DropReason, Ticket};
 
 /// What the packets of a burst have in common.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
-    pub(super) tables: &'a Tables,
+    pub(super) tables: &'a FamilyTables<V4>,
     pub(super) now: Tick,
     /// What is known of them from before.
     pub(super) ticket: Ticket,
@@ -26,12 +27,12 @@ pub(super) struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// Of what steering has given to this worker.
-    pub(super) fn new(tables: &'a Tables, now: Nanos) -> Self {
+    pub(super) fn new(tables: &'a FamilyTables<V4>, now: Nanos) -> Self {
         Self { tables, now: tick(now), ticket: Ticket::default(), comes_again: false }
     }
 
     /// Of a frame that has waited, or comes from another worker.
-    pub(super) fn again(tables: &'a Tables, now: Nanos, ticket: Ticket) -> Self {
+    pub(super) fn again(tables: &'a FamilyTables<V4>, now: Nanos, ticket: Ticket) -> Self {
         Self { ticket, comes_again: true, ..Self::new(tables, now) }
     }
 
@@ -250,7 +251,7 @@ impl Engine {
     /// more, the flow ends.
     fn confirm_policy(
         &mut self,
-        tables: &Tables,
+        tables: &FamilyTables<V4>,
         flow: SlotIndex,
     ) -> Result<PolicyIndex, DropReason> {
         let original = &self.flows.originals[flow];
@@ -290,7 +291,7 @@ impl Engine {
 }
 
 /// What a frame teaches of the way back, if it comes from a listed peer.
-fn taught(tables: &Tables, packet: &Packet) -> Result<WayBack, DropReason> {
+fn taught(tables: &FamilyTables<V4>, packet: &Packet) -> Result<WayBack, DropReason> {
     let peer_address = packet.steer.outer_source;
     let peer = tables.peer(peer_address)?;
     let (inner_mac, vni) = (packet.steer.inner_mac, packet.steer.vni);
@@ -325,7 +326,7 @@ fn without_reply_flow(transport: Transport) -> DropReason {
 
 /// The next hop, if the packet fits its device or may be fragmented.
 fn fitting<'a>(
-    tables: &'a Tables,
+    tables: &'a FamilyTables<V4>,
     index: AdjacencyIndex,
     packet: &Packet,
 ) -> Result<&'a Adjacency, DropReason> {
@@ -337,7 +338,7 @@ fn fitting<'a>(
 }
 
 /// Lets a pod's SYN announce no larger segments than come back through its tunnel.
-fn fit_to_tunnel(tables: &Tables, packet: &Packet, ip: &mut [u8]) {
+fn fit_to_tunnel(tables: &FamilyTables<V4>, packet: &Packet, ip: &mut [u8]) {
     let peer = tables.peer(packet.steer.outer_source).map_err(Halt::from);
     if let Ok(overlay) = peer.and_then(|peer| tables.overlay_to(peer)) {
         clamp_mss(ip, packet, overlay.inner_mtu);
@@ -345,7 +346,7 @@ fn fit_to_tunnel(tables: &Tables, packet: &Packet, ip: &mut [u8]) {
 }
 
 /// Lets the answer to a SYN announce no larger segments than leave on the flow's way out.
-fn fit_to_way_out(tables: &Tables, packet: &Packet, original: &Original, ip: &mut [u8]) {
+fn fit_to_way_out(tables: &FamilyTables<V4>, packet: &Packet, original: &Original, ip: &mut [u8]) {
     let is_known = original.epoch == tables.epoch();
     if let Some(adjacency) = tables.adjacency(original.adjacency).ok().filter(|_| is_known) {
         clamp_mss(ip, packet, adjacency.mtu);

@@ -11,9 +11,10 @@ use smoltcp::wire::{
 
 use super::life::Context;
 use super::{Answer, Engine, Halt, Verdict};
+use crate::family::V4;
 use crate::packet::{ICMP, ipv4};
 use crate::steer::{KIND_ARP, KIND_MASK, KIND_PING, STEER_HEADER_LEN};
-use crate::tables::Tables;
+use crate::tables::{FamilyTables, Tables};
 use crate::{DropReason, Ticket};
 
 /// How many bytes [`Engine::announce`] needs.
@@ -121,7 +122,7 @@ impl Engine {
         address: Ipv4Addr,
         out: &mut [u8],
     ) -> Option<Answer> {
-        let (device, mac) = tables.announced(address)?;
+        let (device, mac) = tables.v4.announced(address)?;
         let announcement = ArpRepr::EthernetIpv4 {
             operation: ArpOperation::Request,
             source_hardware_addr: EthernetAddress(mac),
@@ -137,7 +138,7 @@ impl Engine {
 
 /// An ARP reply, out of the device on which the address is announced. A probe (RFC 5227), whose
 /// sender has no address yet, is answered too: that defends ours.
-fn answer_arp(tables: &Tables, frame: &mut [u8]) -> Result<Answer, DropReason> {
+fn answer_arp(tables: &FamilyTables<V4>, frame: &mut [u8]) -> Result<Answer, DropReason> {
     let arp = frame.get(STEER_HEADER_LEN..).ok_or(DropReason::Truncated)?;
     let request = ArpPacket::new_checked(arp).and_then(|packet| ArpRepr::parse(&packet));
     let Ok(ArpRepr::EthernetIpv4 {

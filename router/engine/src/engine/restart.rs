@@ -2,8 +2,9 @@
 
 use super::{Engine, Nanos};
 use crate::Tuple;
+use crate::family::V4;
 use crate::flow::{GROUPS_MAX, NotRestored, SavedFlow, tick};
-use crate::tables::{EPOCH_NONE, Tables};
+use crate::tables::{EPOCH_NONE, FamilyTables};
 
 impl Engine {
     /// Every live flow, as [`Engine::restore`] of a later engine takes it: with other keys, another
@@ -32,7 +33,7 @@ impl Engine {
 
     /// Gives flows of an earlier engine what their policies' options want of them, some in each call:
     /// mostly before they speak, and before others want what they have.
-    pub(super) fn take_up_some(&mut self, tables: &Tables) {
+    pub(super) fn take_up_some(&mut self, tables: &FamilyTables<V4>) {
         let Some(from) = self.not_taken_up else { return };
         let groups = self.flows.originals.groups();
         let until = groups.min(from + GROUPS_MAX);

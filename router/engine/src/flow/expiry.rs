@@ -10,8 +10,9 @@
 use super::state::{FlowState, Timeouts};
 use super::{Flows, SlotIndex};
 use crate::engine::Nanos;
+use crate::family::V4;
 use crate::flow::slot::{Original, TICK_SHIFT, Tick, tick};
-use crate::tables::Tables;
+use crate::tables::FamilyTables;
 
 /// How long one pass over the whole table takes when the worker is busy.
 const PASS_NS: Nanos = 2_000_000_000;
@@ -76,7 +77,7 @@ impl Sweep {
     pub(crate) fn step(
         &mut self,
         now: Nanos,
-        tables: &Tables,
+        tables: &FamilyTables<V4>,
         flows: &mut Flows,
         expired: &mut dyn FnMut(&mut Flows, SlotIndex),
     ) {
@@ -106,7 +107,7 @@ impl Sweep {
         flows: &Flows,
         index: SlotIndex,
         now: Tick,
-        tables: &Tables,
+        tables: &FamilyTables<V4>,
         least: &Timeouts,
     ) -> bool {
         let original = &flows.originals[index];
@@ -125,7 +126,7 @@ impl Sweep {
     }
 
     /// An idle flow may know its policy of an earlier epoch only.
-    fn timeouts_of(&self, original: &Original, tables: &Tables) -> Timeouts {
+    fn timeouts_of(&self, original: &Original, tables: &FamilyTables<V4>) -> Timeouts {
         let policy = match original.epoch == tables.epoch() {
             true => Some(original.policy),
             false => {

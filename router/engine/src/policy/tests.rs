@@ -1,7 +1,9 @@
 //! The flattened policies against what the rules of precedence say, word by word.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
 use proptest::prelude::*;
 
 use super::*;

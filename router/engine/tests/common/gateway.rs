@@ -10,7 +10,9 @@ use spillway_engine::steer::{
     KIND_ARP, KIND_PING, KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN,
     TUNNEL_IP_OFFSET,
 };
-use spillway_engine::tables::{Device, EgressAddress, Neighbour, Peer, Tables, TablesInput};
+use spillway_engine::tables::{
+    Device, EgressAddress, FamilyInput, Neighbour, Peer, Tables, TablesInput,
+};
 use spillway_engine::{
     ANSWER_ROOM, Answer, Counters, DropReason, Engine, EngineConfig, FlowRecord, Fragments,
     Timeouts, Verdict,
@@ -90,20 +92,26 @@ pub fn tables() -> TablesInput {
             Device { mac: UPLINK_MAC, mtu: 1500 },
             Device { mac: UNDERLAY_MAC, mtu: 1500 },
         ],
-        policies: Policies::new(vec![policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"])], &[]),
-        egress_addresses: vec![
-            egress(EGRESS),
-            egress(OTHER_EGRESS),
-            EgressAddress { announce: Some(UPLINK), ..egress(ANNOUNCED) },
-        ],
         peers: vec![peer(PEER, None), peer(DIRECT_PEER, Some((UNDERLAY, DIRECT_PEER_MAC)))],
         reply_vni: None,
         tunnel_port: TUNNEL_PORT,
-        fib: Fib::new(&[rule], routes),
-        neighbours: vec![
-            Neighbour { device: UPLINK, address: ROUTER, mac: ROUTER_MAC },
-            Neighbour { device: UNDERLAY, address: PEER, mac: PEER_MAC },
-        ],
+        v4: FamilyInput {
+            policies: Policies::new(
+                vec![policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"])],
+                &[],
+            ),
+            egress_addresses: vec![
+                egress(EGRESS),
+                egress(OTHER_EGRESS),
+                EgressAddress { announce: Some(UPLINK), ..egress(ANNOUNCED) },
+            ],
+            fib: Fib::new(&[rule], routes),
+            neighbours: vec![
+                Neighbour { device: UPLINK, address: ROUTER, mac: ROUTER_MAC },
+                Neighbour { device: UNDERLAY, address: PEER, mac: PEER_MAC },
+            ],
+        },
+        ..TablesInput::default()
     }
 }
 

@@ -16,8 +16,8 @@ const REMOTE_END: End = (REMOTE, 443);
 /// A cluster with so many ports on the egress address.
 fn cluster(workers: u8, port_first: u16, port_last: u16) -> Cluster {
     let mut input = tables();
-    input.egress_addresses[0].port_first = port_first;
-    input.egress_addresses[0].port_last = port_last;
+    input.v4.egress_addresses[0].port_first = port_first;
+    input.v4.egress_addresses[0].port_last = port_last;
     let config = EngineConfig { flows_max: 1 << 17, ..config() };
     Cluster::new(workers, config, input)
 }
@@ -65,7 +65,7 @@ fn pods_whose_packets_all_come_to_one_worker_get_every_workers_ports() {
         let pods: Vec<Ipv4Addr> = (1..=8).map(|host| Ipv4Addr::new(10, 0, 3, host)).collect();
         let mut cluster = cluster(workers, 1024, 65_535);
         let policy = policy(EGRESS, &pods, &["203.0.113.0/24"]);
-        cluster.input.policies = Policies::new(vec![policy], &[]);
+        cluster.input.v4.policies = Policies::new(vec![policy], &[]);
         cluster.publish();
         let ports: Vec<u16> = (0..=u16::MAX).filter(|port| cluster.worker(*port) == 0).collect();
         let wanted = pods.iter().flat_map(|pod| ports.iter().map(|port| (*pod, *port)));
@@ -151,7 +151,7 @@ fn an_endpoint_has_one_port_wherever_its_mapping_lives() {
     let mut cluster = cluster(2, 40_000, 40_003);
     let options = NatOptions { endpoint_independent: true, ..NatOptions::default() };
     let policy = policy(EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"]);
-    cluster.input.policies = Policies::new(vec![Policy { options, ..policy }], &[]);
+    cluster.input.v4.policies = Policies::new(vec![Policy { options, ..policy }], &[]);
     cluster.publish();
     let own: Vec<u16> = (40_000..=40_003).filter(|port| cluster.worker(*port) == 0).collect();
     for port in &own {
@@ -203,7 +203,7 @@ fn who_is_refused_leaves_nothing_behind() {
 fn a_worker_has_so_many_flows_with_others_at_most() {
     let mut input = tables();
     // Two classes of one worker against all others.
-    input.egress_addresses[0].port_first = 1024;
+    input.v4.egress_addresses[0].port_first = 1024;
     let mut owners = [1; 256];
     owners[usize::from(class(5000))] = 0;
     let config = EngineConfig { flows_max: 1 << 18, owners, ..config() };

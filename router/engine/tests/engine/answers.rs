@@ -84,7 +84,7 @@ fn a_pod_learns_the_mtu_of_the_way_out() {
             // New flows of the pod would leave another way.
             gateway.change(|input| {
                 let moved = policy(OTHER_EGRESS, &[POD], &["203.0.113.0/24"]);
-                input.policies = Policies::new(vec![moved], &[]);
+                input.v4.policies = Policies::new(vec![moved], &[]);
             });
         }
         let large = packet_with(Body::Udp, POD_END, REMOTE_END, 64, &[7; 1473]);
@@ -153,8 +153,10 @@ fn traceroutes_cost_nobody_the_news_of_what_fits() {
 
 #[test]
 fn an_address_that_is_no_longer_ours_tells_nothing() {
-    let without: [fn(&mut spillway_engine::tables::TablesInput); 2] =
-        [|input| input.egress_addresses.clear(), |input| input.policies = Policies::default()];
+    let without: [fn(&mut spillway_engine::tables::TablesInput); 2] = [
+        |input| input.v4.egress_addresses.clear(),
+        |input| input.v4.policies = Policies::default(),
+    ];
     for without in without {
         let mut gateway = Gateway::new();
         gateway.sent(tunnel_frame(&packet(Body::Udp, POD_END, REMOTE_END, 64)));

@@ -1,6 +1,6 @@
 //! Packets that arrive in fragments, in any order, with one worker or several.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::SlicedPacket;
 use etherparse::defrag::IpDefragPool;
@@ -297,16 +297,16 @@ fn fragments_of_what_no_policy_covers_are_dropped_by_name() {
 #[test]
 fn fragments_of_a_new_flow_wait_for_the_next_hop_in_order() {
     let mut gateway = Gateway::new();
-    gateway.change(|input| input.neighbours.clear());
+    gateway.change(|input| input.v4.neighbours.clear());
     let mut held = Vec::new();
     for part in cut(&whole(Body::Udp, POD_END, REMOTE_END, 1500), 512) {
         let (verdict, frame) = gateway.process(tunnel_frame(&part));
-        let Verdict::Hold { device: UPLINK, address: ROUTER, ticket } = verdict else {
+        let Verdict::Hold { device: UPLINK, address: IpAddr::V4(ROUTER), ticket } = verdict else {
             panic!("{verdict:?}");
         };
         held.push((frame, ticket));
     }
-    gateway.change(|input| input.neighbours = tables().neighbours);
+    gateway.change(|input| input.v4.neighbours = tables().v4.neighbours);
     let Gateway { engine, tables, now, .. } = &mut gateway;
     let frames = held.into_iter().map(|(mut frame, ticket)| {
         let verdict = engine.process_held(*now, tables, &mut frame, ticket);

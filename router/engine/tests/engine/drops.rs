@@ -1,7 +1,7 @@
 //! Every reason to drop a packet, produced by the packet or the tables that it names.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::ArpOperation;
 use spillway_engine::policy::{NatOptions, Policies, Policy};
@@ -259,11 +259,11 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     add(NotProgrammed, gateway, &request());
 
     let mut input = tables();
-    input.egress_addresses.clear();
+    input.v4.egress_addresses.clear();
     add(NoEgressAddress, Gateway::with(config(), input), &request());
 
     let mut input = tables();
-    input.fib = Default::default();
+    input.v4.fib = Default::default();
     add(NoRoute, Gateway::with(config(), input), &request());
 
     let mut gateway = Gateway::with(EngineConfig { flows_max: 1, ..config() }, tables());
@@ -271,7 +271,7 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     add(FlowTableFull, gateway, &another((REMOTE, 54)));
 
     let mut input = tables();
-    input.egress_addresses = vec![one_port];
+    input.v4.egress_addresses = vec![one_port];
     let mut gateway = Gateway::with(config(), input);
     gateway.sent(tunnel_frame(&request()));
     add(PortsExhausted, gateway, &another(REMOTE_END));
@@ -282,16 +282,16 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     add(AddressTaken, gateway, &gre(OTHER_POD));
 
     let mut input = tables();
-    input.egress_addresses[0].own = false;
+    input.v4.egress_addresses[0].own = false;
     add(NeedsOwnAddress, Gateway::with(config(), input), &gre(POD));
 
     let mut gateway = Gateway::new();
     gateway.sent(tunnel_frame(&request()));
-    gateway.change(|input| input.policies = Policies::default());
+    gateway.change(|input| input.v4.policies = Policies::default());
     add(Deselected, gateway, &request());
 
     // A new flow, and a known one.
-    let announce = |input: &mut TablesInput| input.egress_addresses[2].address = REMOTE;
+    let announce = |input: &mut TablesInput| input.v4.egress_addresses[2].address = REMOTE;
     let mut gateway = Gateway::new();
     gateway.change(announce);
     add(Hairpin, gateway, &request());
@@ -301,7 +301,7 @@ fn situations() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     add(Hairpin, gateway, &request());
     // One that is on the host is a local destination, as the kernel's routes say.
     let mut gateway = Gateway::new();
-    gateway.change(|input| input.egress_addresses[1].address = [203, 0, 113, 200].into());
+    gateway.change(|input| input.v4.egress_addresses[1].address = [203, 0, 113, 200].into());
     add(LocalDestination, gateway, &to([203, 0, 113, 200]));
 
     let mut gateway = Gateway::new();
@@ -323,16 +323,17 @@ fn with_options() -> Vec<(DropReason, Gateway, Vec<u8>)> {
         Policies::new(vec![Policy { options, ..policy }], &[])
     };
     let mut input = tables();
-    input.policies = options(NatOptions { flows_per_pod_max: Some(1), ..NatOptions::default() });
+    input.v4.policies = options(NatOptions { flows_per_pod_max: Some(1), ..NatOptions::default() });
     let mut gateway = Gateway::with(config(), input);
     gateway.sent(tunnel_frame(&request()));
     add(PodFlowLimit, gateway, &packet(Body::Udp, (POD, 5001), REMOTE_END, 64));
 
     let mut mapped = tables();
-    mapped.policies = options(NatOptions { endpoint_independent: true, ..NatOptions::default() });
+    mapped.v4.policies =
+        options(NatOptions { endpoint_independent: true, ..NatOptions::default() });
     let mut gateway = Gateway::with(config(), mapped);
     gateway.sent(tunnel_frame(&request()));
-    let narrow = |input: &mut TablesInput| input.egress_addresses[0].port_last = 4999;
+    let narrow = |input: &mut TablesInput| input.v4.egress_addresses[0].port_last = 4999;
     gateway.change(narrow);
     add(MappingConflict, gateway, &packet(Body::Udp, POD_END, (REMOTE, 54), 64));
     all
@@ -372,10 +373,13 @@ fn a_packet_cut_off_anywhere_is_dropped() {
 #[test]
 fn a_worker_that_gives_a_held_frame_up_says_why() {
     let mut gateway = Gateway::new();
-    gateway.change(|input| input.neighbours.clear());
+    gateway.change(|input| input.v4.neighbours.clear());
     for (held, reason) in (1..).zip(OF_THE_WORKER) {
         let (verdict, frame) = gateway.process(tunnel_frame(&request()));
-        assert!(matches!(verdict, Verdict::Hold { device: UPLINK, address: ROUTER, .. }));
+        assert!(matches!(
+            verdict,
+            Verdict::Hold { device: UPLINK, address: IpAddr::V4(ROUTER), .. }
+        ));
         assert_eq!(frame, tunnel_frame(&request()));
         gateway.engine.drop_held(reason);
         let counters = gateway.engine.counters();

@@ -155,7 +155,7 @@ fn packets_of_either_direction_keep_a_flow_alive() {
 #[test]
 fn an_expired_flow_gives_its_port_back() {
     let mut input = tables();
-    input.egress_addresses = vec![EgressAddress {
+    input.v4.egress_addresses = vec![EgressAddress {
         address: EGRESS,
         port_first: 2000,
         port_last: 2000,
@@ -202,7 +202,7 @@ fn a_full_table_refuses_newcomers_and_keeps_live_flows() {
 #[test]
 fn every_port_is_leased_before_one_is_refused() {
     let mut input = tables();
-    input.egress_addresses = vec![EgressAddress {
+    input.v4.egress_addresses = vec![EgressAddress {
         address: EGRESS,
         port_first: 16_384,
         port_last: 29_999,

@@ -44,7 +44,7 @@ fn who_asks_by_arp_is_told_the_devices_link_address() {
 #[test]
 fn an_announcement_tells_everybody_where_an_address_is() {
     let mut gateway = Gateway::new();
-    gateway.change(|input| input.egress_addresses[1].announce = Some(UNDERLAY));
+    gateway.change(|input| input.v4.egress_addresses[1].announce = Some(UNDERLAY));
     for (address, device, mac) in
         [(ANNOUNCED, UPLINK, UPLINK_MAC), (OTHER_EGRESS, UNDERLAY, UNDERLAY_MAC)]
     {
@@ -72,11 +72,11 @@ fn what_is_not_ours_to_announce_is_not_announced() {
 #[test]
 fn an_address_that_is_taken_away_is_not_answered_for() {
     let mut gateway = Gateway::new();
-    gateway.change(|input| input.egress_addresses[2].announce = None);
+    gateway.change(|input| input.v4.egress_addresses[2].announce = None);
     assert_eq!(gateway.dropped(request(HOST, ANNOUNCED)), DropReason::NotAnnounced);
     assert_eq!(gateway.dropped(ping_frame(&ping(REMOTE, 7, b""))), DropReason::NotAnnounced);
     assert_eq!(gateway.engine.announce(&gateway.tables, ANNOUNCED, &mut [0; 64]), None);
-    gateway.change(|input| input.egress_addresses.truncate(2));
+    gateway.change(|input| input.v4.egress_addresses.truncate(2));
     assert_eq!(gateway.dropped(request(HOST, ANNOUNCED)), DropReason::NotAnnounced);
 }
 
@@ -111,12 +111,12 @@ fn a_ping_waits_for_its_senders_link_address() {
     let asked = ping_frame(&ping(neighbour, 9, b"wait"));
     let (verdict, mut frame) = gateway.process(asked.clone());
     let ticket = Ticket::default();
-    assert_eq!(verdict, Verdict::Hold { device: UNDERLAY, address: neighbour, ticket });
+    assert_eq!(verdict, Verdict::Hold { device: UNDERLAY, address: neighbour.into(), ticket });
     assert_eq!(frame, asked);
     gateway.change(|input| {
         let known =
-            spillway_engine::tables::Neighbour { address: neighbour, ..input.neighbours[1] };
-        input.neighbours.push(known);
+            spillway_engine::tables::Neighbour { address: neighbour, ..input.v4.neighbours[1] };
+        input.v4.neighbours.push(known);
     });
     let verdict = gateway.engine.process_held(gateway.now, &gateway.tables, &mut frame, ticket);
     let expected = ethernet(UNDERLAY_MAC, PEER_MAC, &pong(neighbour, 9, b"wait"));
@@ -168,7 +168,7 @@ fn an_announced_address_carries_flows_like_any_other() {
     let mut gateway = Gateway::new();
     gateway.change(|input| {
         let policy = policy(ANNOUNCED, &[POD], &["203.0.113.0/24"]);
-        input.policies = spillway_engine::policy::Policies::new(vec![policy], &[]);
+        input.v4.policies = spillway_engine::policy::Policies::new(vec![policy], &[]);
     });
     let asked = packet_with(Body::Syn, (POD, 40_001), (REMOTE, 443), 64, b"");
     let (device, frame) = gateway.sent(tunnel_frame(&asked));

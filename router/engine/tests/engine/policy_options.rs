@@ -17,7 +17,9 @@ const NET: &str = "203.0.113.0/24";
 
 /// Tables with these policies.
 fn with_policies(policies: Vec<Policy>) -> TablesInput {
-    TablesInput { policies: Policies::new(policies, &[]), ..tables() }
+    let mut input = tables();
+    input.v4.policies = Policies::new(policies, &[]);
+    input
 }
 
 fn from(pod: Ipv4Addr, port: u16, remote: End) -> Vec<u8> {
@@ -74,7 +76,7 @@ fn a_pod_whose_address_has_no_port_left_does_not_get_another() {
         own: true,
         announce: None,
     };
-    input.egress_addresses = vec![narrow(EGRESS), narrow(OTHER_EGRESS)];
+    input.v4.egress_addresses = vec![narrow(EGRESS), narrow(OTHER_EGRESS)];
     let mut gateway = Gateway::with(config(), input);
     for pod in &pods {
         // Two of them are sent, as the counters say below.
@@ -93,12 +95,12 @@ fn a_flow_keeps_its_address_when_the_list_changes_as_long_as_it_is_listed() {
         pods.iter().map(|pod| source(&gateway.sent(from(*pod, 4000, REMOTE_END)).1)).collect();
     assert!(before.iter().any(|(address, _)| *address == OTHER_EGRESS));
     let one = Policy { egress_addresses: vec![EGRESS], ..policy };
-    gateway.change(|input| input.policies = Policies::new(vec![one], &[]));
+    gateway.change(|input| input.v4.policies = Policies::new(vec![one], &[]));
     for (pod, before) in pods.iter().zip(before) {
         assert_eq!(source(&gateway.sent(from(*pod, 4000, REMOTE_END)).1), before);
         assert_eq!(source(&gateway.sent(from(*pod, 4001, REMOTE_END)).1).0, EGRESS);
     }
-    gateway.change(|input| input.egress_addresses.retain(|egress| egress.address == EGRESS));
+    gateway.change(|input| input.v4.egress_addresses.retain(|egress| egress.address == EGRESS));
     let pod = pods.iter().find(|pod| {
         gateway
             .flows()
@@ -151,7 +153,7 @@ fn new_timeouts_reach_flows_that_are_idle() {
     // The policies change their places, too.
     let mut policies = two_policies(options);
     policies.insert(0, policy(EGRESS, &[OTHER_POD], &[NET]));
-    gateway.change(|input| input.policies = Policies::new(policies, &[]));
+    gateway.change(|input| input.v4.policies = Policies::new(policies, &[]));
     gateway.pass(4);
     assert_eq!(live(&gateway), (false, true));
     assert_eq!(gateway.engine.counters().flows_expired, 1);
@@ -224,7 +226,7 @@ fn a_pod_at_its_limit_is_refused_new_flows_and_keeps_its_own() {
 #[test]
 fn a_refused_flow_and_one_that_was_deselected_count_no_more() {
     let mut input = with_policies(two_policies(limited(2)));
-    input.egress_addresses = vec![EgressAddress {
+    input.v4.egress_addresses = vec![EgressAddress {
         address: EGRESS,
         port_first: 2000,
         port_last: 2000,
@@ -239,9 +241,9 @@ fn a_refused_flow_and_one_that_was_deselected_count_no_more() {
     let elsewhere = (REMOTE, 444);
     gateway.sent(from(POD, 4000, elsewhere));
     assert_eq!(gateway.dropped(from(POD, 4001, (REMOTE, 445))), DropReason::PodFlowLimit);
-    gateway.change(|input| input.policies = Policies::default());
+    gateway.change(|input| input.v4.policies = Policies::default());
     assert_eq!(gateway.dropped(from(POD, 4000, elsewhere)), DropReason::Deselected);
-    gateway.change(|to| to.policies = input.policies);
+    gateway.change(|to| to.v4.policies = input.v4.policies);
     gateway.sent(from(POD, 4001, (REMOTE, 445)));
     assert_eq!(gateway.dropped(from(POD, 4001, (REMOTE, 446))), DropReason::PodFlowLimit);
 }
@@ -262,7 +264,7 @@ fn workers_count_a_pods_flows_together_and_flows_of_other_documents_too() {
     // The policy has another place in the document, and a higher limit.
     let mut policies = two_policies(limited(4));
     policies.insert(0, Policy { name: "new".to_owned(), ..policy(EGRESS, &[], &[NET]) });
-    one.change(|input| input.policies = Policies::new(policies, &[]));
+    one.change(|input| input.v4.policies = Policies::new(policies, &[]));
     one.sent(from(POD, 4004, REMOTE_END));
     assert_eq!(one.dropped(from(POD, 4005, REMOTE_END)), DropReason::PodFlowLimit);
     assert_eq!(other.dropped(from(POD, 4003, REMOTE_END)), DropReason::PodFlowLimit);
@@ -277,7 +279,7 @@ fn with_mappings(ports: u16) -> Gateway {
     let all = Policy { options: independent(), ..policy(EGRESS, &[POD, OTHER_POD], &[NET]) };
     let mut input = with_policies(vec![all]);
     let port_last = 2000 + ports - 1;
-    input.egress_addresses = vec![EgressAddress {
+    input.v4.egress_addresses = vec![EgressAddress {
         address: EGRESS,
         port_first: 2000,
         port_last,
@@ -340,7 +342,7 @@ fn a_mapping_lives_as_long_as_one_of_its_flows() {
 #[test]
 fn flows_without_the_option_leave_a_mappings_port_alone_until_it_ends() {
     let mut input = with_policies(two_policies(independent()));
-    input.egress_addresses = vec![EgressAddress {
+    input.v4.egress_addresses = vec![EgressAddress {
         address: EGRESS,
         port_first: 2000,
         port_last: 2001,
@@ -368,7 +370,7 @@ fn a_mapping_does_not_share_the_port_of_an_older_flow() {
     gateway.sent(from(POD, 5000, (REMOTE, 445)));
     let mut policies = two_policies(independent());
     policies.iter_mut().for_each(|policy| policy.options = independent());
-    gateway.change(|input| input.policies = Policies::new(policies, &[]));
+    gateway.change(|input| input.v4.policies = Policies::new(policies, &[]));
     let mapped = from(POD, 5000, OTHER_REMOTE_END);
     assert_eq!(source(&gateway.sent(mapped).1), (EGRESS, 5000));
     assert_eq!(gateway.dropped(from(POD, 5000, REMOTE_END)), DropReason::MappingConflict);

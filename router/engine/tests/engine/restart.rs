@@ -214,7 +214,8 @@ fn before_the_first_document_packets_are_dropped_and_flows_stay() {
 fn a_flow_that_is_no_longer_selected_ends() {
     let mut before = Gateway::new();
     before.sent(from_pod(Body::Udp, POD));
-    before.input.policies = Policies::new(vec![policy(EGRESS, &[OTHER_POD], &["0.0.0.0/0"])], &[]);
+    before.input.v4.policies =
+        Policies::new(vec![policy(EGRESS, &[OTHER_POD], &["0.0.0.0/0"])], &[]);
     let mut after = restarted(&before);
     assert_eq!(after.dropped(from_pod(Body::Udp, POD)), DropReason::Deselected);
     assert!(after.flows().is_empty());
@@ -407,7 +408,7 @@ fn what_options_of_a_policy_give_a_flow_it_has_again() {
         };
         let pods = [POD, OTHER_POD];
         let policy = Policy { options, ..policy(EGRESS, &pods, &["203.0.113.0/24"]) };
-        input.policies = Policies::new(vec![policy], &[]);
+        input.v4.policies = Policies::new(vec![policy], &[]);
     });
     let ask =
         |pod, port, remote| tunnel_frame(&packet(Body::Udp, (pod, port), (REMOTE, remote), 64));
@@ -440,7 +441,7 @@ fn a_flow_that_its_policy_lets_be_idle_outlives_the_time_without_a_document() {
     before.change(|input| {
         let options = NatOptions { timeouts: Some(timeouts), ..NatOptions::default() };
         let policy = Policy { options, ..policy(EGRESS, &[POD], &["203.0.113.0/24"]) };
-        input.policies = Policies::new(vec![policy], &[]);
+        input.v4.policies = Policies::new(vec![policy], &[]);
     });
     before.sent(from_pod(Body::Syn, POD));
     before.sent(reply_frame(&packet(Body::SynAck, REMOTE_END, (EGRESS, 5000), 64)));

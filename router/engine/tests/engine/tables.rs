@@ -28,13 +28,13 @@ fn again(gateway: &mut Gateway, mut frame: Vec<u8>) -> Verdict {
 }
 
 fn hold(device: u16, address: Ipv4Addr) -> Verdict {
-    Verdict::Hold { device, address, ticket: Ticket::default() }
+    Verdict::Hold { device, address: address.into(), ticket: Ticket::default() }
 }
 
 #[test]
 fn a_new_flow_waits_for_its_next_hop_untouched_and_is_received_once() {
     let mut gateway = Gateway::new();
-    gateway.change(|input| input.neighbours.clear());
+    gateway.change(|input| input.v4.neighbours.clear());
     let (verdict, frame) = gateway.process(request());
     assert_eq!(verdict, hold(UPLINK, ROUTER));
     assert_eq!(frame, request());
@@ -42,7 +42,7 @@ fn a_new_flow_waits_for_its_next_hop_untouched_and_is_received_once() {
     assert_eq!(again(&mut gateway, frame.clone()), verdict);
     assert_eq!(gateway.engine.counters().held, 1);
 
-    gateway.change(|input| input.neighbours = tables().neighbours);
+    gateway.change(|input| input.v4.neighbours = tables().v4.neighbours);
     assert!(matches!(again(&mut gateway, frame), Verdict::Transmit { device: UPLINK, .. }));
     let counters = gateway.engine.counters();
     assert_eq!((counters.received, counters.held, counters.transmitted), (1, 0, 1));
@@ -52,7 +52,7 @@ fn a_new_flow_waits_for_its_next_hop_untouched_and_is_received_once() {
 fn a_known_flow_waits_when_its_next_hop_is_lost() {
     let mut gateway = Gateway::new();
     gateway.sent(request());
-    gateway.change(|input| input.neighbours.clear());
+    gateway.change(|input| input.v4.neighbours.clear());
     let (verdict, frame) = gateway.process(request());
     assert_eq!(verdict, hold(UPLINK, ROUTER));
     assert_eq!(frame, request());
@@ -68,7 +68,7 @@ fn a_next_hop_with_a_new_link_address_is_followed() {
     gateway.sent(request());
     let mac = [2, 9, 9, 9, 9, 9];
     gateway.change(|input| {
-        input.neighbours = vec![
+        input.v4.neighbours = vec![
             Neighbour { device: UNDERLAY, address: PEER, mac },
             Neighbour { device: UPLINK, address: ROUTER, mac },
         ];
@@ -82,7 +82,7 @@ fn a_neighbour_on_an_unknown_device_is_no_next_hop() {
     let mut gateway = Gateway::new();
     gateway.change(|input| {
         let stray = Neighbour { device: 9, address: ROUTER, mac: ROUTER_MAC };
-        input.neighbours.insert(0, stray);
+        input.v4.neighbours.insert(0, stray);
     });
     assert_eq!(gateway.sent(request()).0, UPLINK);
 }
@@ -93,8 +93,8 @@ fn a_direct_peer_is_reached_without_route_or_neighbour() {
     let inner = packet(Body::Udp, POD_END, REMOTE_END, 64);
     gateway.sent(tunnel_frame_from(DIRECT_PEER, POD_MAC, VNI, &inner));
     gateway.change(|input| {
-        input.neighbours.clear();
-        input.fib = Default::default();
+        input.v4.neighbours.clear();
+        input.v4.fib = Default::default();
     });
     let (device, sent) = gateway.sent(reply());
     assert_eq!(device, UNDERLAY);
@@ -189,7 +189,7 @@ fn an_established_flow_keeps_its_translation_when_the_egress_address_changes() {
     gateway.sent(request());
     gateway.change(|input| {
         let policy = policy(OTHER_EGRESS, &[POD, OTHER_POD], &["203.0.113.0/24"]);
-        input.policies = Policies::new(vec![policy], &[]);
+        input.v4.policies = Policies::new(vec![policy], &[]);
     });
     assert_eq!(gateway.sent(request()).1[26..30], EGRESS.octets());
     gateway.sent(reply());
@@ -202,16 +202,16 @@ fn a_flow_ends_when_its_pod_destination_or_egress_address_is_taken_away() {
     let other_pod = policy(EGRESS, &[OTHER_POD], &["203.0.113.0/24"]);
     let other_destination = policy(EGRESS, &[POD], &["198.18.0.0/15"]);
     for (policies, egress_addresses) in [
-        (Policies::new(vec![other_pod], &[]), tables().egress_addresses),
-        (Policies::new(vec![other_destination], &[]), tables().egress_addresses),
-        (tables().policies, vec![]),
+        (Policies::new(vec![other_pod], &[]), tables().v4.egress_addresses),
+        (Policies::new(vec![other_destination], &[]), tables().v4.egress_addresses),
+        (tables().v4.policies, vec![]),
     ] {
         for (late, afterwards) in [(request(), None), (reply(), Some(DropReason::NoFlow))] {
             let mut gateway = Gateway::new();
             gateway.sent(request());
             gateway.change(|input| {
-                input.policies = policies.clone();
-                input.egress_addresses = egress_addresses.clone();
+                input.v4.policies = policies.clone();
+                input.v4.egress_addresses = egress_addresses.clone();
             });
             assert_eq!(gateway.dropped(late.clone()), DropReason::Deselected);
             assert!(gateway.flows().is_empty());
@@ -227,9 +227,9 @@ fn a_flow_ends_when_its_pod_destination_or_egress_address_is_taken_away() {
 fn a_flow_whose_route_is_gone_waits_for_another() {
     let mut gateway = Gateway::new();
     gateway.sent(request());
-    gateway.change(|input| input.fib = Default::default());
+    gateway.change(|input| input.v4.fib = Default::default());
     assert_eq!(gateway.dropped(request()), DropReason::NoRoute);
-    gateway.change(|input| input.fib = tables().fib);
+    gateway.change(|input| input.v4.fib = tables().v4.fib);
     gateway.sent(request());
     assert_eq!(gateway.engine.counters().flows_created, 1);
 }
@@ -241,7 +241,7 @@ fn a_record_names_the_tables_that_its_policy_is_from() {
     gateway.change(|input| {
         let first = policy(EGRESS, &[OTHER_POD], &["0.0.0.0/0"]);
         let second = policy(EGRESS, &[POD], &["203.0.113.0/24"]);
-        input.policies = Policies::new(vec![first, second], &[]);
+        input.v4.policies = Policies::new(vec![first, second], &[]);
     });
     assert_eq!((gateway.flows()[0].policy, gateway.flows()[0].epoch), (0, 1));
     gateway.sent(request());

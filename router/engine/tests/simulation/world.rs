@@ -118,7 +118,7 @@ impl World {
         let mut input = tables();
         let egress =
             |address| EgressAddress { address, port_first, port_last, own: true, announce: None };
-        input.egress_addresses = vec![egress(EGRESS), egress(OTHER_EGRESS)];
+        input.v4.egress_addresses = vec![egress(EGRESS), egress(OTHER_EGRESS)];
         let mut world = Self {
             cluster: Cluster::new(workers, EngineConfig { flows_max, ..config() }, input),
             random,
@@ -195,12 +195,12 @@ impl World {
     }
 
     fn toggle_egress(&mut self) {
-        match self.cluster.input.egress_addresses.len() {
-            2 => drop(self.cluster.input.egress_addresses.pop()),
+        match self.cluster.input.v4.egress_addresses.len() {
+            2 => drop(self.cluster.input.v4.egress_addresses.pop()),
             _ => {
-                let first = self.cluster.input.egress_addresses[0].clone();
+                let first = self.cluster.input.v4.egress_addresses[0].clone();
                 let other = EgressAddress { address: OTHER_EGRESS, ..first };
-                self.cluster.input.egress_addresses.push(other);
+                self.cluster.input.v4.egress_addresses.push(other);
             }
         }
         self.publish();
@@ -214,7 +214,7 @@ impl World {
             let options = NatOptions { midstream_pickup: self.picks_up, ..NatOptions::default() };
             Some(Policy { egress_addresses, options, ..policy(EGRESS, &[*pod], destinations) })
         });
-        self.cluster.input.policies = Policies::new(policies.collect(), &[]);
+        self.cluster.input.v4.policies = Policies::new(policies.collect(), &[]);
         self.cluster.publish();
     }
 
@@ -226,7 +226,7 @@ impl World {
     }
 
     fn egress(&self, address: Ipv4Addr) -> Option<&EgressAddress> {
-        self.cluster.input.egress_addresses.iter().find(|egress| egress.address == address)
+        self.cluster.input.v4.egress_addresses.iter().find(|egress| egress.address == address)
     }
 
     fn worker(&self, port: u16) -> usize {

@@ -1,6 +1,8 @@
 //! The short way against the long one: the same frames through two engines, one of which has no short
 //! way. Everything that can be seen of them must be the same.
 
+use std::net::Ipv4Addr;
+
 use proptest::prelude::*;
 
 use super::super::*;
@@ -10,7 +12,7 @@ use crate::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
 use crate::policy::{NatOptions, Policies, Policy};
 use crate::steer::{KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use crate::tables::EPOCH_NONE;
-use crate::tables::{Device, EgressAddress, Neighbour, Peer, TablesInput};
+use crate::tables::{Device, EgressAddress, FamilyInput, Neighbour, Peer, TablesInput};
 
 const PODS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 1, 40), Ipv4Addr::new(10, 0, 1, 41)];
 const REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
@@ -211,14 +213,6 @@ fn tables(epoch: u32, mtu: u16) -> Tables {
             Device { mac: [2, 0, 0, 0, 0, 1], mtu },
             Device { mac: [2, 0, 0, 0, 0, 2], mtu: mtu + 50 },
         ],
-        policies: Policies::new(vec![policy], &[]),
-        egress_addresses: vec![EgressAddress {
-            address: EGRESS,
-            port_first: 1024,
-            port_last: 65_535,
-            own: true,
-            announce: None,
-        }],
         // The second is not listed: what comes from there teaches no way back.
         peers: vec![Peer {
             address: PEERS[0],
@@ -227,14 +221,25 @@ fn tables(epoch: u32, mtu: u16) -> Tables {
         }],
         reply_vni: None,
         tunnel_port: 8472,
-        fib: Fib::new(
-            &[Rule { from: all, to: all, action: RuleAction::Table(254) }],
-            vec![
-                Route { table: 254, destination: all, metric: 0, target: hop(0, Some(ROUTER)) },
-                Route { table: 254, destination: nodes, metric: 0, target: hop(1, None) },
-            ],
-        ),
-        neighbours: vec![neighbour(0, ROUTER), neighbour(1, PEERS[0])],
+        v4: FamilyInput {
+            policies: Policies::new(vec![policy], &[]),
+            egress_addresses: vec![EgressAddress {
+                address: EGRESS,
+                port_first: 1024,
+                port_last: 65_535,
+                own: true,
+                announce: None,
+            }],
+            fib: Fib::new(
+                &[Rule { from: all, to: all, action: RuleAction::Table(254) }],
+                vec![
+                    Route { table: 254, destination: all, metric: 0, target: hop(0, Some(ROUTER)) },
+                    Route { table: 254, destination: nodes, metric: 0, target: hop(1, None) },
+                ],
+            ),
+            neighbours: vec![neighbour(0, ROUTER), neighbour(1, PEERS[0])],
+        },
+        ..TablesInput::default()
     })
 }
 
@@ -262,7 +267,7 @@ fn process_the_long_way(
     engine.counters.received += frames.len() as u64;
     engine.now = now;
     for (frame, verdict) in frames.iter_mut().zip(verdicts) {
-        engine.unusual(Context::new(tables, now), frame, verdict);
+        engine.unusual(Context::new(&tables.v4, now), frame, verdict);
     }
     engine.counters.flows_live = u64::from(engine.flows.live());
 }
@@ -369,7 +374,7 @@ fn packets_of_known_flows_go_the_short_way() {
         engine.glance::<true>(&[&mut frame], &mut glances);
         engine.seek::<true>(&mut glances);
         let mut sum = Sum::default();
-        let context = Context::new(&tables, SECOND);
+        let context = Context::new(&tables.v4, SECOND);
         let [usual] = &glances;
         let sent = match is_reply {
             false => engine.forward_usual(context, &mut frame, usual, &mut sum),
