@@ -5,7 +5,7 @@ use std::fmt::{Debug, Display};
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// An address family: [`V4`] or [`V6`].
 pub trait Family:
@@ -29,6 +29,8 @@ pub trait Family:
 
     /// The address, if it is of this family.
     fn address(address: IpAddr) -> Option<Self::Address>;
+    /// The prefix, if it is of this family.
+    fn net(prefix: IpNet) -> Option<Self::Net>;
     /// An address as a number.
     fn bits(address: Self::Address) -> Self::Bits;
     /// The number after an address, if there is one.
@@ -126,6 +128,13 @@ impl Family for V4 {
         }
     }
 
+    fn net(prefix: IpNet) -> Option<Ipv4Net> {
+        match prefix {
+            IpNet::V4(prefix) => Some(prefix),
+            IpNet::V6(_) => None,
+        }
+    }
+
     #[inline]
     fn pair(source: Ipv4Addr, destination: Ipv4Addr) -> [u64; 1] {
         let word = |address: Ipv4Addr| u64::from(u32::from_le_bytes(address.octets()));
@@ -160,6 +169,13 @@ impl Family for V6 {
         match address {
             IpAddr::V4(_) => None,
             IpAddr::V6(address) => Some(address),
+        }
+    }
+
+    fn net(prefix: IpNet) -> Option<Ipv6Net> {
+        match prefix {
+            IpNet::V4(_) => None,
+            IpNet::V6(prefix) => Some(prefix),
         }
     }
 
