@@ -2,7 +2,7 @@
 //! Pure: what goes in is read by others, what comes out is programmed by others.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use spillway_api::{Document, EgressAddressKind, ReplyVni};
 use spillway_engine::policy::{NatOptions, Policies, Policy};
@@ -135,16 +135,12 @@ pub(crate) fn reports(
     local: &[LocalAddress],
     host_ports: &HostPorts,
 ) -> Vec<String> {
-    let is_local = |address: Ipv4Addr| local.iter().any(|l| l.address.addr() == address);
+    let is_local = |address: IpAddr| local.iter().any(|l| l.address.addr() == address);
     let mut reports = Vec::new();
     for egress in &document.egress_addresses {
-        let address = egress.address;
+        let address = IpAddr::from(egress.address);
         match (&egress.announce, is_local(address)) {
-            (None, false) => reports.push(format!(
-                "egress address {address} is not on this host, so nobody answers ARP for it and \
-                 replies will not come: `ip address add {address}/32 dev DEVICE`, or announce it \
-                 in the state document"
-            )),
+            (None, false) => reports.push(nobody_answers(address)),
             (Some(device), true) => reports.push(format!(
                 "egress address {address} is on this host, and Spillway announces it on {device} \
                  too: what the host itself uses it for gets no replies. `ip address del` it, or \
@@ -166,7 +162,23 @@ pub(crate) fn reports(
     reports
 }
 
-/// The ports that the host's kernel gives to its own connections.
+/// An egress address that is neither the host's nor announced. The host had better not take an
+/// IPv6 address for its own connections: one that is deprecated it does not.
+fn nobody_answers(address: IpAddr) -> String {
+    let (asked, command) = match address {
+        IpAddr::V4(_) => ("ARP", format!("ip address add {address}/32 dev DEVICE")),
+        IpAddr::V6(_) => (
+            "neighbour solicitations",
+            format!("ip -6 address add {address}/128 dev DEVICE nodad preferred_lft 0"),
+        ),
+    };
+    format!(
+        "egress address {address} is not on this host, so nobody answers {asked} for it and \
+         replies will not come: `{command}`, or announce it in the state document"
+    )
+}
+
+/// The ports that the host's kernel gives to its own connections, of either family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPorts {
     /// `net.ipv4.ip_local_port_range`: first and last, inclusive.
@@ -199,6 +211,8 @@ impl HostPorts {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use spillway_engine::Timeouts;
 
     use super::*;
@@ -354,6 +368,17 @@ policies:
         let reported = reports(&document(), &both[..1], &host);
         assert_eq!(reported.len(), 1);
         assert!(reported[0].contains("192.168.44.129 is not on this host"), "{reported:?}");
+    }
+
+    #[test]
+    fn the_report_has_the_command_of_the_addresss_family() {
+        let four = nobody_answers("192.0.2.1".parse().unwrap());
+        assert!(four.contains("answers ARP for it"), "{four}");
+        assert!(four.contains("`ip address add 192.0.2.1/32 dev DEVICE`"), "{four}");
+        let six = nobody_answers("2001:db8::1".parse().unwrap());
+        assert!(six.contains("answers neighbour solicitations for it"), "{six}");
+        let command = "`ip -6 address add 2001:db8::1/128 dev DEVICE nodad preferred_lft 0`";
+        assert!(six.contains(command), "{six}");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The gateway: what the main thread knows and programs. Documents and the kernel's changes come
 //! in; steering, workers and managed neighbours follow.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use spillway_api::Document;
 use spillway_engine::fib::Fib;
 use spillway_engine::policy::Policies;
 use spillway_engine::tables::{EPOCH_NONE, FamilyInput, Neighbour, Peer, Tables, TablesInput};
+use spillway_engine::{Family, V4, V6};
 use spillway_xdp::device::{DeviceInfo, SocketFd};
 use spillway_xdp::steering::{Attachment, Steering, SteeringError};
 
@@ -55,10 +55,28 @@ pub(crate) struct Refused {
 /// What the tables are made of, besides the document: when none of it changes, nor do they.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct KernelView {
-    fib: FibInput,
-    neighbours: Vec<Neighbour>,
+    v4: FamilyView<V4>,
+    v6: FamilyView<V6>,
     links: Vec<([u8; 6], u32)>,
     local: Vec<LocalAddress>,
+}
+
+/// What of it belongs to one address family.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct FamilyView<F: Family> {
+    fib: FibInput<F>,
+    neighbours: Vec<Neighbour<F>>,
+}
+
+impl<F: Family> FamilyView<F> {
+    /// The kernel's tables now, as far as they concern devices with these interface indexes.
+    fn of(kernel: &Kernel, ifindexes: &[u32]) -> Self {
+        Self { fib: kernel.fib(ifindexes), neighbours: kernel.neighbours(ifindexes) }
+    }
+
+    fn fib(&self) -> Fib<F> {
+        Fib::new(&self.fib.rules, self.fib.routes.clone())
+    }
 }
 
 /// Everything of the running router but its event loop.
@@ -241,7 +259,8 @@ impl Gateway {
 
     /// What an operator should know.
     pub(crate) fn reports(&self) -> Vec<String> {
-        let mut reports = self.view.fib.reports.clone();
+        let KernelView { v4, v6, .. } = &self.view;
+        let mut reports = [v4.fib.reports.as_slice(), &v6.fib.reports].concat();
         if let Some(programmed) = &self.programmed {
             let ports = host_ports().unwrap_or_else(|error| {
                 reports.push(format!("{error:#}: whether shared ports are reserved is unknown"));
@@ -265,8 +284,8 @@ impl Gateway {
             (mac, link.map_or(device.mtu, |link| link.mtu))
         });
         KernelView {
-            fib: self.kernel.fib(&ifindexes),
-            neighbours: self.kernel.neighbours(&ifindexes),
+            v4: FamilyView::of(&self.kernel, &ifindexes),
+            v6: FamilyView::of(&self.kernel, &ifindexes),
             links: links.collect(),
             local: self.kernel.addresses().collect(),
         }
@@ -278,7 +297,7 @@ impl Gateway {
         self.epoch = next(self.epoch);
         let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
         let links = self.view.links.iter().zip(&self.devices);
-        let fib = Fib::new(&self.view.fib.rules, self.view.fib.routes.clone());
+        let fib = self.view.v4.fib();
         let peers = compile::peers(document, &names);
         let next_hops = next_hops(&fib, &peers);
         let tables = Tables::new(TablesInput {
@@ -291,7 +310,12 @@ impl Gateway {
                 policies: policies.clone(),
                 egress_addresses: compile::egress_addresses(document, &names),
                 fib,
-                neighbours: self.view.neighbours.clone(),
+                neighbours: self.view.v4.neighbours.clone(),
+            },
+            v6: FamilyInput {
+                fib: self.view.v6.fib(),
+                neighbours: self.view.v6.neighbours.clone(),
+                ..FamilyInput::default()
             },
             ..TablesInput::default()
         });
@@ -304,10 +328,8 @@ impl Gateway {
 
     fn manage(&mut self, neighbour: Unresolved) {
         let Some(device) = self.devices.get(usize::from(neighbour.device)) else { return };
-        // The kernel's view is IPv4 only, so nothing else is waited for.
-        let IpAddr::V4(address) = neighbour.address else { return };
-        if let Err(error) = self.kernel.manage_neighbour(device.ifindex, address) {
-            tracing::warn!("cannot resolve {address} on {}: {error}", device.name);
+        if let Err(error) = self.kernel.manage_neighbour(device.ifindex, neighbour.address) {
+            tracing::warn!("cannot resolve {} on {}: {error}", neighbour.address, device.name);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What can go wrong between Spillway and the kernel's tables.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// Why the kernel's links, addresses, rules, routes or neighbours could not be read or asked for.
 #[derive(Debug, thiserror::Error)]
@@ -23,5 +23,5 @@ pub(crate) enum KernelError {
         "the kernel does not look for neighbour {address} on interface {ifindex}: {cause}; \
          Spillway needs CAP_NET_ADMIN for this, and the interface must be up"
     )]
-    Neighbour { address: Ipv4Addr, ifindex: u32, cause: io::Error },
+    Neighbour { address: IpAddr, ifindex: u32, cause: io::Error },
 }

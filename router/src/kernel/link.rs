@@ -1,11 +1,11 @@
-//! Links and their IPv4 addresses, as rtnetlink messages tell them.
+//! Links and their addresses, as rtnetlink messages tell them.
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
+
+use super::family;
 
 /// A network interface of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,15 +20,17 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// Whether it has a carrier.
     pub(crate) carrier: bool,
+    /// Its operational state (RFC 2863), which follows the carrier, and IPv6 routes with it.
+    pub(super) state: State,
 }
 
-/// An IPv4 address of this host.
+/// An address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LocalAddress {
     /// The link that carries it.
     pub(crate) ifindex: u32,
-    /// The address itself with the length of its subnet's prefix; 32 on a point-to-point link.
-    pub(crate) address: Ipv4Net,
+    /// The address itself with the length of its subnet's prefix; its own on a point-to-point link.
+    pub(crate) address: IpNet,
 }
 
 /// Reads a link; `None` for messages that are about something else, such as a bridge's ports.
@@ -37,12 +39,13 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
     if header.interface_family != AddressFamily::Unspec {
         return None;
     }
-    let (mut name, mut mac, mut mtu) = (None, None, 0);
+    let (mut name, mut mac, mut mtu, mut state) = (None, None, 0, State::Unknown);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value.clone()),
             LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::Mtu(value) => mtu = *value,
+            LinkAttribute::OperState(value) => state = *value,
             _ => {}
         }
     }
@@ -53,32 +56,49 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         mtu,
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.contains(LinkFlags::LowerUp),
+        state,
     })
 }
 
 /// Reads an address; `None` for other families.
 pub(super) fn local_address(message: &AddressMessage) -> Option<LocalAddress> {
-    if message.header.family != AddressFamily::Inet {
-        return None;
-    }
+    family::unspecified(message.header.family)?;
     let (mut local, mut prefix) = (None, None);
     for attribute in &message.attributes {
         match attribute {
-            AddressAttribute::Local(IpAddr::V4(address)) => local = Some(*address),
-            AddressAttribute::Address(IpAddr::V4(address)) => prefix = Some(*address),
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => prefix = Some(*address),
             _ => {}
         }
     }
-    let local: Ipv4Addr = local.or(prefix)?;
+    let local = local.or(prefix)?;
     // On a point-to-point link the prefix belongs to the far end's address.
     let point_to_point = prefix.is_some_and(|prefix| prefix != local);
-    let length = if point_to_point { 32 } else { message.header.prefix_len };
-    let address = Ipv4Net::new(local, length).ok()?;
+    let address = if point_to_point {
+        local.into()
+    } else {
+        IpNet::new(local, message.header.prefix_len).ok()?
+    };
     Some(LocalAddress { ifindex: message.header.index, address })
+}
+
+/// Whether the host answers for an address: not while another host may have it (RFC 4862, section
+/// 5.4), nor after that was found. An optimistic address (RFC 4429) is used meanwhile.
+pub(super) fn is_assigned(message: &AddressMessage) -> bool {
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    let flags = flags.unwrap_or(AddressFlags::empty());
+    let optimistic = flags.contains(AddressFlags::Optimistic);
+    let failed = flags.contains(AddressFlags::Dadfailed);
+    !failed && (optimistic || !flags.contains(AddressFlags::Tentative))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn link_message(attributes: Vec<LinkAttribute>) -> LinkMessage {
@@ -94,6 +114,7 @@ mod tests {
         let message = link_message(vec![
             LinkAttribute::IfName("eth0".into()),
             LinkAttribute::Mtu(1500),
+            LinkAttribute::OperState(State::Dormant),
             LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
         ]);
         let expected = Link {
@@ -103,6 +124,7 @@ mod tests {
             mtu: 1500,
             up: true,
             carrier: false,
+            state: State::Dormant,
         };
         assert_eq!(link(&message), Some(expected));
     }
@@ -126,17 +148,37 @@ mod tests {
 
     #[test]
     fn the_prefix_of_a_point_to_point_link_is_not_ours() {
-        let [ours, far] = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 9, 9, 9)];
         let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.prefix_len = 24;
-        for (prefix, expected) in [(ours, "10.0.0.1/24"), (far, "10.0.0.1/32")] {
-            message.attributes = vec![
-                AddressAttribute::Address(prefix.into()),
-                AddressAttribute::Local(ours.into()),
-            ];
-            let read = local_address(&message).unwrap();
-            assert_eq!(read.address.to_string(), expected);
+        for (ours, far, length, ours_alone) in [
+            ("10.0.0.1/24", "10.9.9.9", 24, "10.0.0.1/32"),
+            ("2001:db8::1/64", "2001:db8::2", 64, "2001:db8::1/128"),
+        ] {
+            let (ours, far): (IpNet, IpAddr) = (ours.parse().unwrap(), far.parse().unwrap());
+            message.header.family = family::of(far);
+            message.header.prefix_len = length;
+            for (prefix, expected) in [(ours.addr(), ours.to_string()), (far, ours_alone.into())] {
+                message.attributes =
+                    vec![AddressAttribute::Address(prefix), AddressAttribute::Local(ours.addr())];
+                assert_eq!(local_address(&message).unwrap().address.to_string(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_is_ours_once_no_other_host_can_have_it() {
+        let cases = [
+            (AddressFlags::Permanent, true),
+            (AddressFlags::Permanent | AddressFlags::Deprecated, true),
+            (AddressFlags::Tentative, false),
+            (AddressFlags::Tentative | AddressFlags::Optimistic, true),
+            (AddressFlags::Tentative | AddressFlags::Dadfailed, false),
+            (AddressFlags::Permanent | AddressFlags::Dadfailed, false),
+        ];
+        let mut message = AddressMessage::default();
+        assert!(is_assigned(&message));
+        for (flags, expected) in cases {
+            message.attributes = vec![AddressAttribute::Flags(flags)];
+            assert_eq!(is_assigned(&message), expected, "{flags:?}");
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The kernel's links, IPv4 addresses, rules, routes and neighbours, read by rtnetlink (RFC 3549)
+//! The kernel's links, addresses, rules, routes and neighbours, read by rtnetlink (RFC 3549)
 //! and followed, so that the engine forwards as `ip route get` would; and next hops that the kernel
 //! keeps resolved for us. What is followed and what is not: README.md.
 
 mod error;
+mod family;
 mod fib;
 mod link;
 mod neighbour;
@@ -15,9 +16,10 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
+use spillway_engine::Family;
 use spillway_engine::tables::Neighbour;
 
 pub(crate) use self::error::KernelError;
@@ -69,7 +71,7 @@ type Links = BTreeMap<u32, Link>;
 
 type Addresses = BTreeSet<LocalAddress>;
 
-/// In the kernel's order: ascending by priority.
+/// Of each family in the kernel's order: ascending by priority.
 type Rules = Vec<KernelRule>;
 
 /// The kernel's tables in the network namespace of the thread that opened them.
@@ -147,23 +149,23 @@ impl Kernel {
         self.links.get(&ifindex)
     }
 
-    /// Every IPv4 address of this host.
+    /// Every address of this host, of either family.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = LocalAddress> {
         self.addresses.iter().copied()
     }
 
-    /// Rules and routes for the engine, which knows devices by their place in `devices`
-    /// (interface indexes).
-    pub(crate) fn fib(&self, devices: &[u32]) -> FibInput {
+    /// One family's rules and routes for the engine, which knows devices by their place in
+    /// `devices` (interface indexes).
+    pub(crate) fn fib<F: Family>(&self, devices: &[u32]) -> FibInput<F> {
         fib::input(&self.rules, &self.routes, devices)
     }
 
-    /// The neighbours on `devices` (interface indexes) that frames may be sent to.
-    pub(crate) fn neighbours(&self, devices: &[u32]) -> Vec<Neighbour> {
+    /// One family's neighbours on `devices` (interface indexes) that frames may be sent to.
+    pub(crate) fn neighbours<F: Family>(&self, devices: &[u32]) -> Vec<Neighbour<F>> {
         let devices = fib::device_indexes(devices);
         let usable = self.neighbours.usable().filter_map(|(key, mac)| {
             let device = *devices.get(&key.ifindex)?;
-            Some(Neighbour { device, address: key.address, mac })
+            Some(Neighbour { device, address: F::address(key.address)?, mac })
         });
         usable.collect()
     }
@@ -177,7 +179,7 @@ impl Kernel {
     pub(crate) fn manage_neighbour(
         &mut self,
         ifindex: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
     ) -> Result<(), KernelError> {
         let key = NeighbourKey { ifindex, address };
         let ours = self.managed.contains(key);
@@ -273,11 +275,7 @@ impl Kernel {
         match message {
             RouteNetlinkMessage::NewLink(message) => self.link_added(&message),
             RouteNetlinkMessage::DelLink(message) => self.link_removed(&message),
-            RouteNetlinkMessage::NewAddress(message) => {
-                let address = link::local_address(&message);
-                self.changed.addresses |=
-                    address.is_some_and(|address| self.addresses.insert(address));
-            }
+            RouteNetlinkMessage::NewAddress(message) => self.address_added(&message),
             RouteNetlinkMessage::DelAddress(message) => self.address_removed(&message),
             RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
                 self.stale.rules = true;

@@ -1,23 +1,25 @@
-//! The kernel's IPv4 neighbours, and which of them the kernel keeps resolved for us.
+//! The kernel's neighbours, and which of them the kernel keeps resolved for us.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
     NeighbourState,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-/// How many neighbours are kept resolved at most.
+use super::family;
+
+/// How many neighbours of both families are kept resolved at most.
 pub(crate) const MANAGED_NEIGHBOURS_MAX: usize = 1024;
 
 /// Names a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NeighbourKey {
     pub(super) ifindex: u32,
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
 }
 
 /// What the kernel knows of a neighbour.
@@ -64,7 +66,7 @@ impl KernelNeighbour {
     }
 }
 
-/// Every IPv4 neighbour.
+/// Every neighbour of either family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Neighbours(BTreeMap<NeighbourKey, KernelNeighbour>);
 
@@ -130,7 +132,7 @@ impl Neighbours {
     /// `RTM_NEWNEIGH` for a neighbour, changing neither its state nor another program's flag.
     fn request(&self, key: NeighbourKey) -> NeighbourMessage {
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family::of(key.address);
         message.header.ifindex = key.ifindex;
         message.header.flags = NeighbourFlags::Use;
         if self.0.get(&key).is_some_and(|neighbour| neighbour.learned) {
@@ -167,18 +169,17 @@ impl Managed {
     }
 }
 
-/// Reads a neighbour; `None` for other families and proxies.
+/// Reads a neighbour; `None` for other families, proxies and multicast groups, which the kernel
+/// keeps among the neighbours too.
 fn neighbour(message: &NeighbourMessage) -> Option<(NeighbourKey, KernelNeighbour)> {
     let header = &message.header;
-    if header.family != AddressFamily::Inet || header.flags.contains(NeighbourFlags::Proxy) {
+    if header.flags.contains(NeighbourFlags::Proxy) {
         return None;
     }
     let (mut address, mut mac, mut managed) = (None, None, false);
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => {
-                address = Some(*value);
-            }
+            NeighbourAttribute::Destination(value) => address = ip_address(value),
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
             NeighbourAttribute::ExtFlags(flags) => {
                 managed = flags.contains(NeighbourExtFlags::Managed);
@@ -186,24 +187,36 @@ fn neighbour(message: &NeighbourMessage) -> Option<(NeighbourKey, KernelNeighbou
             _ => {}
         }
     }
-    let key = NeighbourKey { ifindex: header.ifindex, address: address? };
+    let address = address.filter(|address| !address.is_multicast())?;
+    let key = NeighbourKey { ifindex: header.ifindex, address };
     let learned = header.flags.contains(NeighbourFlags::ExtLearned);
     Some((key, KernelNeighbour { mac, state: header.state, managed, learned }))
 }
 
+/// An address, if it is of a family that is followed.
+fn ip_address(address: &NeighbourAddress) -> Option<IpAddr> {
+    match address {
+        NeighbourAddress::Inet(address) => Some((*address).into()),
+        NeighbourAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
     fn key(last: u8) -> NeighbourKey {
-        NeighbourKey { ifindex: 3, address: Ipv4Addr::new(192, 0, 2, last) }
+        NeighbourKey { ifindex: 3, address: Ipv4Addr::new(192, 0, 2, last).into() }
     }
 
     fn message(state: NeighbourState) -> NeighbourMessage {
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        message.header.family = family::of(key(1).address);
         message.header.ifindex = 3;
         message.header.state = state;
         message.attributes = vec![
@@ -254,6 +267,39 @@ mod tests {
         infiniband.attributes.push(NeighbourAttribute::LinkLayerAddress(vec![1; 20]));
         for message in [proxy, infiniband] {
             assert!(!Neighbours::default().add(&message));
+        }
+    }
+
+    #[test]
+    fn a_router_on_the_link_is_named_by_its_device_too() {
+        let router: Ipv6Addr = "fe80::1".parse().unwrap();
+        let mut neighbours = Neighbours::default();
+        for ifindex in [3, 4] {
+            let mut message = message(NeighbourState::Stale);
+            message.header.ifindex = ifindex;
+            message.attributes[0] = NeighbourAttribute::Destination(router.into());
+            assert!(neighbours.add(&message));
+        }
+        let keys = neighbours.usable().map(|(key, _)| (key.ifindex, key.address));
+        assert!(keys.eq([(3, IpAddr::from(router)), (4, router.into())]));
+        let key = NeighbourKey { ifindex: 4, address: router.into() };
+        let (RouteNetlinkMessage::NewNeighbour(request), _) = neighbours.manage_request(key) else {
+            panic!("RTM_NEWNEIGH expected");
+        };
+        assert_eq!(request.header.family, netlink_packet_route::AddressFamily::Inet6);
+        assert_eq!(request.header.ifindex, 4);
+    }
+
+    #[test]
+    fn a_multicast_group_is_no_neighbour() {
+        for group in ["224.0.0.22", "ff02::16"] {
+            let group: IpAddr = group.parse().unwrap();
+            let mut message = message(NeighbourState::Noarp);
+            message.attributes[0] = NeighbourAttribute::Destination(match group {
+                IpAddr::V4(group) => group.into(),
+                IpAddr::V6(group) => group.into(),
+            });
+            assert!(!Neighbours::default().add(&message), "{group}");
         }
     }
 

@@ -1,24 +1,49 @@
-//! The kernel's IPv4 routes, kept as the kernel keeps them: by table, prefix, metric and TOS, and
-//! within one such key in order, since `ip route append` and `prepend` make several.
+//! The kernel's routes, kept as the kernel keeps them: by table, prefix and metric, and within one
+//! such key in order.
+//!
+//! IPv4 has several routes under one key after `ip route append` and `prepend`. IPv6 makes one
+//! multipath route of those that have a gateway, and keeps the rest, such as what two routers on
+//! the link advertise.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags,
-    RouteType, RouteVia,
+    RoutePreference, RouteType, RouteVia,
 };
+
+use super::family;
 
 /// What the kernel orders routes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RouteKey {
     pub(super) table: u32,
-    pub(super) destination: Ipv4Net,
+    pub(super) destination: IpNet,
     pub(super) metric: u32,
-    pub(super) tos: u8,
+    pub(super) preference: Preference,
+    pub(super) condition: Condition,
+}
+
+/// A router's preference (RFC 4191), which decides between IPv6 routes of one metric; the best
+/// first. IPv4 routes have the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Preference {
+    High,
+    Medium,
+    Low,
+}
+
+/// What a route asks of a packet besides the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Condition {
+    Nothing,
+    /// This TOS (IPv4).
+    Tos(u8),
+    /// A source within this prefix (IPv6).
+    Source(IpNet),
 }
 
 /// Where a route leads.
@@ -31,7 +56,7 @@ pub(super) enum KernelTarget {
 }
 
 /// One next hop of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Leg {
     pub(super) ifindex: u32,
     pub(super) reach: Reach,
@@ -41,14 +66,20 @@ pub(super) struct Leg {
     pub(super) dead: bool,
 }
 
+impl Leg {
+    /// The same next hop, whether its link is down or not.
+    fn alive(&self) -> Self {
+        Self { dead: false, ..*self }
+    }
+}
+
 /// How a next hop is reached on its link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reach {
     /// The destination is on the link.
     OnLink,
-    Gateway(Ipv4Addr),
-    /// A gateway with an IPv6 address.
-    Ipv6Gateway,
+    /// The gateway can be of another family than the route.
+    Gateway(IpAddr),
     /// Through a lightweight tunnel.
     Encapsulated,
     /// By a next-hop object that the kernel does not show in routes.
@@ -64,7 +95,7 @@ pub(super) enum Applied {
     Unclear,
 }
 
-/// Every IPv4 route of every table.
+/// Every route of every table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Routes(BTreeMap<RouteKey, Vec<KernelTarget>>);
 
@@ -83,9 +114,17 @@ impl Routes {
 
     /// Follows `RTM_NEWROUTE`. A notification may tell what the last list already held.
     pub(super) fn add(&mut self, message: &RouteMessage, flags: u16) -> Applied {
-        let Some((key, target)) = route(message) else {
-            return Applied::Unchanged;
-        };
+        match route(message) {
+            Some((key, target)) => match key.destination {
+                IpNet::V4(_) => self.add_in_order(key, target, flags),
+                IpNet::V6(_) => self.add_with_siblings(key, target, flags),
+            },
+            None => Applied::Unchanged,
+        }
+    }
+
+    /// An IPv4 route comes before, after or in place of those with the same key.
+    fn add_in_order(&mut self, key: RouteKey, target: KernelTarget, flags: u16) -> Applied {
         let targets = self.0.entry(key).or_default();
         let known = targets.iter().position(|known| same(known, &target));
         let exclusive = flags & NLM_F_EXCL != 0;
@@ -103,6 +142,36 @@ impl Routes {
             (None, _) => targets.insert(0, target),
         }
         Applied::Changed
+    }
+
+    /// An IPv6 notification tells a multipath route whole, whatever next hop came to it. Of
+    /// several routes with the same key, only the list tells which were replaced.
+    fn add_with_siblings(&mut self, key: RouteKey, target: KernelTarget, flags: u16) -> Applied {
+        let exclusive = flags & NLM_F_EXCL != 0;
+        let replace = flags & NLM_F_REPLACE != 0;
+        if replace && self.has_other_preference(key) {
+            return Applied::Unclear;
+        }
+        match self.0.get_mut(&key).map(Vec::as_mut_slice) {
+            // What it replaces is not known.
+            None if replace => return Applied::Unclear,
+            None => drop(self.0.insert(key, vec![target])),
+            Some([known]) if *known == target && (exclusive || replace) => {
+                return Applied::Unchanged;
+            }
+            // One address on two links has two routes that look alike.
+            Some([known]) if *known == target => return Applied::Unclear,
+            Some([known]) if replace || includes(&target, known) => *known = target,
+            Some(_) => return Applied::Unclear,
+        }
+        Applied::Changed
+    }
+
+    /// Whether there is a like route but for the preference, which the kernel replaces as well.
+    fn has_other_preference(&self, key: RouteKey) -> bool {
+        let all = [Preference::High, Preference::Medium, Preference::Low];
+        let mut others = all.into_iter().filter(|other| *other != key.preference);
+        others.any(|preference| self.0.contains_key(&RouteKey { preference, ..key }))
     }
 
     /// Follows `RTM_DELROUTE`.
@@ -129,8 +198,17 @@ impl Routes {
 fn same(one: &KernelTarget, other: &KernelTarget) -> bool {
     match (one, other) {
         (KernelTarget::Forward(one), KernelTarget::Forward(other)) => {
-            let alive = |leg: &Leg| Leg { dead: false, ..*leg };
-            one.iter().map(alive).eq(other.iter().map(alive))
+            one.iter().map(Leg::alive).eq(other.iter().map(Leg::alive))
+        }
+        _ => one == other,
+    }
+}
+
+/// Whether a target is another one, to which next hops may have come.
+fn includes(one: &KernelTarget, other: &KernelTarget) -> bool {
+    match (one, other) {
+        (KernelTarget::Forward(one), KernelTarget::Forward(other)) => {
+            other.iter().all(|leg| one.iter().any(|known| known.alive() == leg.alive()))
         }
         _ => one == other,
     }
@@ -139,12 +217,19 @@ fn same(one: &KernelTarget, other: &KernelTarget) -> bool {
 /// Reads a route; `None` for other families, multicast and cached exceptions (path MTU).
 fn route(message: &RouteMessage) -> Option<(RouteKey, KernelTarget)> {
     let header = &message.header;
-    let cached = header.flags.contains(RouteFlags::Cloned);
-    if header.address_family != AddressFamily::Inet || cached {
+    if header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
+    let key = key(message)?;
     let target = match header.kind {
-        RouteType::Unicast => KernelTarget::Forward(legs(message)),
+        RouteType::Unicast => {
+            let mut legs = legs(message);
+            if let IpNet::V6(_) = key.destination {
+                // The kernel tells them from any one of them on.
+                legs.sort_unstable();
+            }
+            KernelTarget::Forward(legs)
+        }
         RouteType::Local | RouteType::Broadcast | RouteType::Anycast => KernelTarget::Local,
         RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => {
             KernelTarget::Unreachable
@@ -152,23 +237,41 @@ fn route(message: &RouteMessage) -> Option<(RouteKey, KernelTarget)> {
         RouteType::Throw => KernelTarget::Throw,
         _ => return None,
     };
-    Some((key(message)?, target))
+    Some((key, target))
 }
 
 fn key(message: &RouteMessage) -> Option<RouteKey> {
     let header = &message.header;
-    let (mut table, mut destination, mut metric) =
-        (u32::from(header.table), Ipv4Addr::UNSPECIFIED, 0);
+    let any = family::unspecified(header.address_family)?;
+    let (mut table, mut metric, mut preference) = (u32::from(header.table), 0, Preference::Medium);
+    let (mut destination, mut source) = (any, any);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(value) => table = *value,
-            RouteAttribute::Destination(RouteAddress::Inet(value)) => destination = *value,
+            RouteAttribute::Destination(value) => destination = ip_address(value)?,
+            RouteAttribute::Source(value) => source = ip_address(value)?,
             RouteAttribute::Priority(value) => metric = *value,
+            RouteAttribute::Preference(RoutePreference::High) => preference = Preference::High,
+            RouteAttribute::Preference(RoutePreference::Low) => preference = Preference::Low,
             _ => {}
         }
     }
-    let destination = Ipv4Net::new(destination, header.destination_prefix_length).ok()?.trunc();
-    Some(RouteKey { table, destination, metric, tos: header.tos })
+    let destination = family::prefix(destination, header.destination_prefix_length);
+    let condition = match (header.tos, header.source_prefix_length) {
+        (0, 0) => Condition::Nothing,
+        (tos, 0) => Condition::Tos(tos),
+        (_, length) => Condition::Source(family::prefix(source, length)),
+    };
+    Some(RouteKey { table, destination, metric, preference, condition })
+}
+
+/// An address, if it is of a family that is followed.
+fn ip_address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
 }
 
 fn legs(message: &RouteMessage) -> Vec<Leg> {
@@ -205,10 +308,13 @@ fn reach(attributes: &[RouteAttribute]) -> Reach {
     for attribute in attributes {
         match attribute {
             RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => return Reach::Encapsulated,
-            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) if !gateway.is_unspecified() => {
-                reach = Reach::Gateway(*gateway);
+            RouteAttribute::Gateway(gateway) => {
+                let gateway = ip_address(gateway).filter(|gateway| !gateway.is_unspecified());
+                reach = gateway.map_or(reach, Reach::Gateway);
             }
-            RouteAttribute::Via(RouteVia::Inet6(_)) => reach = Reach::Ipv6Gateway,
+            RouteAttribute::Via(RouteVia::Inet6(gateway)) => {
+                reach = Reach::Gateway((*gateway).into());
+            }
             _ => {}
         }
     }

@@ -1,11 +1,11 @@
 //! Rules of policy routing, as rtnetlink messages tell them and as the engine takes them.
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use spillway_engine::fib;
+
+use super::family;
 
 /// `FRA_PAD` of `linux/fib_rules.h`: an attribute without meaning.
 const PADDING: u16 = 18;
@@ -13,6 +13,7 @@ const PADDING: u16 = 18;
 /// One `ip rule`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KernelRule {
+    pub(super) family: AddressFamily,
     pub(super) priority: u32,
     /// What the engine is told, or what it would need and cannot do.
     pub(super) meaning: Meaning,
@@ -21,8 +22,8 @@ pub(super) struct KernelRule {
 /// What a rule means to the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// It is followed.
-    Rule(fib::Rule),
+    /// It is followed: packets from and to these prefixes are treated so.
+    Rule { from: IpNet, to: IpNet, action: fib::RuleAction },
     /// It does nothing (`nop`).
     Nothing,
     /// It has these selectors or actions that the engine does not know.
@@ -31,26 +32,23 @@ pub(super) enum Meaning {
 
 /// Reads a rule; `None` for other families.
 pub(super) fn rule(message: &RuleMessage) -> Option<KernelRule> {
-    if message.header.family != AddressFamily::Inet {
-        return None;
-    }
+    let family = message.header.family;
+    let (from, to) = selectors(message)?;
     let priority = message.attributes.iter().find_map(|attribute| match attribute {
         RuleAttribute::Priority(priority) => Some(*priority),
         _ => None,
     });
-    Some(KernelRule { priority: priority.unwrap_or(0), meaning: meaning(message) })
+    let meaning = meaning(message, from, to);
+    Some(KernelRule { family, priority: priority.unwrap_or(0), meaning })
 }
 
-fn meaning(message: &RuleMessage) -> Meaning {
+fn meaning(message: &RuleMessage, from: IpNet, to: IpNet) -> Meaning {
     let unsupported = unsupported(message);
     if !unsupported.is_empty() {
         return Meaning::Unsupported(unsupported);
     }
     match action(message) {
-        Some(action) => {
-            let (from, to) = selectors(message);
-            Meaning::Rule(fib::Rule { from, to, action })
-        }
+        Some(action) => Meaning::Rule { from, to, action },
         None => Meaning::Nothing,
     }
 }
@@ -74,21 +72,19 @@ fn table(message: &RuleMessage) -> u32 {
     attribute.unwrap_or(u32::from(message.header.table))
 }
 
-fn selectors(message: &RuleMessage) -> (Ipv4Net, Ipv4Net) {
-    let (mut from, mut to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+/// The prefixes of source and destination; `None` for other families.
+fn selectors(message: &RuleMessage) -> Option<(IpNet, IpNet)> {
+    let header = &message.header;
+    let any = family::unspecified(header.family)?;
+    let (mut from, mut to) = (any, any);
     for attribute in &message.attributes {
         match attribute {
-            RuleAttribute::Source(IpAddr::V4(address)) => from = *address,
-            RuleAttribute::Destination(IpAddr::V4(address)) => to = *address,
+            RuleAttribute::Source(address) => from = *address,
+            RuleAttribute::Destination(address) => to = *address,
             _ => {}
         }
     }
-    (net(from, message.header.src_len), net(to, message.header.dst_len))
-}
-
-/// The kernel never gives a length above 32; if it did, only the address itself would match.
-fn net(address: Ipv4Addr, length: u8) -> Ipv4Net {
-    Ipv4Net::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
+    Some((family::prefix(from, header.src_len), family::prefix(to, header.dst_len)))
 }
 
 /// Everything in a rule that the engine does not know, in `ip rule`'s words.
@@ -116,8 +112,8 @@ fn unsupported(message: &RuleMessage) -> Vec<String> {
 /// One attribute, if it is more than the engine knows.
 fn selector(attribute: &RuleAttribute) -> Option<String> {
     Some(match attribute {
-        RuleAttribute::Source(IpAddr::V4(_))
-        | RuleAttribute::Destination(IpAddr::V4(_))
+        RuleAttribute::Source(_)
+        | RuleAttribute::Destination(_)
         | RuleAttribute::Priority(_)
         | RuleAttribute::Table(_)
         | RuleAttribute::Protocol(_)
@@ -149,6 +145,8 @@ fn selector(attribute: &RuleAttribute) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn message(action: RuleAction, attributes: Vec<RuleAttribute>) -> RuleMessage {
@@ -168,34 +166,47 @@ mod tests {
 
     #[test]
     fn a_rule_with_prefixes_and_a_table_is_followed() {
-        let mut message = message(
-            RuleAction::ToTable,
-            vec![
-                RuleAttribute::Priority(100),
-                RuleAttribute::Source(Ipv4Addr::new(10, 0, 0, 0).into()),
-                RuleAttribute::Table(40_000),
-                RuleAttribute::SuppressPrefixLen(u32::MAX),
-            ],
-        );
-        message.header.src_len = 8;
-        message.header.table = 252;
-        let expected = fib::Rule {
-            from: "10.0.0.0/8".parse().unwrap(),
-            to: "0.0.0.0/0".parse().unwrap(),
-            action: fib::RuleAction::Table(40_000),
-        };
-        let rule = rule(&message).unwrap();
-        assert_eq!(rule.priority, 100);
-        assert_eq!(rule.meaning, Meaning::Rule(expected));
+        for (from, length, to) in [("10.0.0.0", 8, "0.0.0.0/0"), ("2001:db8::", 32, "::/0")] {
+            let source: IpAddr = from.parse().unwrap();
+            let mut message = message(
+                RuleAction::ToTable,
+                vec![
+                    RuleAttribute::Priority(100),
+                    RuleAttribute::Source(source),
+                    RuleAttribute::Table(40_000),
+                    RuleAttribute::SuppressPrefixLen(u32::MAX),
+                ],
+            );
+            message.header.family = family::of(source);
+            message.header.src_len = length;
+            message.header.table = 252;
+            let expected = Meaning::Rule {
+                from: IpNet::new(source, length).unwrap(),
+                to: to.parse().unwrap(),
+                action: fib::RuleAction::Table(40_000),
+            };
+            let rule = rule(&message).unwrap();
+            assert_eq!((rule.family, rule.priority), (family::of(source), 100));
+            assert_eq!(rule.meaning, expected);
+        }
+    }
+
+    #[test]
+    fn a_rule_of_another_family_is_none_of_ours() {
+        let mut mpls = message(RuleAction::ToTable, vec![]);
+        mpls.header.family = AddressFamily::Mpls;
+        assert_eq!(rule(&mpls), None);
     }
 
     #[test]
     fn every_discarding_action_is_unreachable_and_nop_is_nothing() {
         for action in [RuleAction::Blackhole, RuleAction::Unreachable, RuleAction::Prohibit] {
-            let Meaning::Rule(rule) = rule(&message(action, vec![])).unwrap().meaning else {
+            let Meaning::Rule { action: followed, .. } =
+                rule(&message(action, vec![])).unwrap().meaning
+            else {
                 panic!("{action:?} is followed");
             };
-            assert_eq!(rule.action, fib::RuleAction::Unreachable);
+            assert_eq!(followed, fib::RuleAction::Unreachable);
         }
         let nop = rule(&message(RuleAction::Nop, vec![])).unwrap();
         assert_eq!(nop.meaning, Meaning::Nothing);

@@ -10,16 +10,16 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
     NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::net::sockopt::{self, Timeout};
 
 use super::KernelError;
 
-/// Multicast groups of `linux/rtnetlink.h`: links, neighbours, IPv4 addresses, routes and rules,
-/// next-hop objects.
-const GROUPS: [u32; 6] = [1, 3, 5, 7, 8, 32];
+/// Multicast groups of `linux/rtnetlink.h`: links, neighbours, addresses, routes and rules of IPv4
+/// and of IPv6, next-hop objects.
+const GROUPS: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 32];
 
 /// `RTM_NEWNEXTHOP` and `RTM_DELNEXTHOP`.
 const NEXT_HOP_OBJECT_MESSAGES: std::ops::RangeInclusive<u16> = 104..=105;
@@ -112,9 +112,12 @@ pub(super) struct Requests {
 }
 
 /// Whether a table changed while it was listed, so that the list may be wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Dumped {
     Whole,
+    /// The kernel listed it in parts and does not tell of changes in between: it lists IPv6 routes
+    /// so, and after a change goes on where so many have gone before.
+    InParts,
     Interrupted,
 }
 
@@ -133,30 +136,39 @@ impl Requests {
         request: RouteNetlinkMessage,
         mut each: impl FnMut(RouteNetlinkMessage),
     ) -> io::Result<Dumped> {
+        let in_parts = is_for_ipv6_routes(&request);
         self.send(request, NLM_F_REQUEST | NLM_F_DUMP)?;
-        let mut dumped = Dumped::Whole;
+        let (mut interrupted, mut parts) = (false, 0);
         loop {
             let length = self.receive()?;
             let datagram = self.buffer.get(..length).ok_or_else(too_long)?;
+            let mut entries = 0;
             for part in split(datagram) {
                 let Some(message) = answer(part, self.sequence_number)? else {
                     continue;
                 };
-                if message.header.flags & NLM_F_DUMP_INTR != 0 {
-                    dumped = Dumped::Interrupted;
-                }
+                interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
                 match message.payload {
-                    NetlinkPayload::InnerMessage(entry) => each(entry),
+                    NetlinkPayload::InnerMessage(entry) => {
+                        entries += 1;
+                        each(entry);
+                    }
                     NetlinkPayload::Done(done) if done.code < 0 => {
                         return Err(io::Error::from_raw_os_error(-done.code));
                     }
-                    NetlinkPayload::Done(_) => return Ok(dumped),
+                    NetlinkPayload::Done(_) if interrupted => return Ok(Dumped::Interrupted),
+                    NetlinkPayload::Done(_) => {
+                        parts += usize::from(entries > 0);
+                        let whole = parts <= 1 || !in_parts;
+                        return Ok(if whole { Dumped::Whole } else { Dumped::InParts });
+                    }
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         return Err(error.to_io());
                     }
                     _ => {}
                 }
             }
+            parts += usize::from(entries > 0);
         }
     }
 
@@ -236,6 +248,13 @@ fn receive_from(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, Socket
 
 fn is_overflow(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
+}
+
+fn is_for_ipv6_routes(request: &RouteNetlinkMessage) -> bool {
+    let RouteNetlinkMessage::GetRoute(message) = request else {
+        return false;
+    };
+    message.header.address_family == AddressFamily::Inet6
 }
 
 fn too_long() -> io::Error {

@@ -13,6 +13,7 @@ use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::family::FAMILIES;
 use super::socket::Dumped;
 use super::{
     Addresses, Applied, Kernel, KernelError, Links, Neighbours, Requests, Routes, Rules, link, rule,
@@ -49,17 +50,25 @@ impl Kernel {
         let Some(link) = link::link(message) else {
             return;
         };
-        let (ifindex, up, carrier) = (link.ifindex, link.up, link.carrier);
+        let (ifindex, state) = (link.ifindex, (link.up, link.carrier, link.state));
         self.changed.links |= self.links.get(&ifindex) != Some(&link);
         let before = self.links.insert(ifindex, link);
         self.stale.routes |=
-            before.is_some_and(|before| (before.up, before.carrier) != (up, carrier));
+            before.is_some_and(|before| (before.up, before.carrier, before.state) != state);
     }
 
     pub(super) fn link_removed(&mut self, message: &LinkMessage) {
         let removed = link::link(message).and_then(|link| self.links.remove(&link.ifindex));
         self.changed.links |= removed.is_some();
         self.stale.routes |= removed.is_some();
+    }
+
+    pub(super) fn address_added(&mut self, message: &AddressMessage) {
+        if !link::is_assigned(message) {
+            return self.address_removed(message);
+        }
+        let address = link::local_address(message);
+        self.changed.addresses |= address.is_some_and(|address| self.addresses.insert(address));
     }
 
     pub(super) fn address_removed(&mut self, message: &AddressMessage) {
@@ -79,78 +88,92 @@ impl Kernel {
         message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
         let request = RouteNetlinkMessage::GetLink(message);
         let (links, dumped) =
-            list(&mut self.requests, "links", &request, |links: &mut Links, entry| {
+            list(&mut self.requests, "links", &[request], |links: &mut Links, entry| {
                 let RouteNetlinkMessage::NewLink(message) = entry else {
                     return;
                 };
                 links.extend(link::link(&message).map(|link| (link.ifindex, link)));
             })?;
-        self.stale.links = dumped == Dumped::Interrupted;
+        self.stale.links = dumped != Dumped::Whole;
         self.changed.links |= replace(&mut self.links, links);
         Ok(())
     }
 
     fn list_addresses(&mut self) -> Result<(), KernelError> {
-        let mut message = AddressMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let request = RouteNetlinkMessage::GetAddress(message);
-        let (addresses, dumped) =
-            list(&mut self.requests, "addresses", &request, |addresses: &mut Addresses, entry| {
+        let requests = FAMILIES.map(|family| {
+            let mut message = AddressMessage::default();
+            message.header.family = family;
+            RouteNetlinkMessage::GetAddress(message)
+        });
+        let (addresses, dumped) = list(
+            &mut self.requests,
+            "addresses",
+            &requests,
+            |addresses: &mut Addresses, entry| {
                 let RouteNetlinkMessage::NewAddress(message) = entry else {
                     return;
                 };
-                addresses.extend(link::local_address(&message));
-            })?;
-        self.stale.addresses = dumped == Dumped::Interrupted;
+                if link::is_assigned(&message) {
+                    addresses.extend(link::local_address(&message));
+                }
+            },
+        )?;
+        self.stale.addresses = dumped != Dumped::Whole;
         self.changed.addresses |= replace(&mut self.addresses, addresses);
         Ok(())
     }
 
     fn list_rules(&mut self) -> Result<(), KernelError> {
-        let mut message = RuleMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let request = RouteNetlinkMessage::GetRule(message);
+        let requests = FAMILIES.map(|family| {
+            let mut message = RuleMessage::default();
+            message.header.family = family;
+            RouteNetlinkMessage::GetRule(message)
+        });
         let (rules, dumped) =
-            list(&mut self.requests, "rules", &request, |rules: &mut Rules, entry| {
+            list(&mut self.requests, "rules", &requests, |rules: &mut Rules, entry| {
                 let RouteNetlinkMessage::NewRule(message) = entry else {
                     return;
                 };
                 rules.extend(rule::rule(&message));
             })?;
-        self.stale.rules = dumped == Dumped::Interrupted;
+        self.stale.rules = dumped != Dumped::Whole;
         self.changed.rules |= replace(&mut self.rules, rules);
         Ok(())
     }
 
     fn list_routes(&mut self) -> Result<(), KernelError> {
         self.wait_for_configuration()?;
-        let mut message = RouteMessage::default();
-        message.header.address_family = AddressFamily::Inet;
-        let request = RouteNetlinkMessage::GetRoute(message);
+        let requests = FAMILIES.map(|family| {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            RouteNetlinkMessage::GetRoute(message)
+        });
         let (routes, dumped) =
-            list(&mut self.requests, "routes", &request, |routes: &mut Routes, entry| {
+            list(&mut self.requests, "routes", &requests, |routes: &mut Routes, entry| {
                 let RouteNetlinkMessage::NewRoute(message) = entry else {
                     return;
                 };
                 routes.list(&message);
             })?;
-        self.stale.routes = dumped == Dumped::Interrupted;
+        self.stale.routes = dumped != Dumped::Whole;
         self.changed.routes |= replace(&mut self.routes, routes);
         Ok(())
     }
 
     fn list_neighbours(&mut self) -> Result<(), KernelError> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        let request = RouteNetlinkMessage::GetNeighbour(message);
+        let requests = FAMILIES.map(|family| {
+            let mut message = NeighbourMessage::default();
+            message.header.family = family;
+            RouteNetlinkMessage::GetNeighbour(message)
+        });
         let (neighbours, dumped) =
-            list(&mut self.requests, "neighbours", &request, |all: &mut Neighbours, entry| {
+            list(&mut self.requests, "neighbours", &requests, |all: &mut Neighbours, entry| {
                 let RouteNetlinkMessage::NewNeighbour(message) = entry else {
                     return;
                 };
                 all.add(&message);
             })?;
-        self.stale.neighbours = dumped == Dumped::Interrupted;
+        self.stale.neighbours = dumped != Dumped::Whole;
         self.changed.neighbours |= !self.neighbours.usable().eq(neighbours.usable());
         self.neighbours = neighbours;
         Ok(())
@@ -169,27 +192,68 @@ impl Kernel {
     }
 }
 
-/// Lists a table; again, if it changed meanwhile. One that changes every time is returned as it
-/// was read last.
-fn list<T: Default>(
-    requests: &mut Requests,
+/// Lists a table by one request for each family; again, if it changed meanwhile, or may have and is
+/// not the same twice. One that changes every time is returned as it was read last.
+fn list<T: Default + PartialEq>(
+    socket: &mut Requests,
     what: &'static str,
-    request: &RouteNetlinkMessage,
+    requests: &[RouteNetlinkMessage],
     add: impl Fn(&mut T, RouteNetlinkMessage),
 ) -> Result<(T, Dumped), KernelError> {
     let mut dump = || -> io::Result<(T, Dumped)> {
         let mut table = T::default();
-        let dumped = requests.dump(request.clone(), |entry| add(&mut table, entry))?;
+        let mut dumped = Dumped::Whole;
+        for request in requests {
+            // A kernel that is without a family lists all the others instead, or refuses.
+            let family = family_of(request);
+            let asked_for = |entry: &RouteNetlinkMessage| family_of(entry) == family;
+            let one = socket.dump(request.clone(), |entry| {
+                if asked_for(&entry) {
+                    add(&mut table, entry);
+                }
+            });
+            match one {
+                Ok(one) => dumped = dumped.max(one),
+                Err(error) if is_unknown_family(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok((table, dumped))
     };
     let mut dump = || dump().map_err(|cause| KernelError::Dump { what, cause });
+    let (mut table, mut dumped) = dump()?;
     for _ in 1..DUMPS_MAX {
-        let (table, dumped) = dump()?;
         if dumped == Dumped::Whole {
-            return Ok((table, dumped));
+            break;
         }
+        let (again, how) = dump()?;
+        let confirmed = how == Dumped::InParts && again == table;
+        (table, dumped) = (again, if confirmed { Dumped::Whole } else { how });
     }
-    dump()
+    Ok((table, dumped))
+}
+
+fn is_unknown_family(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}
+
+/// The family that a request or an entry is of; links are of none.
+fn family_of(message: &RouteNetlinkMessage) -> Option<AddressFamily> {
+    match message {
+        RouteNetlinkMessage::GetAddress(message) | RouteNetlinkMessage::NewAddress(message) => {
+            Some(message.header.family)
+        }
+        RouteNetlinkMessage::GetRule(message) | RouteNetlinkMessage::NewRule(message) => {
+            Some(message.header.family)
+        }
+        RouteNetlinkMessage::GetRoute(message) | RouteNetlinkMessage::NewRoute(message) => {
+            Some(message.header.address_family)
+        }
+        RouteNetlinkMessage::GetNeighbour(message) | RouteNetlinkMessage::NewNeighbour(message) => {
+            Some(message.header.family)
+        }
+        _ => None,
+    }
 }
 
 /// Puts `new` in place of `old`; returns whether they differ.
@@ -197,4 +261,36 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
     let changed = *old != new;
     *old = new;
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lists a table of a family that this kernel is without, and of all the others.
+    fn without_family<T: Default + PartialEq>(
+        request: RouteNetlinkMessage,
+        add: impl Fn(&mut T, RouteNetlinkMessage),
+    ) -> T {
+        let mut socket = Requests::open().unwrap();
+        list(&mut socket, "table", &[request], add).unwrap().0
+    }
+
+    /// A kernel without IPv6 (`ipv6.disable=1`) lists the others' addresses when it is asked for
+    /// those of IPv6, and refuses to list rules.
+    #[test]
+    fn a_family_that_the_kernel_is_without_has_nothing() {
+        let mut message = AddressMessage::default();
+        message.header.family = AddressFamily::X25;
+        let request = RouteNetlinkMessage::GetAddress(message);
+        let mut others = 0;
+        Requests::open().unwrap().dump(request.clone(), |_| others += 1).unwrap();
+        assert!(others > 0, "the kernel lists the others' addresses");
+        let count = |count: &mut usize, _| *count += 1;
+        assert_eq!(without_family(request, count), 0);
+
+        let mut message = RuleMessage::default();
+        message.header.family = AddressFamily::X25;
+        assert_eq!(without_family(RouteNetlinkMessage::GetRule(message), count), 0);
+    }
 }

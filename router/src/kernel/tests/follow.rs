@@ -1,11 +1,16 @@
 //! Listing and following: links, addresses, rules, routes.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
+use spillway_engine::{Family, V4, V6};
 
 use super::super::{Changes, Kernel};
-use super::{Namespace, assert_in_step, follow_until, ifindex, pair};
+use super::{
+    Namespace, Random, assert_in_step, follow_until, follow_until_in_step, ifindex, pair, settled,
+};
 
 /// Everything that a follower must notice, once.
 const SETUP: &str = "\
@@ -27,9 +32,25 @@ route add blackhole 198.18.1.0/24
 route add throw 198.18.2.0/24
 route add 198.18.3.0/24 tos 0x10 via 192.0.2.2
 route add 198.18.4.0/24 encap ip id 40000 dst 192.0.2.9 dev vx0
-route add 198.18.5.0/24 via inet6 fe80::1 dev eth0
+route add 198.18.5.0/24 via inet6 fe80::9 dev eth0
 nexthop add id 5 via 192.0.2.2 dev eth0
 route add 198.18.6.0/24 nhid 5
+addr add 2001:db8:100::7/128 dev lo nodad
+addr add 2001:db8:200::1 peer 2001:db8:200::2 dev eth0 nodad
+-6 rule add from 2001:db8:10::/48 to 2001:db8:203::/48 lookup 40000 priority 100
+-6 rule add from 2001:db8:19::/48 iif eth0 lookup 7 priority 90
+-6 rule add from 2001:db8:19::/48 prohibit priority 80
+route add ::/0 via fe80::2 dev eth0
+route add 2001:db8:203::/48 via 2001:db8:2::2 table 40000 metric 7
+route append 2001:db8:203::/48 via fe80::3 dev eth0 table 40000 metric 7
+route append 2001:db8:203::/48 dev eth0 table 40000 metric 7
+route add 2001:db8:18::/48 nexthop via 2001:db8:2::2 weight 3 nexthop via fe80::3 dev eth0
+route add blackhole 2001:db8:18:1::/64
+route add throw 2001:db8:18:2::/64
+route add 2001:db8:18:3::/64 from 2001:db8:10::/48 via 2001:db8:2::2
+route add 2001:db8:18:4::/64 encap ip6 id 40000 dst 2001:db8:9::9 dev vx0
+nexthop add id 6 via fe80::2 dev eth0
+route add 2001:db8:18:6::/64 nhid 6
 ";
 
 fn text(entry: &Value, name: &str) -> String {
@@ -41,13 +62,18 @@ fn number(entry: &Value, name: &str) -> u32 {
 }
 
 /// `ip route`'s prefix and table in full.
-fn prefix_and_table(entry: &Value) -> (String, u32) {
+fn prefix_and_table<F: Family>(entry: &Value) -> (String, u32) {
     let destination = match text(entry, "dst") {
         // `ip` prints the tunnel's destination under the same name, after the route's.
-        _ if entry.get("encap").is_some() => "198.18.4.0/24".to_string(),
-        default if default == "default" => "0.0.0.0/0".to_string(),
+        tunnel if entry.get("encap").is_some() => match tunnel.contains(':') {
+            true => "2001:db8:18:4::/64".to_string(),
+            false => "198.18.4.0/24".to_string(),
+        },
+        default if default == "default" => F::EVERYTHING.to_string(),
         prefix if prefix.contains('/') => prefix,
-        host => format!("{host}/32"),
+        host => {
+            format!("{host}/{}", F::length(F::net(host.parse::<IpAddr>().unwrap().into()).unwrap()))
+        }
     };
     let table = match text(entry, "table").as_str() {
         "" | "main" => 254,
@@ -62,7 +88,11 @@ fn what_is_listed_is_what_ip_shows() {
     let (here, there) = pair("list");
     here.veth("eth1", &there, "eth1");
     here.batch(SETUP);
-    let kernel = here.enter(|| Kernel::open().unwrap());
+    let kernel = here.enter(|| {
+        let mut kernel = Kernel::open().unwrap();
+        follow_until(&mut kernel, "addresses", settled);
+        kernel
+    });
 
     for link in here.json("link show") {
         let name = text(&link, "ifname");
@@ -75,7 +105,7 @@ fn what_is_listed_is_what_ip_shows() {
         assert_eq!(ours.carrier, flags.contains(&"LOWER_UP".into()), "{name}");
     }
     let shown: BTreeSet<(u32, String)> = here
-        .json("-4 addr show")
+        .json("addr show")
         .iter()
         .flat_map(|link| {
             let addresses = link["addr_info"].as_array().unwrap().clone();
@@ -84,20 +114,24 @@ fn what_is_listed_is_what_ip_shows() {
         .collect();
     let ours = kernel.addresses().map(|local| (local.ifindex, local.address.addr().to_string()));
     assert_eq!(ours.collect::<BTreeSet<_>>(), shown);
-    assert_eq!(shown.len(), 4);
+    assert_eq!(shown.len(), 9);
 
-    let shown = here.json("-4 rule show");
+    let shown = [here.json("-4 rule show"), here.json("-6 rule show")].concat();
     assert_eq!(kernel.rules.len(), shown.len());
     for (ours, shown) in kernel.rules.iter().zip(&shown) {
         assert_eq!(ours.priority, number(shown, "priority"));
     }
 
-    let routes = here.json("-4 route show table all");
-    let shown: BTreeSet<(String, u32)> = routes.iter().map(prefix_and_table).collect();
+    let [mut four, mut six] = ["-4", "-6"].map(|v| here.json(&format!("{v} route show table all")));
+    for routes in [&mut four, &mut six] {
+        routes.retain(|entry| text(entry, "type") != "multicast");
+    }
+    let shown =
+        four.iter().map(prefix_and_table::<V4>).chain(six.iter().map(prefix_and_table::<V6>));
     let ours = kernel.routes.iter().map(|(key, _)| (key.destination.to_string(), key.table));
-    assert_eq!(ours.collect::<BTreeSet<_>>(), shown);
+    assert_eq!(ours.collect::<BTreeSet<_>>(), shown.collect::<BTreeSet<_>>());
     let count: usize = kernel.routes.iter().map(|(_, targets)| targets.len()).sum();
-    assert_eq!(count, routes.len());
+    assert_eq!(count, four.len() + six.len());
 }
 
 #[test]
@@ -106,7 +140,8 @@ fn what_is_not_followed_is_reported() {
     here.veth("eth1", &there, "eth1");
     here.batch(SETUP);
     let kernel = here.enter(|| Kernel::open().unwrap());
-    let input = kernel.fib(&[ifindex(&kernel, "eth0")]);
+    let devices = [ifindex(&kernel, "eth0")];
+    let input = kernel.fib::<V4>(&devices);
     let expected = [
         "rule 90 is ignored: fwmark 0x1 is not supported",
         "route 198.18.3.0/24 in table 254 is ignored: routes with a TOS are not supported",
@@ -115,6 +150,14 @@ fn what_is_not_followed_is_reported() {
     ];
     assert_eq!(input.reports, expected);
     assert_eq!(input.rules.len(), 5);
+    let input = kernel.fib::<V6>(&devices);
+    let expected = [
+        "IPv6 rule 90 is ignored: iif eth0 is not supported",
+        "route 2001:db8:18:3::/64 in table 254 is ignored: routes with a source prefix are not \
+         supported",
+    ];
+    assert_eq!(input.reports, expected);
+    assert_eq!(input.rules.len(), 4);
 }
 
 #[test]
@@ -127,7 +170,7 @@ fn every_change_is_followed() {
             here.ip(command);
             let changes = kernel.follow().unwrap();
             assert!(!changes.unfinished, "{command}");
-            let noticed = match command.split(' ').next().unwrap() {
+            let noticed = match command.trim_start_matches("-6 ").split(' ').next().unwrap() {
                 "link" => changes.links,
                 "addr" => changes.addresses && changes.routes,
                 "rule" => changes.rules,
@@ -136,10 +179,7 @@ fn every_change_is_followed() {
             };
             assert!(noticed, "{command}: {changes:?}");
         }
-        follow_until(&mut kernel, "carrier of the bridge", |kernel| {
-            kernel.links == Kernel::open().unwrap().links
-        });
-        assert_in_step(&kernel);
+        follow_until_in_step(&mut kernel, "carrier of the bridge");
     });
 }
 
@@ -157,34 +197,39 @@ fn nothing_new_is_no_change() {
 #[test]
 fn routes_that_the_kernel_drops_silently_are_dropped() {
     let (here, _there) = pair("silent");
-    let route = |kernel: &Kernel| {
-        let input = kernel.fib(&[]);
-        input.routes.iter().any(|route| route.destination.to_string() == "203.0.113.0/24")
+    let has = |kernel: &Kernel, destination: &str| {
+        let destination: IpNet = destination.parse().unwrap();
+        kernel.routes.iter().any(|(key, _)| key.destination == destination)
     };
+    let [four, six] = ["203.0.113.0/24", "2001:db8:203::/48"];
     let cases = [
-        ("link set eth0 down", "link set eth0 up", "via 192.0.2.2"),
+        (four, "link set eth0 down", "link set eth0 up", "via 192.0.2.2"),
         (
+            four,
             "addr del 192.0.2.77/32 dev lo",
             "addr add 192.0.2.77/32 dev lo",
             "dev eth0 src 192.0.2.77",
         ),
-        ("nexthop del id 5", "nexthop add id 5 via 192.0.2.2 dev eth0", "nhid 5"),
+        (four, "nexthop del id 5", "nexthop add id 5 via 192.0.2.2 dev eth0", "nhid 5"),
+        (six, "link set eth0 down", "link set eth0 up", "dev eth0"),
+        (six, "nexthop del id 6", "-6 nexthop add id 6 dev eth0", "nhid 6"),
     ];
     here.enter(|| {
         let mut kernel = Kernel::open().unwrap();
-        for (_, prepare, _) in cases {
-            here.ip(prepare);
+        for (_, _, prepare, _) in cases {
+            here.try_ip(prepare);
         }
-        for (drop, restore, way) in cases {
-            here.ip(&format!("route add 203.0.113.0/24 {way}"));
+        for (destination, drop, restore, way) in cases {
+            here.ip(&format!("route add {destination} {way}"));
             kernel.follow().unwrap();
-            assert!(route(&kernel), "{drop}");
+            assert!(has(&kernel, destination), "{drop}");
             here.ip(drop);
             assert!(kernel.follow().unwrap().routes, "{drop}");
-            assert!(!route(&kernel), "{drop}");
-            assert_in_step(&kernel);
+            assert!(!has(&kernel, destination), "{drop}");
+            follow_until_in_step(&mut kernel, drop);
             here.ip(restore);
             here.try_ip("nexthop add id 5 via 192.0.2.2 dev eth0");
+            here.try_ip("-6 nexthop add id 6 dev eth0");
         }
     });
 }
@@ -198,7 +243,12 @@ fn a_follower_that_is_faster_than_the_kernel_still_sees_the_routes_go() {
         for round in 0..40 {
             here.ip("link set eth0 up");
             let routes: Vec<String> = (0..250)
-                .map(|third| format!("route replace 198.18.{third}.0/24 via 192.0.2.2\n"))
+                .map(|third| {
+                    format!(
+                        "route replace 198.18.{third}.0/24 via 192.0.2.2\n\
+                         route replace 2001:db8:18:{third:x}::/64 dev eth0\n"
+                    )
+                })
                 .collect();
             here.batch(&routes.concat());
             kernel.follow().unwrap();
@@ -207,9 +257,40 @@ fn a_follower_that_is_faster_than_the_kernel_still_sees_the_routes_go() {
                 follow_until(&mut kernel, "link down", |kernel| !kernel.link("eth0").unwrap().up);
             });
             kernel.follow().unwrap();
-            let left = kernel.fib(&[]).routes.len();
+            let left = kernel.routes.iter().count();
             assert_eq!(kernel.routes, Kernel::open().unwrap().routes, "round {round}: {left} left");
         }
+    });
+}
+
+/// The kernel lists IPv6 routes part by part and does not say when they changed in between.
+#[test]
+fn a_list_of_routes_that_change_meanwhile_has_those_that_do_not() {
+    let (here, _there) = pair("torn");
+    let routes = |prefix: &str, verb: &str| -> String {
+        let route = |part| format!("route {verb} 2001:db8:{prefix}:{part:x}::/64 dev eth0\n");
+        (0..3000).map(route).collect()
+    };
+    here.batch(&routes("18", "add"));
+    here.enter(|| {
+        let changes: String = [routes("17", "add"), routes("17", "del")].concat().repeat(3);
+        std::thread::scope(|scope| {
+            let changing = scope.spawn(|| here.batch(&changes));
+            let stays: IpNet = "2001:db8:18::/48".parse().unwrap();
+            let stayed = |kernel: &Kernel| {
+                let routes = kernel.routes.iter().filter(|(key, targets)| {
+                    stays.contains(&key.destination) && targets.len() == 1
+                });
+                routes.count()
+            };
+            while !changing.is_finished() {
+                let kernel = Kernel::open().unwrap();
+                let stayed = stayed(&kernel);
+                assert!(stayed == 3000 || kernel.stale.routes, "{stayed} and all is well");
+            }
+            let kernel = Kernel::open().unwrap();
+            assert!(stayed(&kernel) == 3000 && !kernel.stale.routes);
+        });
     });
 }
 
@@ -224,7 +305,9 @@ fn lost_notifications_are_made_good_by_reading_everything_anew() {
                 format!(
                     "route add 198.18.{third}.0/24 via 192.0.2.2\n\
                      rule add from 10.0.{third}.0/24 lookup 7 priority {third}\n\
-                     addr add 10.1.{third}.1/24 dev eth0\n"
+                     addr add 10.1.{third}.1/24 dev eth0\n\
+                     route add 2001:db8:18:{third:x}::/64 via fe80::2 dev eth0\n\
+                     -6 rule add from 2001:db8:10:{third:x}::/64 lookup 7 priority {third}\n"
                 )
             })
             .collect();
@@ -232,23 +315,15 @@ fn lost_notifications_are_made_good_by_reading_everything_anew() {
         let changes = kernel.follow().unwrap();
         assert!(changes.routes && changes.rules && changes.addresses, "{changes:?}");
         assert_in_step(&kernel);
-        assert!(kernel.routes.iter().count() > 800);
-        assert_eq!(kernel.rules.len(), 203);
+        assert!(kernel.routes.iter().count() > 1000);
+        assert_eq!(kernel.rules.len(), 405);
     });
 }
 
-/// A small generator of numbers below `bound`, so that a failure can be repeated.
-struct Random(u64);
-
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.0 >> 33) % bound
-    }
-
     fn command(&mut self) -> String {
         let [verb, prefix, gateway, metric, table] = [5, 4, 3, 2, 2].map(|bound| self.below(bound));
-        match self.below(16) {
+        match self.below(24) {
             0 => format!("link set eth{} down", self.below(2)),
             1..=2 => format!("link set eth{} up", self.below(2)),
             3 => format!("addr del 192.0.2.1/24 dev eth{}", self.below(2)),
@@ -258,6 +333,13 @@ impl Random {
             8 => format!("nexthop replace id 5 via 192.0.2.{} dev eth{metric}", 2 + gateway),
             9 => "nexthop del id 5".into(),
             10 => format!("route replace 198.18.{prefix}.0/24 nhid 5"),
+            11 => format!("addr add 2001:db8:2::1/64 dev eth{metric} nodad"),
+            12 => format!("addr del 2001:db8:2::1/64 dev eth{metric}"),
+            13 => format!("-6 rule add from 2001:db8:{prefix}::/48 lookup 7 priority {gateway}"),
+            14 => format!("-6 rule del from 2001:db8:{prefix}::/48"),
+            15 => format!("nexthop replace id 6 via fe80::{} dev eth{table}", 2 + gateway),
+            16 => format!("route replace 2001:db8:18:{prefix}::/64 nhid 6"),
+            17..=20 => self.ipv6_route(),
             _ => {
                 let verb =
                     ["add", "append", "prepend", "replace", "del"][usize::try_from(verb).unwrap()];
@@ -268,6 +350,26 @@ impl Random {
                 )
             }
         }
+    }
+}
+
+impl Random {
+    fn ipv6_route(&mut self) -> String {
+        let verb = self.of(&["add", "append", "prepend", "replace", "del"]);
+        let (prefix, metric) = (self.below(3), 5 + self.below(2));
+        let [one, other] = [(); 2].map(|()| {
+            self.of(&["via fe80::2 dev eth0", "via fe80::3 dev eth0", "via fe80::2 dev eth1"])
+        });
+        let way = match self.below(6) {
+            0 => "dev eth0".to_string(),
+            1 => format!("{one} pref {}", self.of(&["low", "high"])),
+            2..=3 => format!("nexthop {one} nexthop {other}"),
+            _ => one.to_string(),
+        };
+        let kind = if self.below(12) == 0 { "unreachable" } else { "" };
+        let way = if kind.is_empty() { way } else { String::new() };
+        // The words of a way with several next hops come last.
+        format!("route {verb} {kind} 2001:db8:18:{prefix}::/64 metric {metric} {way}")
     }
 }
 
@@ -282,14 +384,8 @@ fn after_any_sequence_of_changes_what_was_followed_is_what_is_listed() {
             let commands: Vec<String> =
                 (0..=random.below(20)).map(|_| random.command() + "\n").collect();
             here.batch(&commands.concat());
-            follow_until(&mut kernel, "the links' state", |kernel| {
-                kernel.links == Kernel::open().unwrap().links
-            });
-            let fresh = Kernel::open().unwrap();
-            let context = format!("seed {seed}:\n{}", commands.concat());
-            assert_eq!(kernel.addresses, fresh.addresses, "{context}");
-            assert_eq!(kernel.rules, fresh.rules, "{context}");
-            assert_eq!(kernel.routes, fresh.routes, "{context}");
+            let context = format!("in step after seed {seed}:\n{}", commands.concat());
+            follow_until_in_step(&mut kernel, &context);
         }
     });
 }

@@ -18,6 +18,8 @@ impl Namespace {
         run(Command::new("ip").args(["netns", "add", &name]));
         let namespace = Self { name };
         namespace.ip("link set lo up");
+        // Nothing comes but what a test asks for: a link-local address would come in its own time.
+        namespace.set("ipv6/conf/default/addr_gen_mode", "1");
         namespace
     }
 
@@ -39,13 +41,27 @@ impl Namespace {
         command.args(["-n", &self.name]).args(words(arguments)).output().unwrap()
     }
 
-    /// Runs `ip -batch` with one command a line, some of which may fail.
+    /// Runs `ip -batch` with one command a line, some of which may fail. A line can start with
+    /// `-6`, which `ip` takes for a whole batch only.
     pub(super) fn batch(&self, commands: &str) {
         let path = std::env::temp_dir().join(format!("{}.batch", self.name));
-        std::fs::write(&path, commands).unwrap();
-        let mut command = Command::new("ip");
-        command.args(["-n", &self.name, "-force", "-batch"]).arg(&path).output().unwrap();
+        let family = |line: &str| line.starts_with("-6 ").then_some("-6");
+        let commands: Vec<&str> = commands.lines().collect();
+        for alike in commands.chunk_by(|one, next| family(one) == family(next)) {
+            let lines: Vec<&str> =
+                alike.iter().map(|line| line.trim_start_matches("-6 ")).collect();
+            std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+            let mut command = Command::new("ip");
+            command.args(["-n", &self.name]).args(family(alike[0]));
+            command.args(["-force", "-batch"]).arg(&path).output().unwrap();
+        }
         std::fs::remove_file(&path).unwrap();
+    }
+
+    /// Sets `net/NAME` of its sysctls.
+    pub(super) fn set(&self, name: &str, value: &str) {
+        let path = format!("/proc/sys/net/{name}");
+        self.enter(|| std::fs::write(&path, value).unwrap());
     }
 
     /// Runs `test` on a thread in this namespace.

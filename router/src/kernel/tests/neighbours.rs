@@ -1,24 +1,52 @@
 //! Neighbours: listed, followed, and kept resolved.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use spillway_engine::{V4, V6};
 
 use super::super::neighbour::{MANAGED_NEIGHBOURS_MAX, NeighbourKey};
 use super::super::{Kernel, KernelError};
 use super::{Namespace, follow_until, ifindex, pair};
 
-const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// The far end: by its IPv4 address, its IPv6 address and, as a router is named, the one of the
+/// link alone.
+const PEERS: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2)),
+    IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2)),
+];
+const PEER: IpAddr = PEERS[0];
 
-/// The link address of `PEER`, as the engine is told.
-fn mac_of_peer(kernel: &Kernel) -> Option<[u8; 6]> {
-    let neighbours = kernel.neighbours(&[9999, ifindex(kernel, "eth0")]);
-    let peer = neighbours.iter().find(|neighbour| neighbour.address == PEER)?;
-    assert_eq!(peer.device, 1);
-    Some(peer.mac)
+/// The link address of a neighbour, as the engine is told.
+fn mac_of(kernel: &Kernel, peer: IpAddr) -> Option<[u8; 6]> {
+    let devices = [9999, ifindex(kernel, "eth0")];
+    let (device, mac) = match peer {
+        IpAddr::V4(peer) => {
+            let neighbours = kernel.neighbours::<V4>(&devices);
+            let found = neighbours.iter().find(|neighbour| neighbour.address == peer);
+            found.map(|neighbour| (neighbour.device, neighbour.mac))
+        }
+        IpAddr::V6(peer) => {
+            let neighbours = kernel.neighbours::<V6>(&devices);
+            let found = neighbours.iter().find(|neighbour| neighbour.address == peer);
+            found.map(|neighbour| (neighbour.device, neighbour.mac))
+        }
+    }?;
+    assert_eq!(device, 1);
+    Some(mac)
 }
 
-/// `ip neigh` for `PEER`.
-fn shown(here: &Namespace) -> String {
-    here.ip(&format!("neigh show {PEER} dev eth0"))
+/// Runs `test` for each name of the far end, in namespaces of its own: here and there.
+fn for_each_peer(name: &str, test: impl Fn(&Namespace, &Namespace, IpAddr) + Sync) {
+    for (number, peer) in PEERS.into_iter().enumerate() {
+        let (here, there) = pair(&format!("{name}{number}"));
+        here.enter(|| test(&here, &there, peer));
+    }
+}
+
+/// `ip neigh` for a neighbour.
+fn shown(here: &Namespace, peer: IpAddr) -> String {
+    here.ip(&format!("neigh show {peer} dev eth0"))
 }
 
 /// Makes the kernel notice within a second what takes it half a minute by default.
@@ -29,94 +57,96 @@ fn hurry() {
         ("retrans_time_ms", "50"),
         ("delay_first_probe_time", "1"),
     ] {
-        std::fs::write(format!("/proc/sys/net/ipv4/neigh/eth0/{name}"), value).unwrap();
+        for family in ["ipv4", "ipv6"] {
+            std::fs::write(format!("/proc/sys/net/{family}/neigh/eth0/{name}"), value).unwrap();
+        }
     }
 }
 
 #[test]
 fn a_managed_neighbour_is_resolved_and_stays_so_when_the_peer_changes_its_mac() {
-    let (here, there) = pair("manage");
-    here.enter(|| {
+    for_each_peer("manage", |here, there, peer| {
         hurry();
         let mut kernel = Kernel::open().unwrap();
         let device = ifindex(&kernel, "eth0");
         there.ip("link set eth0 address 02:00:00:00:00:01");
-        kernel.manage_neighbour(device, PEER).unwrap();
+        kernel.manage_neighbour(device, peer).unwrap();
         let first = Some([2, 0, 0, 0, 0, 1]);
-        follow_until(&mut kernel, "the first MAC", |kernel| mac_of_peer(kernel) == first);
-        assert!(shown(&here).contains("managed"), "{}", shown(&here));
+        follow_until(&mut kernel, "the first MAC", |kernel| mac_of(kernel, peer) == first);
+        assert!(shown(here, peer).contains("managed"), "{}", shown(here, peer));
 
         there.ip("link set eth0 address 02:00:00:00:00:02");
         let second = Some([2, 0, 0, 0, 0, 2]);
-        follow_until(&mut kernel, "the second MAC", |kernel| mac_of_peer(kernel) == second);
-        assert!(shown(&here).contains("managed"), "{}", shown(&here));
+        follow_until(&mut kernel, "the second MAC", |kernel| mac_of(kernel, peer) == second);
+        assert!(shown(here, peer).contains("managed"), "{}", shown(here, peer));
 
         kernel.release_neighbours();
-        assert!(!shown(&here).contains("managed"), "{}", shown(&here));
-        follow_until(&mut kernel, "still usable", |kernel| mac_of_peer(kernel) == second);
+        assert!(!shown(here, peer).contains("managed"), "{}", shown(here, peer));
+        follow_until(&mut kernel, "still usable", |kernel| mac_of(kernel, peer) == second);
     });
 }
 
 #[test]
 fn a_managed_neighbour_that_somebody_deletes_comes_back() {
-    let (here, _there) = pair("delete");
-    here.enter(|| {
+    for_each_peer("delete", |here, _there, peer| {
         let mut kernel = Kernel::open().unwrap();
         let device = ifindex(&kernel, "eth0");
-        kernel.manage_neighbour(device, PEER).unwrap();
-        follow_until(&mut kernel, "resolved", |kernel| mac_of_peer(kernel).is_some());
+        kernel.manage_neighbour(device, peer).unwrap();
+        follow_until(&mut kernel, "resolved", |kernel| mac_of(kernel, peer).is_some());
         here.ip("neigh flush dev eth0");
-        here.try_ip(&format!("neigh del {PEER} dev eth0"));
+        here.try_ip(&format!("neigh del {peer} dev eth0"));
         follow_until(&mut kernel, "deleted and resolved again", |kernel| {
-            mac_of_peer(kernel).is_some() && shown(&here).contains("managed")
+            mac_of(kernel, peer).is_some() && shown(here, peer).contains("managed")
         });
 
         here.ip("link set eth0 down");
-        follow_until(&mut kernel, "link down", |kernel| mac_of_peer(kernel).is_none());
+        follow_until(&mut kernel, "link down", |kernel| mac_of(kernel, peer).is_none());
         here.ip("link set eth0 up");
-        follow_until(&mut kernel, "resolved after link up", |kernel| mac_of_peer(kernel).is_some());
-        assert!(shown(&here).contains("managed"), "{}", shown(&here));
+        // IPv6 addresses went with the link, and nobody is asked without one.
+        here.try_ip("addr add fe80::1/64 dev eth0 nodad");
+        follow_until(&mut kernel, "resolved after link up", |kernel| {
+            mac_of(kernel, peer).is_some()
+        });
+        assert!(shown(here, peer).contains("managed"), "{}", shown(here, peer));
     });
 }
 
 #[test]
 fn neighbours_of_others_are_followed_and_left_as_they_are() {
-    let (here, _there) = pair("others");
-    here.enter(|| {
+    for_each_peer("others", |here, _there, peer| {
         let mut kernel = Kernel::open().unwrap();
         let device = ifindex(&kernel, "eth0");
-        here.ip(&format!("neigh add {PEER} lladdr 02:00:00:00:00:03 dev eth0 nud permanent"));
+        here.ip(&format!("neigh add {peer} lladdr 02:00:00:00:00:03 dev eth0 nud permanent"));
         assert!(kernel.follow().unwrap().neighbours);
-        assert_eq!(mac_of_peer(&kernel), Some([2, 0, 0, 0, 0, 3]));
-        kernel.manage_neighbour(device, PEER).unwrap();
+        assert_eq!(mac_of(&kernel, peer), Some([2, 0, 0, 0, 0, 3]));
+        kernel.manage_neighbour(device, peer).unwrap();
         kernel.release_neighbours();
-        assert!(shown(&here).contains("PERMANENT"), "{}", shown(&here));
+        assert!(shown(here, peer).contains("PERMANENT"), "{}", shown(here, peer));
 
-        here.ip(&format!("neigh replace {PEER} lladdr 02:00:00:00:00:04 dev eth0 nud permanent"));
+        here.ip(&format!("neigh replace {peer} lladdr 02:00:00:00:00:04 dev eth0 nud permanent"));
         assert!(kernel.follow().unwrap().neighbours);
-        assert_eq!(mac_of_peer(&kernel), Some([2, 0, 0, 0, 0, 4]));
-        here.ip(&format!("neigh del {PEER} dev eth0"));
+        assert_eq!(mac_of(&kernel, peer), Some([2, 0, 0, 0, 0, 4]));
+        here.ip(&format!("neigh del {peer} dev eth0"));
         assert!(kernel.follow().unwrap().neighbours);
-        assert_eq!(mac_of_peer(&kernel), None);
+        assert_eq!(mac_of(&kernel, peer), None);
     });
 }
 
 #[test]
 fn another_programs_learned_entry_stays_learned() {
-    let (here, _there) = pair("learned");
-    here.enter(|| {
+    for_each_peer("learned", |here, _there, peer| {
         let mut kernel = Kernel::open().unwrap();
         let device = ifindex(&kernel, "eth0");
         here.ip(&format!(
-            "neigh add {PEER} lladdr 02:00:00:00:00:05 dev eth0 nud stale extern_learn"
+            "neigh add {peer} lladdr 02:00:00:00:00:05 dev eth0 nud stale extern_learn"
         ));
         kernel.follow().unwrap();
-        kernel.manage_neighbour(device, PEER).unwrap();
-        let managed = shown(&here);
+        kernel.manage_neighbour(device, peer).unwrap();
+        let managed = shown(here, peer);
         assert!(managed.contains("extern_learn") && managed.contains("managed"), "{managed}");
         kernel.follow().unwrap();
         kernel.release_neighbours();
-        let shown = shown(&here);
+        let shown = shown(here, peer);
         assert!(shown.contains("extern_learn") && !shown.contains("managed"), "{shown}");
     });
 }
@@ -127,10 +157,12 @@ fn a_silent_neighbour_is_not_usable_and_an_unknown_link_is_an_error() {
     here.enter(|| {
         let mut kernel = Kernel::open().unwrap();
         let device = ifindex(&kernel, "eth0");
-        let silent = Ipv4Addr::new(192, 0, 2, 99);
-        kernel.manage_neighbour(device, silent).unwrap();
+        for silent in ["192.0.2.99", "2001:db8:2::99", "fe80::99"] {
+            kernel.manage_neighbour(device, silent.parse().unwrap()).unwrap();
+        }
         kernel.follow().unwrap();
-        assert_eq!(kernel.neighbours(&[device]), vec![]);
+        assert_eq!(kernel.neighbours::<V4>(&[device]), vec![]);
+        assert_eq!(kernel.neighbours::<V6>(&[device]), vec![]);
         let error = kernel.manage_neighbour(9999, PEER).unwrap_err();
         assert!(matches!(error, KernelError::Neighbour { ifindex: 9999, .. }), "{error}");
     });
@@ -143,13 +175,13 @@ fn the_neighbour_that_was_not_asked_for_the_longest_is_released_for_a_new_one() 
         let mut kernel = Kernel::open().unwrap();
         let device = ifindex(&kernel, "eth0");
         kernel.manage_neighbour(device, PEER).unwrap();
-        follow_until(&mut kernel, "resolved", |kernel| mac_of_peer(kernel).is_some());
+        follow_until(&mut kernel, "resolved", |kernel| mac_of(kernel, PEER).is_some());
         for ifindex in (10_000..).take(MANAGED_NEIGHBOURS_MAX - 1) {
-            let address = Ipv4Addr::new(192, 0, 2, 3);
+            let address = IpAddr::from([192, 0, 2, 3]);
             assert_eq!(kernel.managed.insert(NeighbourKey { ifindex, address }), None);
         }
-        kernel.manage_neighbour(device, Ipv4Addr::new(192, 0, 2, 4)).unwrap();
+        kernel.manage_neighbour(device, PEERS[1]).unwrap();
         assert_eq!(kernel.managed.keys().len(), MANAGED_NEIGHBOURS_MAX);
-        assert!(!shown(&here).contains("managed"), "{}", shown(&here));
+        assert!(!shown(&here, PEER).contains("managed"), "{}", shown(&here, PEER));
     });
 }
