@@ -1,5 +1,6 @@
 //! Answers to the operator's requests: the gateway's state in the API's words.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -155,29 +156,34 @@ fn flows(gateway: &Gateway, cursor: u64, limit: u32) -> anyhow::Result<FlowPage>
     let Some(page) = gateway.workers.flows(id, within, limit)? else {
         return Ok(FlowPage { rows: Vec::new(), next: None });
     };
-    let rows = page.flows.iter().map(|record| flow(gateway, id, page.now, record)).collect();
+    let rows = page.flows.iter().filter_map(|record| flow(gateway, id, page.now, record));
+    let rows = rows.collect();
     let next = page.next.map_or((id as u64 + 1) << 32, |next| (id as u64) << 32 | u64::from(next));
     let last = id + 1 >= usize::from(gateway.config.workers) && page.next.is_none();
     Ok(FlowPage { rows, next: (!last).then_some(next) })
 }
 
-fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Flow {
+/// `None` of IPv6, which no document can ask for and the API has no words for.
+fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Option<Flow> {
     let policy = gateway
         .programmed
         .as_ref()
         .and_then(|programmed| programmed.policy_name(record.epoch, record.policy));
     let seconds_since = |at: Nanos| now.saturating_sub(at) / 1_000_000_000;
-    let tuple = |tuple: &spillway_engine::Tuple| Tuple {
-        source: tuple.source,
-        source_port: tuple.source_port,
-        destination: tuple.destination,
-        destination_port: tuple.destination_port,
+    let tuple = |tuple: &spillway_engine::Tuple| match (tuple.source, tuple.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Tuple {
+            source,
+            source_port: tuple.source_port,
+            destination,
+            destination_port: tuple.destination_port,
+        }),
+        _ => None,
     };
-    Flow {
+    Some(Flow {
         worker: u32::try_from(worker).unwrap_or(u32::MAX),
         protocol: protocol_name(record.original.protocol),
-        original: tuple(&record.original),
-        reply: tuple(&record.reply),
+        original: tuple(&record.original)?,
+        reply: tuple(&record.reply)?,
         state: state_name(record.state).to_owned(),
         age_s: seconds_since(record.created_ns),
         idle_s: seconds_since(record.last_seen_ns),
@@ -187,7 +193,7 @@ fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Fl
         reply_bytes: record.reply_traffic.bytes,
         policy: policy.unwrap_or("(of an earlier state)").to_owned(),
         peer: record.peer,
-    }
+    })
 }
 
 fn protocol_name(number: u8) -> String {

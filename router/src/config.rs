@@ -53,7 +53,7 @@ pub(crate) struct Config {
     /// Frames of the UMEM; up to 4,194,304. Default: 0, as many as the rings need.
     #[serde(default, deserialize_with = "whole::<_, _, 0, UMEM_FRAMES_MAX>")]
     pub(crate) umem_frames: u32,
-    /// Flows that one worker keeps at most; 1 to 16,777,216. Default: 65536.
+    /// Flows of each address family that one worker keeps at most; 1 to 16,777,216. Default: 65536.
     #[serde(default = "flows_max", deserialize_with = "whole::<_, _, 1, FLOWS_MAX>")]
     pub(crate) flows_max: u32,
     /// Whether TCP segment sizes that do not fit the tunnel are lowered when they are announced.

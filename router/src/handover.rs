@@ -2,20 +2,21 @@
 //! which is a tmpfs where `/run` is; the next one takes them up.
 //!
 //! ```text
-//!  8        4          36        94 for each flow     4
+//!  8        4          36        130 for each flow    4
 //!  +--------+----------+---------+-------- ~ --------+----------+
 //!  | magic  | version  | boot id | records           | checksum |
 //!  +--------+----------+---------+-------- ~ --------+----------+
 //! ```
 //!
-//! Numbers are little-endian; how many records there are follows from the file's length. The
+//! Numbers are little-endian, and addresses have 16 bytes, IPv4's as RFC 4291, section 2.5.5.2 has
+//! them in IPv6; how many records there are follows from the file's length. The
 //! checksum is CRC32c over all before it. Times are monotonic, so they mean nothing after a boot.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -32,11 +33,11 @@ const UNFINISHED: &str = "flows.unfinished";
 const MAGIC: [u8; 8] = *b"spillway";
 
 /// Of the file's format. Whatever changes [`SavedFlow`], or what its fields mean, changes this.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Lengths in bytes.
 const HEADER_LEN: u64 = 48;
-const RECORD_LEN: u64 = 94;
+const RECORD_LEN: u64 = 130;
 const CHECKSUM_LEN: u64 = 4;
 
 /// What a boot is known by, as the kernel writes it: a UUID.
@@ -244,12 +245,12 @@ fn write_flow(to: &mut impl Write, flow: &SavedFlow) -> io::Result<()> {
         vni,
     } = flow;
     let Tuple { source, destination, source_port, destination_port, protocol } = original;
-    to.write_all(&source.octets())?;
-    to.write_all(&destination.octets())?;
+    write_address(to, *source)?;
+    write_address(to, *destination)?;
     to.write_all(&source_port.to_le_bytes())?;
     to.write_all(&destination_port.to_le_bytes())?;
     to.write_all(&[*protocol])?;
-    to.write_all(&egress.octets())?;
+    write_address(to, *egress)?;
     to.write_all(&egress_port.to_le_bytes())?;
     to.write_all(&created_ns.to_le_bytes())?;
     to.write_all(&expected.to_le_bytes())?;
@@ -267,15 +268,15 @@ fn write_flow(to: &mut impl Write, flow: &SavedFlow) -> io::Result<()> {
 /// Reads them in the same order.
 fn read_flow(from: &mut impl Read) -> io::Result<SavedFlow> {
     let original = Tuple {
-        source: Ipv4Addr::from(next::<4>(from)?),
-        destination: Ipv4Addr::from(next::<4>(from)?),
+        source: read_address(from)?,
+        destination: read_address(from)?,
         source_port: u16::from_le_bytes(next(from)?),
         destination_port: u16::from_le_bytes(next(from)?),
         protocol: u8::from_le_bytes(next(from)?),
     };
     Ok(SavedFlow {
         original,
-        egress: Ipv4Addr::from(next::<4>(from)?),
+        egress: read_address(from)?,
         egress_port: u16::from_le_bytes(next(from)?),
         created_ns: u64::from_le_bytes(next(from)?),
         expected: u32::from_le_bytes(next(from)?),
@@ -285,6 +286,18 @@ fn read_flow(from: &mut impl Read) -> io::Result<SavedFlow> {
         inner_mac: next(from)?,
         vni: next(from)?,
     })
+}
+
+fn write_address(to: &mut impl Write, address: IpAddr) -> io::Result<()> {
+    let address = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    to.write_all(&address.octets())
+}
+
+fn read_address(from: &mut impl Read) -> io::Result<IpAddr> {
+    Ok(Ipv6Addr::from(next::<16>(from)?).to_canonical())
 }
 
 fn read_direction(from: &mut impl Read) -> io::Result<SavedDirection> {

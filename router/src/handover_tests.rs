@@ -28,6 +28,7 @@ fn engines(workers: u8) -> Vec<Engine> {
             worker,
             owners: owners(workers),
             flows_max: FLOWS_MAX,
+            flows_max_ipv6: FLOWS_MAX,
             hash_key: [1, 2, 3, 4],
             seed: 5,
             timeouts: Timeouts::default(),
@@ -46,13 +47,13 @@ fn flow(port: u16) -> SavedFlow {
     };
     SavedFlow {
         original: Tuple {
-            source: Ipv4Addr::new(10, 0, 1, 40),
-            destination: Ipv4Addr::new(203, 0, 113, 10),
+            source: [10, 0, 1, 40].into(),
+            destination: [203, 0, 113, 10].into(),
             source_port: port,
             destination_port: 443,
             protocol: 6,
         },
-        egress: Ipv4Addr::new(192, 168, 44, 129),
+        egress: [192, 168, 44, 129].into(),
         egress_port: port,
         created_ns: 7 << 24,
         expected: 0x0102_0304,
@@ -61,6 +62,21 @@ fn flow(port: u16) -> SavedFlow {
         peer: Ipv4Addr::new(192, 168, 44, 1),
         inner_mac: [2, 0, 0, 0, 0, 9],
         vni: [0, 0x9c, 0x40],
+    }
+}
+
+/// The same in IPv6.
+fn flow_ipv6(port: u16) -> SavedFlow {
+    let address = |text: &str| text.parse().unwrap();
+    let flow = flow(port);
+    SavedFlow {
+        original: Tuple {
+            source: address("fd00:10:1::40"),
+            destination: address("2001:db8:203::10"),
+            ..flow.original
+        },
+        egress: address("2001:db8:44::129"),
+        ..flow
     }
 }
 
@@ -88,7 +104,7 @@ fn summed(mut file: Vec<u8>) -> Vec<u8> {
 #[test]
 fn what_is_left_is_taken_up_once() {
     let directory = TempDir::new().unwrap();
-    let flows: Vec<SavedFlow> = (5000..5080).map(flow).collect();
+    let flows: Vec<SavedFlow> = (5000..5040).map(flow).chain((5040..5080).map(flow_ipv6)).collect();
     // What was not finished once is written over.
     std::fs::write(directory.path().join(UNFINISHED), [0; 100_000]).unwrap();
     let count = leave(directory.path(), &BOOT, flows.iter().copied()).unwrap();
@@ -121,7 +137,8 @@ fn what_is_left_is_taken_up_once() {
 fn the_format_is_that_of_its_version() {
     let text = "7370696c6c776179 01000000 \
         30313233343536372d383961622d636465662d303132332d343536373839616263646566 \
-        0a000128 cb00710a 8813 bb01 06 c0a82c81 8813 0000000700000000 04030201 \
+        00000000000000000000ffff0a000128 00000000000000000000ffffcb00710a 8813 bb01 06 \
+        00000000000000000000ffffc0a82c81 8813 0000000700000000 04030201 \
         01 0000000800000000 0800000000000000 e001000000000000 \
         01 0000000900000000 0900000000000000 1c02000000000000 \
         c0a82c01 020000000009 009c40";
@@ -130,7 +147,7 @@ fn the_format_is_that_of_its_version() {
     let expected: Vec<u8> = digits.chunks(2).map(byte).collect();
     let file = file_of([flow(5000)].into_iter());
     assert_eq!(file[..file.len() - 4], expected);
-    assert_eq!((VERSION, file.len() as u64), (1, HEADER_LEN + RECORD_LEN + CHECKSUM_LEN));
+    assert_eq!((VERSION, file.len() as u64), (2, HEADER_LEN + RECORD_LEN + CHECKSUM_LEN));
     let mut read_again = Vec::new();
     read(Cursor::new(file), &BOOT, |flow| read_again.push(*flow)).unwrap();
     assert_eq!(read_again, [flow(5000)]);
@@ -145,13 +162,13 @@ fn another_file_is_refused_and_said_to_be_what_it_is() {
         file
     };
     for (file, why) in [
-        (with(8, 2), "its format is 2, and this spillway knows 1 only"),
+        (with(8, 1), "its format is 1, and this spillway knows 2 only"),
         (with(12, b'x'), "it is from before the machine was booted"),
         (with(0, b'S'), "these are no flows of Spillway"),
         (good[..good.len() - 1].to_vec(), "its length is wrong: it is damaged"),
         ([&good[..], &[0]].concat(), "its length is wrong: it is damaged"),
         (
-            [&good[..48 + 94], &good[good.len() - 4..]].concat(),
+            [&good[..48 + 130], &good[good.len() - 4..]].concat(),
             "its checksum is wrong: it is damaged",
         ),
         (good[..51].to_vec(), "its length is wrong: it is damaged"),
@@ -226,6 +243,7 @@ fn a_flow_of_two_workers_goes_on() {
     let Tuple { source, destination, .. } = split.original;
     let mut frame = vec![0; STEER_HEADER_LEN];
     frame[0] = KIND_TUNNEL;
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else { panic!() };
     PacketBuilder::ipv4(source.octets(), destination.octets(), 64)
         .tcp(5000, 443, 1, 1000)
         .ack(1)
@@ -241,7 +259,7 @@ proptest! {
     /// Flows of nobody, as if they had been left.
     #[test]
     fn no_bytes_stop_the_engine(
-        changes in proptest::collection::vec((48..48 + 94 * 20_usize, any::<u8>()), 0..400),
+        changes in proptest::collection::vec((48..48 + 130 * 20_usize, any::<u8>()), 0..400),
         workers in 1..5_u8,
     ) {
         let mut file = file_of((5000..5020).map(flow));

@@ -102,6 +102,7 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
             worker,
             owners,
             flows_max: config.flows_max,
+            flows_max_ipv6: config.flows_max,
             hash_key,
             seed: seed.wrapping_add(u64::from(worker)),
             timeouts: config.timeouts.to_engine(),

@@ -251,7 +251,7 @@ impl Worker {
         let WorkerParts { engine, lane, tables, .. } = &mut self.parts;
         for address in addresses {
             let Some(mut frame) = lane.allocate() else { break };
-            match engine.announce(tables, *address, frame.bytes_mut()) {
+            match engine.announce(tables, (*address).into(), frame.bytes_mut()) {
                 Some(Answer { device, length }) => lane.transmit(device, frame, length),
                 None => lane.recycle(frame),
             }
@@ -319,7 +319,7 @@ impl Worker {
             }
             Command::Announce(addresses) => self.announce(&addresses),
             Command::Report(reply) => {
-                let engine = self.parts.engine.counters().clone();
+                let engine = self.parts.engine.counters();
                 let lane = self.parts.lane.statistics();
                 let _ = reply.try_send(Report {
                     engine,

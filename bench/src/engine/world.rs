@@ -134,6 +134,7 @@ pub(super) fn engine(flows_max: u32) -> Engine {
         worker: 0,
         owners: [0; 256],
         flows_max,
+        flows_max_ipv6: 0,
         hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 7],
         seed: 1,
         timeouts: Timeouts::default(),

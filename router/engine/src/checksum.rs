@@ -1,6 +1,6 @@
 //! The internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What changed in a packet, as its checksums see it: the one's complement sum of `!old + new`
 /// over the changed 16-bit words.
@@ -34,6 +34,12 @@ impl Delta {
     pub(crate) const fn address(old: Ipv4Addr, new: Ipv4Addr) -> Self {
         let (old, new) = (!old.to_bits(), new.to_bits());
         Self(fold((old >> 16) + (old & 0xffff) + (new >> 16) + (new & 0xffff)).to_be())
+    }
+
+    /// The same of IPv6.
+    pub(crate) fn address_ipv6(old: Ipv6Addr, new: Ipv6Addr) -> Self {
+        let words = old.segments().into_iter().map(|word| !word).chain(new.segments());
+        Self(fold(words.map(u32::from).sum()).to_be())
     }
 
     /// Both changes.
@@ -76,6 +82,22 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     #[expect(clippy::cast_possible_truncation, reason = "after two rounds it fits 32 bits")]
     let sum = sum as u32;
     u16::from_be(!fold(sum))
+}
+
+/// The checksum of what IPv6 carries, which covers a pseudo-header (RFC 8200, section 8.1).
+pub(crate) fn checksum_with_pseudo_header(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    protocol: u8,
+    message: &[u8],
+) -> u16 {
+    let mut header = [0; 40];
+    header[..16].copy_from_slice(&source.octets());
+    header[16..32].copy_from_slice(&destination.octets());
+    // No packet is longer than 32 bits say.
+    header[32..36].copy_from_slice(&u32::try_from(message.len()).unwrap_or_default().to_be_bytes());
+    header[39] = protocol;
+    !add(!checksum(&header), !checksum(message))
 }
 
 /// The one's complement sum of two words.

@@ -7,7 +7,7 @@ use crate::drop_reason::{DROP_REASONS, DropReason};
 pub struct Traffic {
     /// How many packets.
     pub packets: u64,
-    /// Their IPv4 total lengths added up: without link and tunnel headers.
+    /// The lengths of their IP packets added up: without link and tunnel headers.
     pub bytes: u64,
 }
 
@@ -33,7 +33,7 @@ pub struct Counters {
     pub transmitted: u64,
     /// Those of them that were cut into fragments.
     pub fragmented: u64,
-    /// Those of them that answer ARP requests and pings for announced addresses.
+    /// Those of them that answer ARP requests, neighbour solicitations and pings for announced addresses.
     pub answered: u64,
     /// Announcements of such addresses; not in `transmitted`.
     pub announced: u64,
@@ -95,6 +95,38 @@ impl Counters {
     #[must_use]
     pub fn dropped_for(&self, reason: DropReason) -> u64 {
         self.dropped.get(reason as usize).copied().unwrap_or_default()
+    }
+
+    /// Both together. What frames are given up is counted by one for both: only sums are right.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self { received, transmitted, fragmented, answered, announced, held, .. } = other;
+        let Self { taken_over, handed_off, dropped, forward, reply, .. } = other;
+        let Self { errors_sent, errors_limited, flows_created, flows_restored, .. } = other;
+        let Self { flows_expired, flows_deselected, flows_live, .. } = other;
+        for (count, more) in [
+            (&mut self.received, received),
+            (&mut self.transmitted, transmitted),
+            (&mut self.fragmented, fragmented),
+            (&mut self.answered, answered),
+            (&mut self.announced, announced),
+            (&mut self.held, held),
+            (&mut self.taken_over, taken_over),
+            (&mut self.handed_off, handed_off),
+            (&mut self.errors_sent, errors_sent),
+            (&mut self.errors_limited, errors_limited),
+            (&mut self.flows_created, flows_created),
+            (&mut self.flows_restored, flows_restored),
+            (&mut self.flows_expired, flows_expired),
+            (&mut self.flows_deselected, flows_deselected),
+            (&mut self.flows_live, flows_live),
+        ] {
+            *count = count.wrapping_add(*more);
+        }
+        for (count, more) in self.dropped.iter_mut().zip(dropped) {
+            *count = count.wrapping_add(*more);
+        }
+        self.forward.add(*forward);
+        self.reply.add(*reply);
     }
 
     pub(crate) fn count_drop(&mut self, reason: DropReason) {

@@ -33,11 +33,13 @@ drop_reasons! {
     UnknownKind = "unknown-kind",
     /// The frame ends before the packet in it does.
     Truncated = "truncated",
-    /// The packet is not IPv4.
+    /// The packet is not IPv4, as steering says.
     NotIpv4 = "not-ipv4",
-    /// The IPv4 header's own lengths contradict each other.
+    /// The packet is not IPv6, as steering says.
+    NotIpv6 = "not-ipv6",
+    /// The IP headers' own lengths contradict each other.
     BadIpLength = "bad-ip-length",
-    /// The IPv4 header has options, which are not carried.
+    /// IPv4 with options, or IPv6 with more or other extension headers than are carried.
     IpOptions = "ip-options",
     /// The IPv4 header checksum is wrong.
     BadIpChecksum = "bad-ip-checksum",
@@ -63,6 +65,8 @@ drop_reasons! {
     UnsupportedProtocol = "unsupported-protocol",
     /// The TCP, UDP, SCTP or ICMP header is cut short or its lengths contradict the packet's.
     BadTransport = "bad-transport",
+    /// A UDP header of IPv6 without a checksum.
+    NoUdpChecksum = "no-udp-checksum",
     /// An ICMP message that is neither an echo in the right direction nor an error.
     UnsupportedIcmp = "unsupported-icmp",
     /// The checksum of an ICMP error or of a ping is wrong.
@@ -71,7 +75,9 @@ drop_reasons! {
     BadQuote = "bad-quote",
     /// An ARP packet that is no valid request of another host.
     BadArp = "bad-arp",
-    /// Asked for by ARP or pinged, but Spillway does not announce the address.
+    /// A neighbour solicitation that is no valid one of another host.
+    BadSolicitation = "bad-solicitation",
+    /// Asked for by ARP or neighbour discovery, or pinged, but Spillway does not announce the address.
     NotAnnounced = "not-announced",
     /// Another host claims an egress address that Spillway announces.
     AddressConflict = "address-conflict",

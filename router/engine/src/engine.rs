@@ -1,4 +1,5 @@
-//! One worker's engine: bursts in, verdicts out. What happens to one packet is told in `life.rs`.
+//! One worker's engine: bursts in, verdicts out. Each address family has a translator of its own, of
+//! one code (`translator.rs`); what happens to one packet is told in `life.rs`.
 
 mod adoption;
 mod answer;
@@ -8,34 +9,25 @@ mod holdings;
 mod life;
 mod own_address;
 mod restart;
+mod translator;
 mod usual;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
-
-use crate::family::V4;
-use crate::flow::{
-    FlowRecord, Flows, Hasher, PodFlows, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Tick,
-    Timeouts, Translation, tick,
-};
+use crate::family::{V4, V6};
+use crate::flow::{FlowRecord, NotRestored, PodFlows, SavedFlow, Timeouts};
 use crate::fragment::Fragments;
-use crate::nat::{Identifications, Ports, Random};
-use crate::packet::{Direction, Packet, Usual};
-use crate::reassembly::Reassembly;
-use crate::steer::{self, CLASSES};
-use crate::tables::{DeviceIndex, FamilyTables, Tables};
-use crate::{Counters, DropReason, Ticket};
-use adoption::{Ended, Notices, endpoint};
-use error_limit::ErrorLimit;
-use holdings::Holdings;
-use life::Context;
-use own_address::Question;
+use crate::steer::CLASSES;
+use crate::tables::{DeviceIndex, Tables};
+use crate::{Counters, DropReason, Ticket, Tuple};
+use answer::OfFamily;
+use translator::{Translator, family_of};
 
 pub use adoption::Notice;
 pub use answer::{ANSWER_ROOM, Answer, OwedError};
 pub use own_address::ANNOUNCEMENT_ROOM;
+pub(crate) use own_address::Resolution;
 
 /// A monotonic time in nanoseconds, from any start.
 pub type Nanos = u64;
@@ -56,8 +48,10 @@ pub struct EngineConfig {
     pub worker: u8,
     /// Which worker owns each class of ports.
     pub owners: [u8; CLASSES],
-    /// How many flows this worker can have, 1 to [`FLOWS_MAX`].
+    /// How many IPv4 flows this worker can have, 1 to [`FLOWS_MAX`].
     pub flows_max: u32,
+    /// How many IPv6 flows it can have, at most [`FLOWS_MAX`].
+    pub flows_max_ipv6: u32,
     /// The key of all hashes: secret, and new at each start.
     pub hash_key: [u64; 4],
     /// Where this worker's random numbers start.
@@ -119,7 +113,7 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug)]
 struct Outlet {
     device: DeviceIndex,
-    /// The largest IPv4 packet that fits there, in bytes.
+    /// The largest packet that fits there, in bytes.
     mtu: u16,
 }
 
@@ -141,68 +135,24 @@ impl From<DropReason> for Halt {
 /// One worker's engine. It allocates everything when it is made, and nothing afterwards.
 #[derive(Debug)]
 pub struct Engine {
-    worker: u8,
-    owners: [u8; CLASSES],
-    /// How many workers there are.
-    workers: u8,
-    mss_clamp: bool,
-    hasher: Hasher,
-    flows: Flows,
-    redirects: Redirects,
-    reassembly: Reassembly,
-    ports: Ports,
-    holdings: Holdings,
-    sweep: Sweep,
-    /// By direction, then of time exceeded and of fragmentation needed.
-    error_limits: [[ErrorLimit; 2]; 2],
-    ping_limit: ErrorLimit,
-    identifications: Identifications,
-    notices: Notices,
-    /// The first group of flows of an earlier engine that were not given their holdings yet.
-    not_taken_up: Option<usize>,
-    counters: Counters,
-    /// Room for what the stages of a burst tell each other.
-    glances: Box<[Usual]>,
-    /// The time of the last call.
-    now: Nanos,
+    v4: Translator<V4>,
+    v6: Translator<V6>,
 }
+
+/// Set in the cursor of a page of IPv6 flows. No table has so many groups.
+const CURSOR_IPV6: u32 = 1 << 31;
 
 impl Engine {
     /// Makes an engine without flows.
     ///
     /// # Panics
-    /// When `flows_max` is not within its range.
+    /// When `flows_max` or `flows_max_ipv6` is not within its range.
     #[must_use]
     pub fn new(config: &EngineConfig) -> Self {
-        assert!((1..=FLOWS_MAX).contains(&config.flows_max), "flows_max is 1 to {FLOWS_MAX}");
-        let hasher = Hasher::new(config.hash_key);
-        let random = Random::new(config.seed);
-        let last = config.owners.iter().copied().fold(config.worker, u8::max);
-        let redirects_max = if last > 0 { REDIRECTS_MAX } else { 1 };
-        let gets_fragments = steer::owner(&config.owners, FRAGMENTS_PORT) == config.worker;
-        let flows = Flows::new(config.flows_max, hasher);
-        let (slots, pod_flows) = (flows.originals.slots(), config.pod_flows.clone());
-        Self {
-            worker: config.worker,
-            owners: config.owners,
-            workers: last.saturating_add(1),
-            mss_clamp: config.mss_clamp,
-            hasher,
-            holdings: Holdings::new(config.flows_max, slots, pod_flows, hasher),
-            flows,
-            redirects: Redirects::new(redirects_max, hasher),
-            reassembly: Reassembly::new(gets_fragments, hasher),
-            ports: Ports::new(config.worker, &config.owners, random, hasher),
-            sweep: Sweep::new(config.timeouts),
-            error_limits: std::array::from_fn(|_| std::array::from_fn(|_| ErrorLimit::new())),
-            ping_limit: ErrorLimit::new(),
-            identifications: Identifications::new(config.worker, &config.owners),
-            notices: ArrayVec::new(),
-            not_taken_up: None,
-            counters: Counters::default(),
-            glances: vec![Usual::NONE; BURST_MAX].into_boxed_slice(),
-            now: 0,
-        }
+        let EngineConfig { flows_max, flows_max_ipv6, .. } = *config;
+        assert!((1..=FLOWS_MAX).contains(&flows_max), "flows_max is 1 to {FLOWS_MAX}");
+        assert!(flows_max_ipv6 <= FLOWS_MAX, "flows_max_ipv6 is at most {FLOWS_MAX}");
+        Self { v4: Translator::new(config, flows_max), v6: Translator::new(config, flows_max_ipv6) }
     }
 
     /// Processes a burst of frames, each exactly as received, the steer header first; writes a
@@ -215,7 +165,10 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        self.burst::<true>(now, tables, frames, verdicts);
+        let left = self.v4.burst::<true>(now, &tables.v4, frames, verdicts);
+        if left > 0 {
+            self.v6.burst::<true>(now, &tables.v6, frames, verdicts);
+        }
     }
 
     /// The same without asking for memory ahead of its use: benchmarks show what that is worth.
@@ -227,7 +180,10 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        self.burst::<false>(now, tables, frames, verdicts);
+        let left = self.v4.burst::<false>(now, &tables.v4, frames, verdicts);
+        if left > 0 {
+            self.v6.burst::<false>(now, &tables.v6, frames, verdicts);
+        }
     }
 
     /// The same for a frame that a verdict has held.
@@ -238,8 +194,10 @@ impl Engine {
         frame: &mut [u8],
         ticket: Ticket,
     ) -> Verdict {
-        self.counters.held = self.counters.held.saturating_sub(1);
-        self.resume(now, tables, frame, ticket)
+        match family_of(frame) {
+            0 => self.v4.process_held(now, &tables.v4, frame, ticket),
+            _ => self.v6.process_held(now, &tables.v6, frame, ticket),
+        }
     }
 
     /// The same for a frame that another worker's verdict has handed to this one.
@@ -250,229 +208,140 @@ impl Engine {
         frame: &mut [u8],
         ticket: Ticket,
     ) -> Verdict {
-        self.counters.taken_over += 1;
-        self.resume(now, tables, frame, ticket)
+        match family_of(frame) {
+            0 => self.v4.process_handed(now, &tables.v4, frame, ticket),
+            _ => self.v6.process_handed(now, &tables.v6, frame, ticket),
+        }
     }
 
     /// Counts a held frame as dropped: the worker gives it up.
     pub fn drop_held(&mut self, reason: DropReason) {
-        self.counters.held = self.counters.held.saturating_sub(1);
-        self.counters.count_drop(reason);
+        // Of whatever family it was: only the sum is shown, and that is right.
+        let counters = &mut self.v4.counters;
+        counters.held = counters.held.wrapping_sub(1);
+        counters.count_drop(reason);
     }
 
     /// Counts a frame as dropped that could not be handed to its worker.
     pub fn drop_handed_off(&mut self) {
-        self.counters.handed_off = self.counters.handed_off.saturating_sub(1);
-        self.counters.count_drop(DropReason::HandOffFull);
+        let counters = &mut self.v4.counters;
+        counters.handed_off = counters.handed_off.wrapping_sub(1);
+        counters.count_drop(DropReason::HandOffFull);
     }
 
     /// Whether frames that await the first fragment of their packet should be tried again: said
     /// once. Ask after each burst.
     pub fn take_learned(&mut self) -> bool {
-        self.reassembly.take_learned()
+        self.v4.take_learned() | self.v6.take_learned()
     }
 
     /// Ends some flows that have been idle for too long. A bounded amount of work: call it once in
     /// each round, at least some times a second.
     pub fn expire(&mut self, now: Nanos, tables: &Tables) {
-        self.now = now;
-        // Before, nobody knows which policy's timeouts hold for a flow.
-        if tables.is_programmed() {
-            self.take_up_some(&tables.v4);
-            self.sweep(now, &tables.v4);
-        }
-        self.redirects.expire(now);
-        self.reassembly.expire(now);
-        self.counters.flows_live = u64::from(self.flows.live());
+        self.v4.expire(now, &tables.v4);
+        self.v6.expire(now, &tables.v6);
     }
 
-    fn sweep(&mut self, now: Nanos, tables: &FamilyTables<V4>) {
-        let Self { worker, owners, sweep, flows, ports, holdings, notices, counters, .. } = self;
-        sweep.step(now, tables, flows, &mut |flows, flow| {
-            let ended = end(flows, ports, holdings, flow, tick(now));
-            counters.flows_expired += 1;
-            adoption::tell_of_end(notices, (owners, *worker), &ended);
-        });
-    }
-
-    /// What was counted.
+    /// What was counted, of both families.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.v4.counters.clone();
+        counters.add(&self.v6.counters);
+        counters
     }
 
     /// Appends live flows from `cursor` (at first 0) on to `out`, at least `limit` if there are so
     /// many, and at most 14 more. Gives the cursor of the next page, `None` after the last; a page
     /// may be short, or even empty, although others follow.
     pub fn flows(&self, cursor: u32, limit: usize, out: &mut Vec<FlowRecord>) -> Option<u32> {
-        self.flows.page(cursor, limit, self.now, out)
+        if cursor & CURSOR_IPV6 == 0 {
+            return Some(self.v4.flows(cursor, limit, out).unwrap_or(CURSOR_IPV6));
+        }
+        let next = self.v6.flows(cursor & !CURSOR_IPV6, limit, out)?;
+        Some(next | CURSOR_IPV6)
     }
 
-    /// A burst goes through in stages, so that while one packet waits for memory the others do,
-    /// too: headers, tags, entries; then each packet in turn.
-    fn burst<const PREFETCH: bool>(
+    /// The ICMP error that the sender of a frame is owed which was dropped for `reason`, counted as
+    /// sent; `None` when it is owed none, or has had too many. `frame` is as it was received, which
+    /// it still is after a drop.
+    pub fn owed_error<'a>(
         &mut self,
         now: Nanos,
-        tables: &Tables,
-        frames: &mut [&mut [u8]],
-        verdicts: &mut [Verdict],
-    ) {
-        self.now = now;
-        let count = frames.len().min(verdicts.len()).min(BURST_MAX);
-        self.counters.received += count as u64;
-        let context = Context::new(&tables.v4, now);
-        let mut glances = std::mem::take(&mut self.glances);
-        let frames = frames.get_mut(..count).unwrap_or_default();
-        let usual = glances.get_mut(..count).unwrap_or_default();
-        if context.is_programmed() {
-            self.glance::<PREFETCH>(frames, usual);
-            self.seek::<PREFETCH>(usual);
-        } else {
-            usual.fill(Usual::NONE);
-        }
-        self.send_each(context, frames, usual, verdicts);
-        self.glances = glances;
-        self.counters.flows_live = u64::from(self.flows.live());
+        tables: &'a Tables,
+        reason: DropReason,
+        frame: &[u8],
+    ) -> Option<OwedError<'a>> {
+        Some(OwedError(match family_of(frame) {
+            0 => OfFamily::V4(self.v4.owed_error(now, &tables.v4, reason, frame)?),
+            _ => OfFamily::V6(self.v6.owed_error(now, &tables.v6, reason, frame)?),
+        }))
     }
 
-    /// The long way: whatever a packet is.
-    #[inline(never)]
-    fn unusual(&mut self, context: Context<'_>, frame: &mut [u8], verdict: &mut Verdict) {
-        let packet = self.parse(frame);
-        *verdict = self.verdict(context, frame, &packet);
-    }
-
-    /// Goes on with a frame that has been through an engine before.
-    fn resume(&mut self, now: Nanos, tables: &Tables, frame: &mut [u8], ticket: Ticket) -> Verdict {
-        self.now = now;
-        let context = Context::again(&tables.v4, now, ticket);
-        let packet = Packet::parse(frame, &self.hasher);
-        let verdict = self.verdict(context, frame, &packet);
-        self.counters.flows_live = u64::from(self.flows.live());
-        verdict
-    }
-
-    /// The worker that owns the class of a port.
-    fn owner(&self, port: u16) -> u8 {
-        steer::owner(&self.owners, port)
-    }
-
-    /// Checks a frame that steering has given to this worker.
-    #[inline]
-    fn parse(&self, frame: &[u8]) -> Result<Packet, DropReason> {
-        let packet = Packet::parse(frame, &self.hasher);
-        match &packet {
-            Ok(parsed) if !self.is_ours(parsed) => Err(DropReason::WrongWorker),
-            _ => packet,
+    /// Writes a frame into `out`, which needs [`ANNOUNCEMENT_ROOM`], that tells everybody on its
+    /// link where an address is (RFC 5227, section 2.3; RFC 4861, section 7.2.6), and counts it.
+    /// `None` when the address is not to be announced.
+    pub fn announce(&mut self, tables: &Tables, address: IpAddr, out: &mut [u8]) -> Option<Answer> {
+        match address {
+            IpAddr::V4(address) => self.v4.announce(&tables.v4, address, out),
+            IpAddr::V6(address) => self.v6.announce(&tables.v6, address, out),
         }
     }
 
-    /// Whether steering gives packets like this one to this worker.
-    fn is_ours(&self, packet: &Packet) -> bool {
-        let port = if packet.fragment.is_some() { FRAGMENTS_PORT } else { packet.owner_port() };
-        self.owner(port) == self.worker
+    /// What other workers have to be told: ask after each burst and each [`Engine::expire`].
+    pub fn notices(&mut self) -> impl Iterator<Item = Notice> {
+        self.v4.notices.drain(..).chain(self.v6.notices.drain(..))
     }
 
-    /// Sends a packet on its way, and counts what becomes of it, once.
-    fn verdict(
+    /// Takes in what another worker tells this one.
+    pub fn take_notice(&mut self, now: Nanos, notice: Notice) {
+        self.v4.take_notice(now, notice);
+        self.v6.take_notice(now, notice);
+    }
+
+    /// Every live flow, as [`Engine::restore`] of a later engine takes it: with other keys, another
+    /// epoch, or another number of workers.
+    pub fn saved(&self) -> impl Iterator<Item = SavedFlow> + '_ {
+        self.v4.saved().chain(self.v6.saved())
+    }
+
+    /// Goes on with a flow of an earlier engine, on the same clock. It counts as idle since its last
+    /// packet, and looks up policy, route and peer with its next one. Where the pod's packets come to
+    /// another worker, that one needs [`Engine::redirect`].
+    ///
+    /// # Errors
+    /// When it is none, or there is no place for it here: nothing has changed then.
+    pub fn restore(&mut self, now: Nanos, flow: &SavedFlow) -> Result<(), NotRestored> {
+        match flow.egress {
+            IpAddr::V4(_) => self.v4.restore(now, flow),
+            IpAddr::V6(_) => self.v6.restore(now, flow),
+        }
+    }
+
+    /// From now on a pod's packets are handed to `worker`, which goes on with their flow.
+    ///
+    /// # Errors
+    /// [`NotRestored::RedirectsFull`], and [`NotRestored::Malformed`] when its addresses are of two
+    /// families.
+    pub fn redirect(
         &mut self,
-        context: Context<'_>,
-        frame: &mut [u8],
-        packet: &Result<Packet, DropReason>,
-    ) -> Verdict {
-        match packet {
-            Ok(_) if !context.is_programmed() => self.drop(DropReason::NotProgrammed),
-            Ok(packet @ Packet { fragment: None, .. }) => self.translate(context, frame, packet),
-            Ok(packet @ Packet { fragment: Some(fragment), .. }) => {
-                self.fragment(context, frame, packet, fragment)
-            }
-            // A question is no packet to forward.
-            Err(reason) => match Question::of(frame) {
-                Some(question) => self.answer(context, question, frame),
-                None => self.drop(*reason),
-            },
+        now: Nanos,
+        original: &Tuple,
+        worker: u8,
+    ) -> Result<(), NotRestored> {
+        match (original.of_family(), original.of_family()) {
+            (Some(original), _) => self.v4.redirect(now, &original, worker),
+            (_, Some(original)) => self.v6.redirect(now, &original, worker),
+            (None, None) => Err(NotRestored::Malformed),
         }
     }
 
-    /// Sends a packet whose ports are known on its way.
-    fn translate(&mut self, context: Context<'_>, frame: &mut [u8], packet: &Packet) -> Verdict {
-        let outcome = match packet.direction {
-            Direction::Forward => self.forward(context, frame, packet),
-            Direction::Reply => self.reply(context, frame, packet),
-        };
-        self.conclude(context, packet, outcome)
-    }
-
-    /// Counts what becomes of a packet.
-    fn conclude(
-        &mut self,
-        context: Context<'_>,
-        packet: &Packet,
-        outcome: Result<Outlet, Halt>,
-    ) -> Verdict {
-        match outcome {
-            Ok(outlet) => self.send(outlet, packet),
-            Err(halt) => self.halt(context.ticket, halt),
+    /// Takes [`Engine::redirect`] back: the flow could not be restored.
+    pub fn forget_redirect(&mut self, original: &Tuple) {
+        if let Some(original) = original.of_family() {
+            self.v4.redirects.unset(&original);
+        }
+        if let Some(original) = original.of_family() {
+            self.v6.redirects.unset(&original);
         }
     }
-
-    /// Counts a frame that goes no further now.
-    fn halt(&mut self, ticket: Ticket, halt: Halt) -> Verdict {
-        match halt {
-            Halt::Drop(reason) => self.drop(reason),
-            Halt::Hold { device, address } => {
-                self.counters.held += 1;
-                Verdict::Hold { device, address, ticket }
-            }
-            Halt::Await { until } => {
-                self.counters.held += 1;
-                Verdict::Await { until }
-            }
-            Halt::HandOff { worker, ticket } => {
-                self.counters.handed_off += 1;
-                Verdict::HandOff { worker, ticket }
-            }
-        }
-    }
-
-    fn drop(&mut self, reason: DropReason) -> Verdict {
-        self.counters.count_drop(reason);
-        Verdict::Drop(reason)
-    }
-
-    /// In one piece, if it fits.
-    fn send(&mut self, Outlet { device, mtu }: Outlet, packet: &Packet) -> Verdict {
-        self.counters.transmitted += 1;
-        match packet.direction {
-            Direction::Forward => self.counters.forward.count(packet.length),
-            Direction::Reply => self.counters.reply.count(packet.length),
-        }
-        if packet.length <= mtu {
-            return Verdict::Transmit {
-                device,
-                length: packet.direction.frame_length(packet.length),
-            };
-        }
-        self.counters.fragmented += 1;
-        let ip_offset = packet.direction.ip_offset();
-        Verdict::Fragment { device, fragments: Fragments { ip_offset, mtu } }
-    }
-}
-
-/// Ends a flow, and gives back all that it had; says what concerns others.
-fn end(
-    flows: &mut Flows,
-    ports: &mut Ports,
-    holdings: &mut Holdings,
-    flow: SlotIndex,
-    now: Tick,
-) -> Ended {
-    let ended = flows.remove(flow);
-    ports.released(&ended.reply(), ended.original.source, now);
-    let has_mapping_ended = holdings.ended(flow, &ended);
-    if has_mapping_ended {
-        ports.forget_taken();
-    }
-    let Translation { original, egress, .. } = ended;
-    Ended { original, endpoint: has_mapping_ended.then(|| endpoint(&original, egress)) }
 }

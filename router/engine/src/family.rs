@@ -1,5 +1,5 @@
 //! The two address families. Whatever both have in common is written once, by this parameter; what
-//! they differ in is a method here, and for packets in `packet/stack.rs`.
+//! they differ in is a method here, and of packets in `packet/wire.rs`.
 
 use std::fmt::{Debug, Display};
 use std::hash::Hash;
@@ -12,7 +12,7 @@ pub trait Family:
     Copy + Debug + Default + Eq + Ord + Hash + Send + Sync + Sealed + 'static
 {
     /// An address of a host.
-    type Address: Copy + Debug + Display + Eq + Ord + Hash + Into<IpAddr> + Send + Sync + 'static;
+    type Address: Address<Family = Self>;
     /// A prefix.
     type Net: Copy + Debug + Display + Eq + Ord + Hash + Send + Sync + 'static;
     /// An address as a number: it has the order of the addresses.
@@ -57,7 +57,23 @@ pub trait Family:
     fn masked(pair: Self::Pair, mask: Self::Pair) -> Self::Pair;
 }
 
-/// Keeps [`Family`] to the two of them.
+/// An address of a family: `Ipv4Addr` or `Ipv6Addr`.
+pub trait Address:
+    Copy + Debug + Display + Eq + Ord + Hash + Into<IpAddr> + Send + Sync + Sealed + 'static
+{
+    /// Its family.
+    type Family: Family<Address = Self>;
+}
+
+impl Address for Ipv4Addr {
+    type Family = V4;
+}
+
+impl Address for Ipv6Addr {
+    type Family = V6;
+}
+
+/// Keeps [`Family`] and [`Address`] to the two of them.
 pub trait Sealed {}
 
 /// IPv4 (RFC 791).
@@ -70,6 +86,8 @@ pub struct V6;
 
 impl Sealed for V4 {}
 impl Sealed for V6 {}
+impl Sealed for Ipv4Addr {}
+impl Sealed for Ipv6Addr {}
 
 /// What both families get from the methods that `ipnet` has for both.
 macro_rules! prefixes {

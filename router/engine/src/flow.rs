@@ -1,4 +1,5 @@
-//! Flows: what the engine remembers of each connection, one cache line for each direction.
+//! Flows: what the engine remembers of each connection, one cache line for each direction (two of
+//! IPv6).
 //!
 //! Two tables of one worker: originals by the pod's tuple, replies by the outside's. The reply
 //! entry is also the lease of its port: a port is free towards a remote when no reply entry has
@@ -29,19 +30,20 @@ pub(crate) use slot::{Original, Reply, Tick, Translation, WayBack, tick};
 pub(crate) use table::{Slot, SlotIndex, Table};
 pub(crate) use tuple::{Hasher, Key};
 
+use crate::packet::Wire;
 use state::Progress;
 
 /// All flows of one worker.
 #[derive(Debug)]
-pub(crate) struct Flows {
-    pub(crate) originals: Table<Original>,
-    pub(crate) replies: Table<Reply>,
+pub(crate) struct Flows<F: Wire> {
+    pub(crate) originals: Table<Original<F>>,
+    pub(crate) replies: Table<Reply<F>>,
     hasher: Hasher,
     live: u32,
     flows_max: u32,
 }
 
-impl Flows {
+impl<F: Wire> Flows<F> {
     /// Room for `flows_max` flows, allocated now.
     pub(crate) fn new(flows_max: u32, hasher: Hasher) -> Self {
         Self {
@@ -64,13 +66,13 @@ impl Flows {
     }
 
     /// Whether no flow has this reply tuple.
-    pub(crate) fn is_free(&self, reply: &Tuple) -> bool {
+    pub(crate) fn is_free(&self, reply: &Tuple<F::Address>) -> bool {
         self.replies.find(reply, self.hasher.tuple(reply)).is_none()
     }
 
     /// Adds a flow, neither of whose tuples is known yet; gives its original's place, or `None`
     /// when the table is full.
-    pub(crate) fn insert(&mut self, original: Original, reply: Reply) -> Option<SlotIndex> {
+    pub(crate) fn insert(&mut self, original: Original<F>, reply: Reply<F>) -> Option<SlotIndex> {
         if self.is_full() {
             return None;
         }
@@ -95,7 +97,7 @@ impl Flows {
     }
 
     /// Removes a flow; gives how it was translated: its port is free again.
-    pub(crate) fn remove(&mut self, original_index: SlotIndex) -> Translation {
+    pub(crate) fn remove(&mut self, original_index: SlotIndex) -> Translation<F> {
         let original = self.originals[original_index];
         let reply = self.replies[original.twin].key();
         self.replies.remove(self.hasher.key(&reply), original.twin);

@@ -1,12 +1,9 @@
-//! Cutting a packet that is too large for its way into fragments (RFC 791, section 2.3): when it has
+//! Cutting an IPv4 packet that is too large for its way into fragments (RFC 791, section 2.3): when it has
 //! been translated, and is a frame that is ready to be sent but for its size.
 
 use crate::checksum::checksum;
 use crate::encap;
 use crate::steer::REPLY_IP_OFFSET;
-
-/// No way is narrower than this (RFC 791, section 3.2).
-pub(crate) const MTU_MIN: u16 = 68;
 
 const HEADER: usize = 20;
 const RESERVED: u8 = 0x80;
@@ -18,7 +15,7 @@ const OFFSET: u16 = 0x1fff;
 pub struct Fragments {
     /// Where the packet starts in the frame, and in each fragment's.
     pub(crate) ip_offset: usize,
-    /// The largest IPv4 packet that fits, in bytes; at least [`MTU_MIN`].
+    /// The largest IPv4 packet that fits, in bytes; at least 68 (RFC 791, section 3.2).
     pub(crate) mtu: u16,
 }
 

@@ -31,7 +31,7 @@ pub use engine::{
     ANNOUNCEMENT_ROOM, ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Notice,
     OwedError, Verdict,
 };
-pub use family::{Family, V4, V6};
+pub use family::{Address, Family, V4, V6};
 pub use flow::{
     FLOWS_PER_POD_MAX, FlowRecord, FlowState, NotRestored, PodFlows, SavedDirection, SavedFlow,
     TIMEOUT_NS_MAX, Timeouts, Tuple,

@@ -15,4 +15,4 @@ pub(crate) use identification::Identifications;
 pub(crate) use mapping::Mappings;
 pub(crate) use port::{Ports, Use, Wish};
 pub(crate) use random::Random;
-pub(crate) use rewrite::{Change, Side, clamp_mss, rewrite, rewrite_ip, rewrite_tcp, rewrite_udp};
+pub(crate) use rewrite::{Change, Side, clamp_mss, rewrite, rewrite_tcp, rewrite_udp};

@@ -2,26 +2,30 @@
 //! little as what the packet says.
 
 mod ecn;
+mod extension;
 mod icmp;
-pub(crate) mod ipv4;
+mod ipv4;
+mod ipv6;
 mod transport;
 mod usual;
+mod wire;
 
 use spillway_mem::prefetch;
 
 use crate::DropReason;
-use crate::encap::ETHERTYPE_IPV4;
 use crate::flow::{Hasher, Tuple};
 use crate::reassembly::Datagram;
 use crate::steer::{
-    KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, SteerHeader, TUNNEL_IP_OFFSET,
+    KIND_MASK, KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, SteerHeader,
+    TUNNEL_IP_OFFSET,
 };
 
 pub(crate) use ecn::encapsulate as tunnel_tos;
-pub(crate) use icmp::{DESTINATION_UNREACHABLE, ECHO_PROTOCOL, QUOTED_IP, TIME_EXCEEDED};
-pub(crate) use ipv4::{DONT_FRAGMENT, Fragment, ICMP, SCTP, TCP, UDP};
+pub(crate) use icmp::QUOTED_IP;
+pub(crate) use ipv4::{DONT_FRAGMENT, addresses as ipv4_addresses, replace_identification};
 pub(crate) use transport::{Segment, Transport};
 pub(crate) use usual::Usual;
+pub(crate) use wire::{Fragment, SCTP, TCP, UDP, Wire};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +37,7 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    /// Where the IPv4 header starts in a frame, in bytes.
+    /// Where the IP header starts in a frame, in bytes.
     pub(crate) const fn ip_offset(self) -> usize {
         match self {
             Self::Forward => TUNNEL_IP_OFFSET,
@@ -41,7 +45,7 @@ impl Direction {
         }
     }
 
-    /// How long a forwarded frame is with an IPv4 packet of this length, in bytes: padding behind the
+    /// How long a forwarded frame is with an IP packet of this length, in bytes: padding behind the
     /// packet is cut off.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the offset is some bytes")]
@@ -53,29 +57,30 @@ impl Direction {
 
 /// A valid packet, as far as forwarding needs to know it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Packet {
+pub(crate) struct Packet<F: Wire> {
     pub(crate) direction: Direction,
     pub(crate) steer: SteerHeader,
     pub(crate) transport: Transport,
     /// The tuple by which its direction knows its flow: of an ICMP error, that of the flow whose
     /// packet it quotes.
-    pub(crate) tuple: Tuple,
+    pub(crate) tuple: Tuple<F::Address>,
     pub(crate) hash: u64,
     /// What the steer header teaches about the way back, in short.
     pub(crate) way_back: u32,
-    /// IPv4 total length in bytes.
+    /// Of the whole packet, in bytes.
     pub(crate) length: u16,
     /// The TOS byte to forward it with.
     pub(crate) tos: u8,
-    /// The time to live that it came with.
+    /// The time to live, or hop limit, that it came with.
     ttl: u8,
     /// Whether nobody may fragment it.
     pub(crate) dont_fragment: bool,
     /// Of a fragment: where it belongs. Its ports are known after [`Packet::of`] only.
     pub(crate) fragment: Option<Fragment>,
+    pub(crate) layout: F::Layout,
 }
 
-impl Packet {
+impl<F: Wire> Packet<F> {
     /// Checks a frame and takes it apart.
     #[inline]
     pub(crate) fn parse(frame: &[u8], hasher: &Hasher) -> Result<Self, DropReason> {
@@ -91,18 +96,18 @@ impl Packet {
     pub(crate) fn parse_any_ttl(frame: &[u8], hasher: &Hasher) -> Result<Self, DropReason> {
         let head = frame.first_chunk::<STEER_HEADER_LEN>().ok_or(DropReason::Truncated)?;
         let steer = SteerHeader::parse(head);
-        let direction = match steer.kind {
-            KIND_TUNNEL => Direction::Forward,
-            KIND_REPLY => Direction::Reply,
+        let direction = match (steer.kind & KIND_MASK, steer.kind & !KIND_MASK) {
+            (KIND_TUNNEL, family) if family == F::STEER_FAMILY => Direction::Forward,
+            (KIND_REPLY, family) if family == F::STEER_FAMILY => Direction::Reply,
             _ => return Err(DropReason::UnknownKind),
         };
         let (link, packet) =
             frame.split_at_checked(direction.ip_offset()).ok_or(DropReason::Truncated)?;
         // Of a tunnel frame, steering has left no Ethernet header to look at.
-        if direction == Direction::Reply && !link.ends_with(&ETHERTYPE_IPV4) {
-            return Err(DropReason::NotIpv4);
+        if direction == Direction::Reply && !link.ends_with(&F::ETHERTYPE) {
+            return Err(F::OTHER_VERSION);
         }
-        let (header, payload) = ipv4::parse(packet)?;
+        let (header, payload) = F::parse(packet)?;
         let (transport, tuple) = transport::parse(direction, &header, payload)?;
         let tos = match direction {
             Direction::Forward => ecn::decapsulate(steer.ecn, header.tos)?,
@@ -115,18 +120,19 @@ impl Packet {
             tuple,
             hash: hasher.tuple(&tuple),
             way_back: hasher.way_back(head),
-            length: header.total_length,
+            length: header.length,
             tos,
             ttl: header.ttl,
             dont_fragment: header.dont_fragment,
             fragment: header.fragment,
+            layout: header.layout,
         })
     }
 
     /// A fragment, with what is known of its packet.
     pub(crate) fn of(self, datagram: &Datagram, hasher: &Hasher) -> Self {
-        let Datagram { source_port, destination_port, identification } = *datagram;
-        let tuple = Tuple { source_port, destination_port, ..self.tuple };
+        let Datagram { source_port, destination_port, protocol, identification } = *datagram;
+        let tuple = Tuple { source_port, destination_port, protocol, ..self.tuple };
         let fragment = self.fragment.map(|fragment| Fragment { identification, ..fragment });
         Self { tuple, fragment, hash: hasher.tuple(&tuple), ..self }
     }
@@ -140,9 +146,12 @@ impl Packet {
         }
     }
 
-    /// Whether its protocol has no ports, nor anything in their place.
+    /// Whether its protocol has no ports, nor anything in their place. Not of a fragment that does not
+    /// say what its protocol is.
     pub(crate) fn has_no_ports(&self) -> bool {
-        !matches!(self.tuple.protocol, TCP | UDP | SCTP | ICMP)
+        let protocol = self.tuple.protocol;
+        let has_ports = matches!(protocol, TCP | UDP | SCTP) || protocol == F::ICMP;
+        !has_ports && !F::is_extension(protocol)
     }
 }
 

@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use crate::DropReason;
 use crate::engine::Nanos;
 use crate::flow::{Hasher, Key, Pace, Slot, SlotIndex, Table, Tuple};
-use crate::packet::{Direction, Fragment, Packet, Transport};
+use crate::packet::{Direction, Fragment, Packet, Transport, Wire};
 
 /// How long the fragments of a packet may take to come, in nanoseconds: 2 s. Hosts wait for longer
 /// (RFC 1122, section 3.3.2), but who sends them sends them at once.
@@ -37,8 +37,10 @@ const PASS_NS: Nanos = 250_000_000;
 pub(crate) struct Datagram {
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
+    /// The transport protocol.
+    pub(crate) protocol: u8,
     /// With which its fragments leave.
-    pub(crate) identification: u16,
+    pub(crate) identification: u32,
 }
 
 /// What is to become of a fragment.
@@ -55,17 +57,25 @@ pub(crate) enum Arrival {
 
 /// One packet of which fragments have come.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    key: Tuple,
+struct Entry<F: Wire> {
+    key: Key<F>,
+    direction: Direction,
     since: Nanos,
     /// With which its fragments leave.
-    identification: u16,
-    ports: Option<(u16, u16)>,
+    identification: u32,
+    told: Option<Told>,
     /// Where the packet ends, in units of 8 bytes, when the last fragment has come.
     end: Option<u16>,
     /// How many of its fragments wait for the first.
     waiting: u8,
     parts: Parts,
+}
+
+/// What the first fragment tells: the ports, and the transport protocol.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    ports: (u16, u16),
+    protocol: u8,
 }
 
 /// The parts of a packet that have come: in order, with gaps between them, in units of 8 bytes.
@@ -75,19 +85,22 @@ struct Parts {
     bounds: [(u16, u16); PARTS_MAX],
 }
 
-impl Slot for Entry {
+impl<F: Wire> Slot for Entry<F> {
+    type Family = F;
+
     const EMPTY: Self = Self {
-        key: Tuple::NONE,
+        key: Key::NONE,
+        direction: Direction::Forward,
         since: 0,
         identification: 0,
-        ports: None,
+        told: None,
         end: None,
         waiting: 0,
         parts: Parts { count: 0, bounds: [(0, 0); PARTS_MAX] },
     };
 
-    fn key(&self) -> Key {
-        self.key.key()
+    fn key(&self) -> Key<F> {
+        self.key
     }
 }
 
@@ -128,9 +141,9 @@ impl Parts {
     }
 }
 
-impl Entry {
+impl<F: Wire> Entry<F> {
     /// Takes note of a fragment.
-    fn add(&mut self, packet: &Packet, fragment: &Fragment) -> Result<(), DropReason> {
+    fn add(&mut self, packet: &Packet<F>, fragment: &Fragment) -> Result<(), DropReason> {
         let end = self.end.or(fragment.is_last.then_some(fragment.end));
         let last = self.parts.end().max(fragment.end);
         if end.is_some_and(|end| last > end || (fragment.is_last && fragment.end != end)) {
@@ -139,14 +152,15 @@ impl Entry {
         self.parts.add(fragment)?;
         self.end = end;
         if packet.transport != Transport::Later {
-            self.ports = Some((packet.tuple.source_port, packet.tuple.destination_port));
+            self.told = Some(Told::by(packet));
         }
         Ok(())
     }
 
     fn datagram(&self) -> Option<Datagram> {
-        let (source_port, destination_port) = self.ports?;
-        Some(Datagram { source_port, destination_port, identification: self.identification })
+        let Told { ports: (source_port, destination_port), protocol } = self.told?;
+        let identification = self.identification;
+        Some(Datagram { source_port, destination_port, protocol, identification })
     }
 
     fn waits(&self) -> Arrival {
@@ -163,6 +177,13 @@ impl Entry {
     }
 }
 
+impl Told {
+    fn by<F: Wire>(packet: &Packet<F>) -> Self {
+        let Tuple { source_port, destination_port, protocol, .. } = packet.tuple;
+        Self { ports: (source_port, destination_port), protocol }
+    }
+}
+
 /// How much there is in one direction.
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
@@ -172,8 +193,8 @@ struct Load {
 
 /// All packets of which some fragments have come. One worker has them: the owner of port 0.
 #[derive(Debug)]
-pub(crate) struct Reassembly {
-    entries: Table<Entry>,
+pub(crate) struct Reassembly<F: Wire> {
+    entries: Table<Entry<F>>,
     hasher: Hasher,
     /// Of pods, and of the outside.
     loads: [Load; 2],
@@ -182,7 +203,7 @@ pub(crate) struct Reassembly {
     learned: bool,
 }
 
-impl Reassembly {
+impl<F: Wire> Reassembly<F> {
     /// Room for all, if fragments come to this worker.
     pub(crate) fn new(comes_here: bool, hasher: Hasher) -> Self {
         let room = if comes_here { 2 * DATAGRAMS_MAX } else { 1 };
@@ -194,17 +215,17 @@ impl Reassembly {
     /// packet, if it is new, on its way on.
     pub(crate) fn arrive(
         &mut self,
-        packet: &Packet,
+        packet: &Packet<F>,
         fragment: &Fragment,
         now: Nanos,
-        identification: impl FnOnce() -> u16,
+        identification: impl FnOnce() -> u32,
     ) -> Result<Arrival, DropReason> {
         let index = match self.find(packet, fragment, now) {
             Some(index) => index,
             None => self.insert(packet, fragment, now, identification())?,
         };
         let entry = &mut self.entries[index];
-        let was_known = entry.ports.is_some();
+        let was_known = entry.told.is_some();
         entry.add(packet, fragment)?;
         let Some(datagram) = entry.datagram() else {
             let load = load(&mut self.loads, packet.direction);
@@ -224,7 +245,7 @@ impl Reassembly {
     /// The same for a fragment that has waited.
     pub(crate) fn again(
         &mut self,
-        packet: &Packet,
+        packet: &Packet<F>,
         fragment: &Fragment,
         now: Nanos,
     ) -> Result<Arrival, DropReason> {
@@ -261,9 +282,9 @@ impl Reassembly {
         }
     }
 
-    fn find(&mut self, packet: &Packet, fragment: &Fragment, now: Nanos) -> Option<SlotIndex> {
+    fn find(&mut self, packet: &Packet<F>, fragment: &Fragment, now: Nanos) -> Option<SlotIndex> {
         let key = key(packet, fragment);
-        let index = self.entries.find(&key, self.hasher.tuple(&key))?;
+        let index = self.entries.find_key(&key, self.hasher.key(&key))?;
         if self.entries[index].is_over(now) {
             self.remove(index);
             return None;
@@ -273,10 +294,10 @@ impl Reassembly {
 
     fn insert(
         &mut self,
-        packet: &Packet,
+        packet: &Packet<F>,
         fragment: &Fragment,
         now: Nanos,
-        identification: u16,
+        identification: u32,
     ) -> Result<SlotIndex, DropReason> {
         let load = load(&mut self.loads, packet.direction);
         if load.datagrams >= DATAGRAMS_MAX {
@@ -284,37 +305,30 @@ impl Reassembly {
         }
         let key = key(packet, fragment);
         // What has no ports need not wait for them.
-        let ports = packet.has_no_ports().then_some((0, 0));
-        let entry = Entry { key, since: now, identification, ports, ..Entry::EMPTY };
-        let index = self.entries.insert(self.hasher.tuple(&key), entry);
+        let told = packet.has_no_ports().then(|| Told::by(packet));
+        let direction = packet.direction;
+        let entry = Entry { key, direction, since: now, identification, told, ..Entry::EMPTY };
+        let index = self.entries.insert(self.hasher.key(&key), entry);
         let index = index.ok_or(DropReason::FragmentsFull)?;
         load.datagrams += 1;
         Ok(index)
     }
 
     fn remove(&mut self, index: SlotIndex) {
-        let Entry { key, waiting, .. } = self.entries[index];
-        let direction = match key.destination_port {
-            FORWARD => Direction::Forward,
-            _ => Direction::Reply,
-        };
+        let Entry { key, direction, waiting, .. } = self.entries[index];
         let load = load(&mut self.loads, direction);
         load.datagrams = load.datagrams.saturating_sub(1);
         load.waiting = load.waiting.saturating_sub(waiting.into());
-        self.entries.remove(self.hasher.tuple(&key), index);
+        self.entries.remove(self.hasher.key(&key), index);
     }
 }
 
-/// The destination port in a key of a pod's packet.
-const FORWARD: u16 = 1;
-
-/// What the fragments of a packet have in common (RFC 791), and their direction.
-fn key(packet: &Packet, fragment: &Fragment) -> Tuple {
-    let destination_port = match packet.direction {
-        Direction::Forward => FORWARD,
-        Direction::Reply => 0,
-    };
-    Tuple { source_port: fragment.identification, destination_port, ..packet.tuple }
+/// What the fragments of a packet have in common (RFC 791; RFC 8200, section 4.5), and their direction.
+fn key<F: Wire>(packet: &Packet<F>, fragment: &Fragment) -> Key<F> {
+    let protocol = F::datagram_protocol(packet.tuple.protocol);
+    let addresses = F::pair(packet.tuple.source, packet.tuple.destination);
+    let is_forward = packet.direction == Direction::Forward;
+    Key::of_datagram(addresses, fragment.identification, protocol, is_forward)
 }
 
 fn load(loads: &mut [Load; 2], direction: Direction) -> &mut Load {
@@ -334,7 +348,7 @@ mod tests {
     }
 
     fn parts() -> Parts {
-        Entry::EMPTY.parts
+        Entry::<crate::V4>::EMPTY.parts
     }
 
     #[test]

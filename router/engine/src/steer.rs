@@ -11,10 +11,12 @@
 //!  | kind |   VNI    |    outer source     |  inner source MAC   |
 //!  +------+----------+---------------------+---------------------+
 //!
-//!  tunnel frame:  steer header | inner IPv4 packet
-//!  reply frame:   steer header | 36 bytes | 14 bytes Ethernet | IPv4 packet
-//!  ARP, ping:     steer header | ARP or IPv4 packet
+//!  tunnel frame:     steer header | inner IP packet
+//!  reply frame:      steer header | 36 bytes | 14 bytes Ethernet | IP packet
+//!  ARP, ping, neighbour solicitation:  steer header | ARP or IP packet
 //! ```
+//!
+//! The first byte: outer ECN field (2 bits), IPv6 underlay (1), IPv6 (1), kind (4).
 
 use std::net::Ipv4Addr;
 
@@ -24,14 +26,23 @@ pub const STEER_HEADER_LEN: usize = 14;
 /// Bytes that VXLAN over IPv4 puts in front of a frame: Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
 pub const TUNNEL_OVERHEAD: usize = 50;
 
-/// Where the inner IPv4 header of a tunnel frame starts.
+/// Where the inner IP header of a tunnel frame starts.
 pub const TUNNEL_IP_OFFSET: usize = STEER_HEADER_LEN;
 
-/// Where the IPv4 header of a reply frame starts.
+/// Where the IP header of a reply frame starts.
 pub const REPLY_IP_OFFSET: usize = TUNNEL_OVERHEAD + 14;
 
 /// The low bits of the first byte hold the kind, the two high bits the outer ECN field.
-pub const KIND_MASK: u8 = 0x3f;
+pub const KIND_MASK: u8 = 0x0f;
+
+/// The bit of the first byte that says that the steered packet is IPv6.
+pub const FAMILY_6: u8 = 0x20;
+
+/// The bit of the first byte that is kept for tunnels over IPv6: no frame has it yet.
+pub const UNDERLAY_6: u8 = 0x10;
+
+/// All of the first byte but the ECN field.
+pub(crate) const KIND_AND_FAMILY_MASK: u8 = KIND_MASK | FAMILY_6 | UNDERLAY_6;
 
 /// How far to shift the first byte right for the outer ECN field (RFC 6040).
 pub const ECN_SHIFT: u32 = 6;
@@ -48,6 +59,10 @@ pub const KIND_ARP: u8 = 3;
 
 /// `kind` of a ping of an egress address that Spillway announces, in the same way.
 pub const KIND_PING: u8 = 4;
+
+/// `kind` of a neighbour solicitation (RFC 4861) for an egress address that Spillway announces, in the
+/// same way; with [`FAMILY_6`].
+pub const KIND_NEIGHBOUR: u8 = 5;
 
 /// How many classes the 65,536 ports fall into.
 pub const CLASSES: usize = 256;
@@ -73,6 +88,7 @@ pub fn owner(owners: &[u8; CLASSES], port: u16) -> u8 {
 /// The steer header, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SteerHeader {
+    /// The kind, with the bits of the families.
     pub(crate) kind: u8,
     /// The outer ECN field.
     pub(crate) ecn: u8,
@@ -85,7 +101,7 @@ impl SteerHeader {
     pub(crate) fn parse(bytes: &[u8; STEER_HEADER_LEN]) -> Self {
         let [first, v0, v1, v2, s0, s1, s2, s3, inner_mac @ ..] = *bytes;
         Self {
-            kind: first & KIND_MASK,
+            kind: first & KIND_AND_FAMILY_MASK,
             ecn: first >> ECN_SHIFT,
             vni: [v0, v1, v2],
             outer_source: Ipv4Addr::new(s0, s1, s2, s3),

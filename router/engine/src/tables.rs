@@ -211,11 +211,6 @@ impl Tables {
     pub fn epoch(&self) -> u32 {
         self.v4.epoch
     }
-
-    /// Whether a state document is in force.
-    pub(crate) fn is_programmed(&self) -> bool {
-        self.v4.is_programmed()
-    }
 }
 
 impl FamilyTables<V4> {

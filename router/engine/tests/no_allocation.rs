@@ -116,7 +116,7 @@ fn allocates_nothing(options: NatOptions) {
         gateway.engine.process(gateway.now, &gateway.tables, burst, &mut verdicts);
         gateway.engine.expire(gateway.now, &gateway.tables);
     }
-    gateway.engine.announce(&gateway.tables, ANNOUNCED, &mut [0; ANNOUNCEMENT_ROOM]);
+    gateway.engine.announce(&gateway.tables, ANNOUNCED.into(), &mut [0; ANNOUNCEMENT_ROOM]);
     gateway.engine.flows(0, 10_000, &mut flows);
     gateway.pass(304);
     let allocated = ALLOCATIONS.get() - before;

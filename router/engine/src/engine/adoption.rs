@@ -4,14 +4,15 @@
 //! owner when the flow is opened and when it has ended.
 
 use std::iter;
-use std::net::Ipv4Addr;
 
 use arrayvec::ArrayVec;
 
 use super::life::Context;
-use super::{Engine, Halt, Nanos};
+use super::translator::Translator;
+use super::{Halt, Nanos};
+use crate::family::{Address, Family};
 use crate::flow::tick;
-use crate::packet::Packet;
+use crate::packet::{Packet, Wire};
 use crate::steer::{self, CLASSES};
 use crate::{DropReason, Ticket, Tuple};
 
@@ -21,7 +22,7 @@ const NOTICES_MAX: usize = 512;
 /// What a worker has to tell another one of a flow that it has adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// Who is to know: [`Engine::take_notice`] of that worker.
+    /// Who is to know: [`Engine::take_notice`](super::Engine::take_notice) of that worker.
     pub worker: u8,
     from: u8,
     original: Tuple,
@@ -33,30 +34,35 @@ pub struct Notice {
 pub(super) type Notices = ArrayVec<Notice, NOTICES_MAX>;
 
 /// Tells the owner of a flow's port about it, if that is not this worker.
-fn tell_owner(
+fn tell_owner<A: Address>(
     notices: &mut Notices,
     (owners, this): (&[u8; CLASSES], u8),
-    original: &Tuple,
+    original: &Tuple<A>,
     is_open: bool,
 ) {
     let worker = steer::owner(owners, original.source_port);
     if worker != this {
         // Without a notice the owner finds out later, by the time.
-        let _ = notices.try_push(Notice { worker, from: this, original: *original, is_open });
+        let original = original.of_any_family();
+        let _ = notices.try_push(Notice { worker, from: this, original, is_open });
     }
 }
 
 /// What of a flow's end concerns the owner of its pod's port.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
+pub(super) struct Ended<F: Family> {
     /// The pod's tuple.
-    pub(super) original: Tuple,
+    pub(super) original: Tuple<F::Address>,
     /// The endpoint whose mapping has ended with it.
-    pub(super) endpoint: Option<Tuple>,
+    pub(super) endpoint: Option<Tuple<F::Address>>,
 }
 
 /// Tells the owner of a flow's port of its end, if that is not this worker.
-pub(super) fn tell_of_end(notices: &mut Notices, this: (&[u8; CLASSES], u8), ended: &Ended) {
+pub(super) fn tell_of_end<F: Family>(
+    notices: &mut Notices,
+    this: (&[u8; CLASSES], u8),
+    ended: &Ended<F>,
+) {
     for key in iter::once(&ended.original).chain(&ended.endpoint) {
         tell_owner(notices, this, key, false);
     }
@@ -64,7 +70,7 @@ pub(super) fn tell_of_end(notices: &mut Notices, this: (&[u8; CLASSES], u8), end
 
 /// What an endpoint's mapping is known by: no flow has such a tuple, since none leads to its own egress
 /// address.
-pub(super) fn endpoint(original: &Tuple, egress: Ipv4Addr) -> Tuple {
+pub(super) fn endpoint<A: Copy>(original: &Tuple<A>, egress: A) -> Tuple<A> {
     Tuple { destination: egress, destination_port: 0, ..*original }
 }
 
@@ -73,13 +79,13 @@ fn redirected(worker: u8, ticket: Ticket) -> Halt {
     Halt::HandOff { worker, ticket: Ticket { redirected_to: Some(worker), ..ticket } }
 }
 
-impl Engine {
+impl<F: Wire> Translator<F> {
     /// Hands a packet of no flow here to the worker that its flow lives with, if it is known to; that
     /// one gives it back when the flow has ended meanwhile.
     pub(super) fn follow_redirect(
         &mut self,
-        context: Context<'_>,
-        packet: &Packet,
+        context: Context<'_, F>,
+        packet: &Packet<F>,
     ) -> Result<(), Halt> {
         let Context { ticket, .. } = context;
         let owner = self.owner(packet.owner_port());
@@ -97,7 +103,7 @@ impl Engine {
     }
 
     /// Where a packet has to go by one of its keys; nowhere when it was there in vain.
-    fn follow(&mut self, context: Context<'_>, key: &Tuple) -> Option<u8> {
+    fn follow(&mut self, context: Context<'_, F>, key: &Tuple<F::Address>) -> Option<u8> {
         let to = self.redirects.follow(key, context.now);
         if to.is_some() && to == context.ticket.redirected_to {
             self.redirects.unset(key);
@@ -107,7 +113,7 @@ impl Engine {
     }
 
     /// Whether the pod's address and port have a mapping here.
-    fn has_mapping(&self, context: Context<'_>, packet: &Packet) -> bool {
+    fn has_mapping(&self, context: Context<'_, F>, packet: &Packet<F>) -> bool {
         let Context { tables, .. } = context;
         let Tuple { source, destination, .. } = packet.tuple;
         let policy = tables.policy(source, destination);
@@ -119,9 +125,9 @@ impl Engine {
     /// another one; that one gives it back when the mapping has ended meanwhile.
     pub(super) fn follow_endpoint(
         &mut self,
-        context: Context<'_>,
-        packet: &Packet,
-        endpoint: &Tuple,
+        context: Context<'_, F>,
+        packet: &Packet<F>,
+        endpoint: &Tuple<F::Address>,
     ) -> Result<(), Halt> {
         let Context { ticket, now, .. } = context;
         if ticket.asked > 0 || self.owner(packet.owner_port()) != self.worker {
@@ -138,9 +144,9 @@ impl Engine {
     /// worker when it has no port; who was asked gives it back. `endpoint` is that of a mapping.
     pub(super) fn ask_another(
         &mut self,
-        context: Context<'_>,
-        packet: &Packet,
-        endpoint: Option<&Tuple>,
+        context: Context<'_, F>,
+        packet: &Packet<F>,
+        endpoint: Option<&Tuple<F::Address>>,
         reason: DropReason,
     ) -> Halt {
         let Context { ticket, now, .. } = context;
@@ -172,9 +178,9 @@ impl Engine {
     /// A flow has been opened here, after others were asked.
     pub(super) fn settle(
         &mut self,
-        context: Context<'_>,
-        packet: &Packet,
-        endpoint: Option<&Tuple>,
+        context: Context<'_, F>,
+        packet: &Packet<F>,
+        endpoint: Option<&Tuple<F::Address>>,
     ) {
         let Ticket { asked, redirected_to, .. } = context.ticket;
         if asked > 0 || redirected_to.is_some() {
@@ -186,24 +192,21 @@ impl Engine {
     }
 
     /// A flow has ended here, and perhaps its endpoint's mapping.
-    pub(super) fn tell_of_end(&mut self, ended: &Ended) {
+    pub(super) fn tell_of_end(&mut self, ended: &Ended<F>) {
         let this = (&self.owners, self.worker);
         tell_of_end(&mut self.notices, this, ended);
     }
 
     /// Tells the owner of a flow's port about it, if that is another worker.
-    fn tell_owner(&mut self, original: &Tuple, is_open: bool) {
+    fn tell_owner(&mut self, original: &Tuple<F::Address>, is_open: bool) {
         tell_owner(&mut self.notices, (&self.owners, self.worker), original, is_open);
     }
 
-    /// What other workers have to be told: ask after each burst and each [`Engine::expire`].
-    pub fn notices(&mut self) -> impl Iterator<Item = Notice> {
-        self.notices.drain(..)
-    }
-
-    /// Takes in what another worker tells this one.
-    pub fn take_notice(&mut self, now: Nanos, notice: Notice) {
+    /// Takes in what another worker tells this one, if it is of this family.
+    pub(super) fn take_notice(&mut self, now: Nanos, notice: Notice) {
         let Notice { from, original, is_open, .. } = notice;
-        self.redirects.note(&original, from, is_open, tick(now));
+        if let Some(original) = original.of_family() {
+            self.redirects.note(&original, from, is_open, tick(now));
+        }
     }
 }

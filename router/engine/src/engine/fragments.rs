@@ -2,18 +2,19 @@
 //! others belong to, and gives them to its worker. There each is a packet of its own.
 
 use super::life::Context;
-use super::{Engine, Halt, Verdict};
+use super::translator::Translator;
+use super::{Halt, Verdict};
 use crate::Ticket;
-use crate::packet::{Direction, Fragment, Packet};
+use crate::packet::{Direction, Fragment, Packet, Wire};
 use crate::reassembly::{Arrival, Datagram};
 
-impl Engine {
+impl<F: Wire> Translator<F> {
     /// Sends a fragment on its way, or to the worker of its flow.
     pub(super) fn fragment(
         &mut self,
-        context: Context<'_>,
+        context: Context<'_, F>,
         frame: &mut [u8],
-        packet: &Packet,
+        packet: &Packet<F>,
         fragment: &Fragment,
     ) -> Verdict {
         let (datagram, is_here) = match context.ticket.datagram {
@@ -36,8 +37,8 @@ impl Engine {
     /// What the first fragment of a packet has told, if it has come.
     fn datagram(
         &mut self,
-        context: Context<'_>,
-        packet: &Packet,
+        context: Context<'_, F>,
+        packet: &Packet<F>,
         fragment: &Fragment,
     ) -> Result<Datagram, Halt> {
         let Self { reassembly, identifications, hasher, now, .. } = self;

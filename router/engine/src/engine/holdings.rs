@@ -2,13 +2,12 @@
 //! among their pod's flows, a share of an endpoint-independent mapping. Touched only when a flow opens
 //! or ends.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use crate::DropReason;
-use crate::family::V4;
 use crate::flow::{FLOWS_PER_POD_MAX, Hasher, Place, PodFlows, SlotIndex, Translation, Tuple};
 use crate::nat::Mappings;
+use crate::packet::Wire;
 use crate::policy::PolicyIndex;
 use crate::tables::{EgressAddress, FamilyTables};
 
@@ -38,15 +37,15 @@ impl Holding {
 
 /// What the flows of one worker hold.
 #[derive(Debug)]
-pub(super) struct Holdings {
-    pub(super) mappings: Mappings,
+pub(super) struct Holdings<F: Wire> {
+    pub(super) mappings: Mappings<F>,
     pod_flows: Arc<PodFlows>,
     hasher: Hasher,
     /// By the place of the flow's original.
     of_flow: Vec<u32>,
 }
 
-impl Holdings {
+impl<F: Wire> Holdings<F> {
     /// For a table of `flows_max` flows with so many slots.
     pub(super) fn new(
         flows_max: u32,
@@ -61,9 +60,9 @@ impl Holdings {
     /// Counts a new flow of a pod, where its policy limits them.
     pub(super) fn admit(
         &self,
-        tables: &FamilyTables<V4>,
+        tables: &FamilyTables<F>,
         policy: PolicyIndex,
-        original: &Tuple,
+        original: &Tuple<F::Address>,
     ) -> Result<Option<Place>, DropReason> {
         let Some(max) = tables.options(Some(policy)).flows_per_pod_max else { return Ok(None) };
         let identity = self.identity(tables, policy, original);
@@ -78,15 +77,15 @@ impl Holdings {
     }
 
     /// Whether a pod's address and port have a mapping here.
-    pub(super) fn has_mapping(&self, original: &Tuple, egress: Ipv4Addr) -> bool {
+    pub(super) fn has_mapping(&self, original: &Tuple<F::Address>, egress: F::Address) -> bool {
         self.mappings.port_of(original, egress).is_some()
     }
 
     /// The port that a flow must have because its pod's address and port are mapped already.
     pub(super) fn mapped_port(
         &self,
-        original: &Tuple,
-        egress: &EgressAddress,
+        original: &Tuple<F::Address>,
+        egress: &EgressAddress<F>,
     ) -> Result<Option<u16>, DropReason> {
         let Some(port) = self.mappings.port_of(original, egress.address) else {
             return match self.mappings.is_full() {
@@ -101,7 +100,12 @@ impl Holdings {
     }
 
     /// A flow has opened that holds this.
-    pub(super) fn opened(&mut self, flow: SlotIndex, translation: &Translation, holding: Holding) {
+    pub(super) fn opened(
+        &mut self,
+        flow: SlotIndex,
+        translation: &Translation<F>,
+        holding: Holding,
+    ) {
         if holding.is_mapped {
             self.mappings.opened(translation);
         }
@@ -117,10 +121,10 @@ impl Holdings {
     /// flows stay, and once.
     pub(super) fn take_up(
         &mut self,
-        tables: &FamilyTables<V4>,
+        tables: &FamilyTables<F>,
         policy: PolicyIndex,
         flow: SlotIndex,
-        translation: &Translation,
+        translation: &Translation<F>,
     ) {
         if self.of_flow.get(flow.number()) != Some(&0) {
             return;
@@ -135,12 +139,17 @@ impl Holdings {
     }
 
     /// A pod under a policy.
-    fn identity(&self, tables: &FamilyTables<V4>, policy: PolicyIndex, original: &Tuple) -> u64 {
-        self.hasher.words(tables.policy_identity(policy), original.source.to_bits().into())
+    fn identity(
+        &self,
+        tables: &FamilyTables<F>,
+        policy: PolicyIndex,
+        original: &Tuple<F::Address>,
+    ) -> u64 {
+        self.hasher.address_with(tables.policy_identity(policy), original.source)
     }
 
     /// A flow has ended that was at this place; says whether a mapping has ended with it.
-    pub(super) fn ended(&mut self, flow: SlotIndex, translation: &Translation) -> bool {
+    pub(super) fn ended(&mut self, flow: SlotIndex, translation: &Translation<F>) -> bool {
         let Some(packed) = self.of_flow.get_mut(flow.number()) else { return false };
         let holding = Holding::of_packed(std::mem::take(packed));
         self.give_back(holding.place);

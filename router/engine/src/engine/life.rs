@@ -3,21 +3,21 @@
 
 use super::adoption::endpoint;
 use super::holdings::Holding;
-use super::{Engine, Halt, Nanos, Outlet, end};
+use super::translator::{Translator, end};
+use super::{Halt, Nanos, Outlet};
 use crate::encap::Label;
-use crate::family::V4;
+use crate::family::Family;
 use crate::flow::{Original, Reply, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
-use crate::fragment::MTU_MIN;
 use crate::nat::{Side, Use, Wish, clamp_mss, rewrite};
-use crate::packet::{Packet, SCTP, Transport, tunnel_tos};
+use crate::packet::{Packet, SCTP, Transport, Wire, tunnel_tos};
 use crate::policy::{NatOptions, PolicyIndex};
 use crate::tables::{Adjacency, AdjacencyIndex, EPOCH_NONE, EgressAddress, FamilyTables};
 use crate::{DropReason, Ticket};
 
 /// What the packets of a burst have in common.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub(super) tables: &'a FamilyTables<V4>,
+pub(super) struct Context<'a, F: Family> {
+    pub(super) tables: &'a FamilyTables<F>,
     pub(super) now: Tick,
     /// What is known of them from before.
     pub(super) ticket: Ticket,
@@ -25,14 +25,14 @@ pub(super) struct Context<'a> {
     pub(super) comes_again: bool,
 }
 
-impl<'a> Context<'a> {
+impl<'a, F: Family> Context<'a, F> {
     /// Of what steering has given to this worker.
-    pub(super) fn new(tables: &'a FamilyTables<V4>, now: Nanos) -> Self {
+    pub(super) fn new(tables: &'a FamilyTables<F>, now: Nanos) -> Self {
         Self { tables, now: tick(now), ticket: Ticket::default(), comes_again: false }
     }
 
     /// Of a frame that has waited, or comes from another worker.
-    pub(super) fn again(tables: &'a FamilyTables<V4>, now: Nanos, ticket: Ticket) -> Self {
+    pub(super) fn again(tables: &'a FamilyTables<F>, now: Nanos, ticket: Ticket) -> Self {
         Self { ticket, comes_again: true, ..Self::new(tables, now) }
     }
 
@@ -42,13 +42,13 @@ impl<'a> Context<'a> {
     }
 }
 
-impl Engine {
+impl<F: Wire> Translator<F> {
     /// From a pod to the outside: as the flow's first packet was translated, so are all.
     pub(super) fn forward(
         &mut self,
-        context: Context<'_>,
+        context: Context<'_, F>,
         frame: &mut [u8],
-        packet: &Packet,
+        packet: &Packet<F>,
     ) -> Result<Outlet, Halt> {
         let known = self.flows.originals.find(&packet.tuple, packet.hash);
         let flow = match known {
@@ -76,9 +76,9 @@ impl Engine {
     /// From the outside to a pod: back through the tunnel that the flow came from.
     pub(super) fn reply(
         &mut self,
-        context: Context<'_>,
+        context: Context<'_, F>,
         frame: &mut [u8],
-        packet: &Packet,
+        packet: &Packet<F>,
     ) -> Result<Outlet, Halt> {
         let known = self.flows.replies.find(&packet.tuple, packet.hash);
         let flow = known.ok_or_else(|| without_reply_flow(packet.transport))?;
@@ -108,7 +108,7 @@ impl Engine {
     }
 
     /// The slow path: policy, route, next hop, port; then the flow exists.
-    fn open(&mut self, context: Context<'_>, packet: &Packet) -> Result<SlotIndex, Halt> {
+    fn open(&mut self, context: Context<'_, F>, packet: &Packet<F>) -> Result<SlotIndex, Halt> {
         let Context { tables, now, .. } = context;
         let Packet { tuple, .. } = packet;
         let policy = tables.policy(tuple.source, tuple.destination);
@@ -169,9 +169,9 @@ impl Engine {
     /// The port for a new flow. What has no ports needs the whole address towards its remote.
     fn lease(
         &mut self,
-        egress: &EgressAddress,
-        packet: &Packet,
-        wish: &Wish,
+        egress: &EgressAddress<F>,
+        packet: &Packet<F>,
+        wish: &Wish<F>,
     ) -> Result<u16, DropReason> {
         let Self { flows, ports, holdings, .. } = self;
         if !packet.has_no_ports() {
@@ -195,9 +195,9 @@ impl Engine {
     /// already.
     fn lease_mapped(
         &mut self,
-        egress: &EgressAddress,
-        packet: &Packet,
-        wish: &Wish,
+        egress: &EgressAddress<F>,
+        packet: &Packet<F>,
+        wish: &Wish<F>,
     ) -> Result<u16, DropReason> {
         let Some(port) = self.holdings.mapped_port(&packet.tuple, egress)? else {
             return self.lease(egress, packet, wish);
@@ -210,8 +210,8 @@ impl Engine {
     /// looked up again. The translation stays.
     fn confirm_original(
         &mut self,
-        context: Context<'_>,
-        packet: &Packet,
+        context: Context<'_, F>,
+        packet: &Packet<F>,
         flow: SlotIndex,
     ) -> Result<SlotIndex, Halt> {
         let Context { tables, .. } = context;
@@ -234,7 +234,7 @@ impl Engine {
     }
 
     /// A known flow's packet from outside: the same for policy and peer.
-    fn confirm_reply(&mut self, context: Context<'_>, flow: SlotIndex) -> Result<(), Halt> {
+    fn confirm_reply(&mut self, context: Context<'_, F>, flow: SlotIndex) -> Result<(), Halt> {
         let Context { tables, .. } = context;
         let reply = &self.flows.replies[flow];
         if reply.epoch == tables.epoch() {
@@ -251,7 +251,7 @@ impl Engine {
     /// more, the flow ends.
     fn confirm_policy(
         &mut self,
-        tables: &FamilyTables<V4>,
+        tables: &FamilyTables<F>,
         flow: SlotIndex,
     ) -> Result<PolicyIndex, DropReason> {
         let original = &self.flows.originals[flow];
@@ -276,8 +276,8 @@ impl Engine {
     /// its node's address changed.
     fn learn(
         &mut self,
-        context: Context<'_>,
-        packet: &Packet,
+        context: Context<'_, F>,
+        packet: &Packet<F>,
         flow: SlotIndex,
     ) -> Result<(), DropReason> {
         let original = &mut self.flows.originals[flow];
@@ -291,7 +291,7 @@ impl Engine {
 }
 
 /// What a frame teaches of the way back, if it comes from a listed peer.
-fn taught(tables: &FamilyTables<V4>, packet: &Packet) -> Result<WayBack, DropReason> {
+fn taught<F: Wire>(tables: &FamilyTables<F>, packet: &Packet<F>) -> Result<WayBack, DropReason> {
     let peer_address = packet.steer.outer_source;
     let peer = tables.peer(peer_address)?;
     let (inner_mac, vni) = (packet.steer.inner_mac, packet.steer.vni);
@@ -311,7 +311,7 @@ fn may_open(transport: Transport, options: &NatOptions) -> Result<(), DropReason
 
 /// Whether the packet can be translated: the CRC32c of SCTP covers what other fragments have, and
 /// does not cover the addresses.
-fn may_change(packet: &Packet, keeps_port: bool) -> Result<(), DropReason> {
+fn may_change<F: Wire>(packet: &Packet<F>, keeps_port: bool) -> Result<(), DropReason> {
     let is_part = packet.fragment.is_some() && packet.tuple.protocol == SCTP;
     if is_part && !keeps_port { Err(DropReason::UnsupportedFragment) } else { Ok(()) }
 }
@@ -325,10 +325,10 @@ fn without_reply_flow(transport: Transport) -> DropReason {
 }
 
 /// The next hop, if the packet fits its device or may be fragmented.
-fn fitting<'a>(
-    tables: &'a FamilyTables<V4>,
+fn fitting<'a, F: Wire>(
+    tables: &'a FamilyTables<F>,
     index: AdjacencyIndex,
-    packet: &Packet,
+    packet: &Packet<F>,
 ) -> Result<&'a Adjacency, DropReason> {
     let adjacency = tables.adjacency(index)?;
     if !may_pass(packet, adjacency.mtu) {
@@ -338,7 +338,7 @@ fn fitting<'a>(
 }
 
 /// Lets a pod's SYN announce no larger segments than come back through its tunnel.
-fn fit_to_tunnel(tables: &FamilyTables<V4>, packet: &Packet, ip: &mut [u8]) {
+fn fit_to_tunnel<F: Wire>(tables: &FamilyTables<F>, packet: &Packet<F>, ip: &mut [u8]) {
     let peer = tables.peer(packet.steer.outer_source).map_err(Halt::from);
     if let Ok(overlay) = peer.and_then(|peer| tables.overlay_to(peer)) {
         clamp_mss(ip, packet, overlay.inner_mtu);
@@ -346,7 +346,12 @@ fn fit_to_tunnel(tables: &FamilyTables<V4>, packet: &Packet, ip: &mut [u8]) {
 }
 
 /// Lets the answer to a SYN announce no larger segments than leave on the flow's way out.
-fn fit_to_way_out(tables: &FamilyTables<V4>, packet: &Packet, original: &Original, ip: &mut [u8]) {
+fn fit_to_way_out<F: Wire>(
+    tables: &FamilyTables<F>,
+    packet: &Packet<F>,
+    original: &Original<F>,
+    ip: &mut [u8],
+) {
     let is_known = original.epoch == tables.epoch();
     if let Some(adjacency) = tables.adjacency(original.adjacency).ok().filter(|_| is_known) {
         clamp_mss(ip, packet, adjacency.mtu);
@@ -354,6 +359,6 @@ fn fit_to_way_out(tables: &FamilyTables<V4>, packet: &Packet, original: &Origina
 }
 
 /// Whether a packet fits, whole or in pieces.
-fn may_pass(packet: &Packet, mtu: u16) -> bool {
-    packet.length <= mtu || (!packet.dont_fragment && mtu >= MTU_MIN)
+fn may_pass<F: Wire>(packet: &Packet<F>, mtu: u16) -> bool {
+    packet.length <= mtu || (!packet.dont_fragment && mtu >= F::MTU_MIN)
 }

@@ -1,61 +1,96 @@
-//! Egress addresses that Spillway itself has, since the host does not: who asks for one by ARP (RFC
-//! 826) or pings it is answered, where its frame stands, and announcements (RFC 5227) tell a link
-//! where the address is.
+//! Egress addresses that Spillway itself has, since the host does not: who asks for one's link address
+//! or pings it is answered, where its frame stands, and announcements tell a link where the address is.
 
-use std::net::Ipv4Addr;
-
-use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr, Icmpv4Message, Icmpv4Packet, Ipv4Packet,
-};
+mod arp;
+mod neighbour;
 
 use super::life::Context;
-use super::{Answer, Engine, Halt, Verdict};
-use crate::family::V4;
-use crate::packet::{ICMP, ipv4};
-use crate::steer::{KIND_ARP, KIND_MASK, KIND_PING, STEER_HEADER_LEN};
-use crate::tables::{FamilyTables, Tables};
+use super::translator::Translator;
+use super::{Answer, Halt, Verdict};
+use crate::checksum::Delta;
+use crate::family::{Family, V4, V6};
+use crate::packet::Wire;
+use crate::steer::{KIND_AND_FAMILY_MASK, KIND_ARP, KIND_NEIGHBOUR, KIND_PING, STEER_HEADER_LEN};
+use crate::tables::{DeviceIndex, FamilyTables};
 use crate::{DropReason, Ticket};
 
-/// How many bytes [`Engine::announce`] needs.
-pub const ANNOUNCEMENT_ROOM: usize = ARP_FRAME as usize;
+/// How many bytes [`Engine::announce`](super::Engine::announce) needs.
+pub const ANNOUNCEMENT_ROOM: usize = neighbour::FRAME as usize;
+const _: () = assert!(arp::FRAME <= neighbour::FRAME);
 
-/// Bytes of an Ethernet header …
+/// Bytes of an Ethernet header.
 const ETHERNET: u16 = 14;
 
-/// … and with ARP for IPv4 behind it.
-const ARP_FRAME: u16 = ETHERNET + 28;
+/// How a family asks for link addresses.
+pub(crate) trait Resolution: Family {
+    /// The steer header's kind of a question for one.
+    const KIND: u8;
 
-const TTL: u8 = 64;
+    /// Makes a question for the link address of an announced address its answer.
+    fn answer(tables: &FamilyTables<Self>, frame: &mut [u8]) -> Result<Answer, DropReason>;
+
+    /// Writes what tells a link that an address is at this link address; gives the frame's length.
+    /// `None` when it does not fit.
+    fn announce(address: Self::Address, mac: [u8; 6], out: &mut [u8]) -> Option<u16>;
+}
+
+/// By ARP (RFC 826).
+impl Resolution for V4 {
+    const KIND: u8 = KIND_ARP;
+
+    fn answer(tables: &FamilyTables<Self>, frame: &mut [u8]) -> Result<Answer, DropReason> {
+        arp::answer(tables, frame)
+    }
+
+    fn announce(address: Self::Address, mac: [u8; 6], out: &mut [u8]) -> Option<u16> {
+        arp::announce(address, mac, out)
+    }
+}
+
+/// By neighbour discovery (RFC 4861).
+impl Resolution for V6 {
+    const KIND: u8 = KIND_NEIGHBOUR;
+
+    fn answer(tables: &FamilyTables<Self>, frame: &mut [u8]) -> Result<Answer, DropReason> {
+        neighbour::answer(tables, frame)
+    }
+
+    fn announce(address: Self::Address, mac: [u8; 6], out: &mut [u8]) -> Option<u16> {
+        neighbour::announce(address, mac, out)
+    }
+}
 
 /// What an announced address is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
-    Arp,
+    LinkAddress,
     Ping,
 }
 
 impl Question {
     /// The question in a frame, if steering says that there is one.
-    pub(super) fn of(frame: &[u8]) -> Option<Self> {
-        match *frame.first()? & KIND_MASK {
-            KIND_ARP => Some(Self::Arp),
+    pub(super) fn of<F: Wire>(frame: &[u8]) -> Option<Self> {
+        let kind = *frame.first()? & KIND_AND_FAMILY_MASK;
+        match kind ^ F::STEER_FAMILY {
+            kind if kind == F::KIND => Some(Self::LinkAddress),
             KIND_PING => Some(Self::Ping),
             _ => None,
         }
     }
 }
 
-impl Engine {
+impl<F: Wire> Translator<F> {
     /// Makes a frame the answer to its question, and counts what becomes of it, once.
     pub(super) fn answer(
         &mut self,
-        context: Context<'_>,
+        context: Context<'_, F>,
         question: Question,
         frame: &mut [u8],
     ) -> Verdict {
         let answered = match question {
-            Question::Arp => answer_arp(context.tables, frame).map_err(Halt::from),
+            Question::LinkAddress => {
+                <F as Resolution>::answer(context.tables, frame).map_err(Halt::from)
+            }
             Question::Ping => self.answer_ping(context, frame),
         };
         match answered {
@@ -68,21 +103,22 @@ impl Engine {
         }
     }
 
-    /// An echo reply (RFC 792) by the kernel's routes: whoever asks need not be on the link.
-    fn answer_ping(&mut self, context: Context<'_>, frame: &mut [u8]) -> Result<Answer, Halt> {
+    /// An echo reply (RFC 792, RFC 4443) by the kernel's routes: whoever asks need not be on the link.
+    fn answer_ping(&mut self, context: Context<'_, F>, frame: &mut [u8]) -> Result<Answer, Halt> {
         let Context { tables, .. } = context;
         let (ethernet, packet) =
             frame.split_first_chunk_mut::<STEER_HEADER_LEN>().ok_or(DropReason::Truncated)?;
-        let (header, message) = ipv4::parse(packet)?;
-        let (asker, address) = (header.source, header.destination);
-        if header.protocol != ICMP || header.fragment.is_some() {
+        let (asked, message) = F::parse(packet)?;
+        let (asker, address) = (asked.source, asked.destination);
+        let is_plain = F::transport_at(asked.layout) == usize::from(F::HEADER_LEN);
+        if asked.protocol != F::ICMP || asked.fragment.is_some() || !is_plain {
             return Err(DropReason::UnsupportedIcmp.into());
         }
-        let echo = Icmpv4Packet::new_checked(message).map_err(|_| DropReason::BadTransport)?;
-        if (echo.msg_type(), echo.msg_code()) != (Icmpv4Message::EchoRequest, 0) {
+        let echo = message.first_chunk::<8>().ok_or(DropReason::BadTransport)?;
+        if (echo[0], echo[1]) != (F::ECHO_REQUEST, 0) {
             return Err(DropReason::UnsupportedIcmp.into());
         }
-        if !echo.verify_checksum() {
+        if F::icmp_checksum(asker, address, message) != 0 {
             return Err(DropReason::BadIcmpChecksum.into());
         }
         tables.announced(address).ok_or(DropReason::NotAnnounced)?;
@@ -93,97 +129,35 @@ impl Engine {
             return Err(DropReason::PingLimited.into());
         }
         let adjacency = tables.adjacency(tables.route(address, asker, hash)?)?;
-        if header.total_length > adjacency.mtu {
+        if asked.length > adjacency.mtu {
             return Err(DropReason::ExceedsMtu.into());
         }
-        let packet =
-            packet.get_mut(..usize::from(header.total_length)).ok_or(DropReason::Truncated)?;
-        // Identification and flags stay: they are unique this way if they were the other way.
-        let mut ip = Ipv4Packet::new_unchecked(packet);
-        ip.set_src_addr(address);
-        ip.set_dst_addr(asker);
-        ip.set_hop_limit(TTL);
-        ip.fill_checksum();
-        let mut echo = Icmpv4Packet::new_unchecked(ip.payload_mut());
-        echo.set_msg_type(Icmpv4Message::EchoReply);
-        echo.fill_checksum();
+        let (header, message) = F::split(packet, asked.layout).ok_or(DropReason::Truncated)?;
+        F::turn_round(header);
+        let echo = message.first_chunk_mut::<4>().ok_or(DropReason::BadTransport)?;
+        let turned = Delta::word(
+            u16::from_be_bytes([F::ECHO_REQUEST, 0]),
+            u16::from_be_bytes([F::ECHO_REPLY, 0]),
+        );
+        let checksum = turned.apply(u16::from_be_bytes([echo[2], echo[3]]));
+        echo[0] = F::ECHO_REPLY;
+        echo[2..].copy_from_slice(&checksum.to_be_bytes());
         *ethernet = adjacency.ethernet;
         // No device has an MTU that would cut it short.
-        let length = header.total_length.saturating_add(ETHERNET);
+        let length = asked.length.saturating_add(ETHERNET);
         Ok(Answer { device: adjacency.device, length })
     }
 
-    /// Writes a frame into `out`, which needs [`ANNOUNCEMENT_ROOM`], that tells everybody on its
-    /// link where an address is (RFC 5227, section 2.3), and counts it. `None` when the address is
-    /// not to be announced.
-    pub fn announce(
+    /// [`Engine::announce`](super::Engine::announce).
+    pub(super) fn announce(
         &mut self,
-        tables: &Tables,
-        address: Ipv4Addr,
+        tables: &FamilyTables<F>,
+        address: F::Address,
         out: &mut [u8],
     ) -> Option<Answer> {
-        let (device, mac) = tables.v4.announced(address)?;
-        let announcement = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Request,
-            source_hardware_addr: EthernetAddress(mac),
-            source_protocol_addr: address,
-            target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: address,
-        };
-        let length = write_arp(out, EthernetAddress::BROADCAST, mac, &announcement)?;
+        let (device, mac): (DeviceIndex, _) = tables.announced(address)?;
+        let length = <F as Resolution>::announce(address, mac, out)?;
         self.counters.announced += 1;
         Some(Answer { device, length })
     }
-}
-
-/// An ARP reply, out of the device on which the address is announced. A probe (RFC 5227), whose
-/// sender has no address yet, is answered too: that defends ours.
-fn answer_arp(tables: &FamilyTables<V4>, frame: &mut [u8]) -> Result<Answer, DropReason> {
-    let arp = frame.get(STEER_HEADER_LEN..).ok_or(DropReason::Truncated)?;
-    let request = ArpPacket::new_checked(arp).and_then(|packet| ArpRepr::parse(&packet));
-    let Ok(ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Request,
-        source_hardware_addr: asker_mac,
-        source_protocol_addr: asker,
-        target_protocol_addr: address,
-        ..
-    }) = request
-    else {
-        return Err(DropReason::BadArp);
-    };
-    let (device, mac) = tables.announced(address).ok_or(DropReason::NotAnnounced)?;
-    // Our own announcement, if the link brings it back, is no other host's.
-    if !asker_mac.is_unicast() || asker_mac.0 == mac {
-        return Err(DropReason::BadArp);
-    }
-    if asker == address {
-        return Err(DropReason::AddressConflict);
-    }
-    let answer = ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Reply,
-        source_hardware_addr: EthernetAddress(mac),
-        source_protocol_addr: address,
-        target_hardware_addr: asker_mac,
-        target_protocol_addr: asker,
-    };
-    let length = write_arp(frame, asker_mac, mac, &answer).ok_or(DropReason::Truncated)?;
-    Ok(Answer { device, length })
-}
-
-/// Writes a whole frame and gives its length; `None` when it does not fit.
-fn write_arp(
-    out: &mut [u8],
-    destination: EthernetAddress,
-    mac: [u8; 6],
-    arp: &ArpRepr,
-) -> Option<u16> {
-    let mut frame = EthernetFrame::new_unchecked(out.get_mut(..ANNOUNCEMENT_ROOM)?);
-    let header = EthernetRepr {
-        src_addr: EthernetAddress(mac),
-        dst_addr: destination,
-        ethertype: EthernetProtocol::Arp,
-    };
-    header.emit(&mut frame);
-    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
-    Some(ARP_FRAME)
 }

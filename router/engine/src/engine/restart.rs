@@ -1,25 +1,20 @@
 //! What outlives an engine: its flows, for those that come after it.
 
-use super::{Engine, Nanos};
+use super::Nanos;
+use super::translator::Translator;
 use crate::Tuple;
-use crate::family::V4;
 use crate::flow::{GROUPS_MAX, NotRestored, SavedFlow, tick};
+use crate::packet::Wire;
 use crate::tables::{EPOCH_NONE, FamilyTables};
 
-impl Engine {
-    /// Every live flow, as [`Engine::restore`] of a later engine takes it: with other keys, another
-    /// epoch, or another number of workers.
-    pub fn saved(&self) -> impl Iterator<Item = SavedFlow> + '_ {
+impl<F: Wire> Translator<F> {
+    /// Every live flow.
+    pub(super) fn saved(&self) -> impl Iterator<Item = SavedFlow> + '_ {
         self.flows.saved(self.now)
     }
 
-    /// Goes on with a flow of an earlier engine, on the same clock. It counts as idle since its last
-    /// packet, and looks up policy, route and peer with its next one. Where the pod's packets come to
-    /// another worker, that one needs [`Engine::redirect`].
-    ///
-    /// # Errors
-    /// When it is none, or there is no place for it here: nothing has changed then.
-    pub fn restore(&mut self, now: Nanos, flow: &SavedFlow) -> Result<(), NotRestored> {
+    /// [`Engine::restore`](super::Engine::restore) of a flow of this family.
+    pub(super) fn restore(&mut self, now: Nanos, flow: &SavedFlow) -> Result<(), NotRestored> {
         self.now = now;
         if self.owner(flow.egress_port) != self.worker {
             return Err(NotRestored::WrongWorker);
@@ -33,7 +28,7 @@ impl Engine {
 
     /// Gives flows of an earlier engine what their policies' options want of them, some in each call:
     /// mostly before they speak, and before others want what they have.
-    pub(super) fn take_up_some(&mut self, tables: &FamilyTables<V4>) {
+    pub(super) fn take_up_some(&mut self, tables: &FamilyTables<F>) {
         let Some(from) = self.not_taken_up else { return };
         let groups = self.flows.originals.groups();
         let until = groups.min(from + GROUPS_MAX);
@@ -50,21 +45,13 @@ impl Engine {
     }
 
     /// From now on a pod's packets are handed to `worker`, which goes on with their flow.
-    ///
-    /// # Errors
-    /// [`NotRestored::RedirectsFull`].
-    pub fn redirect(
+    pub(super) fn redirect(
         &mut self,
         now: Nanos,
-        original: &Tuple,
+        original: &Tuple<F::Address>,
         worker: u8,
     ) -> Result<(), NotRestored> {
         let is_set = self.redirects.set(original, worker, true, tick(now));
         if is_set { Ok(()) } else { Err(NotRestored::RedirectsFull) }
-    }
-
-    /// Takes [`Engine::redirect`] back: the flow could not be restored.
-    pub fn forget_redirect(&mut self, original: &Tuple) {
-        self.redirects.unset(original);
     }
 }

@@ -4,12 +4,13 @@
 //!
 //! A burst goes through in stages, so that while one packet waits for memory the others do, too.
 
+use super::Verdict;
 use super::life::Context;
-use super::{Engine, Verdict};
+use super::translator::Translator;
 use crate::counters::Traffic;
 use crate::encap::Label;
-use crate::nat::{Change, Side, rewrite_ip, rewrite_tcp, rewrite_udp};
-use crate::packet::{DONT_FRAGMENT, Direction, Segment, TCP, Usual, prefetch_headers, tunnel_tos};
+use crate::nat::{Change, Side, rewrite_tcp, rewrite_udp};
+use crate::packet::{Direction, Segment, TCP, Usual, Wire, prefetch_headers, tunnel_tos};
 use crate::tables::DeviceIndex;
 
 /// Out of which device a packet leaves, and how many bytes.
@@ -35,10 +36,14 @@ impl Sum {
     }
 }
 
-impl Engine {
+impl<F: Wire> Translator<F> {
     /// Stage 1: recognises the usual packets; starts to load the tags that find their flows.
     #[inline(never)]
-    pub(super) fn glance<const PREFETCH: bool>(&self, frames: &[&mut [u8]], glances: &mut [Usual]) {
+    pub(super) fn glance<const PREFETCH: bool>(
+        &self,
+        frames: &[&mut [u8]],
+        glances: &mut [Usual<F>],
+    ) {
         if PREFETCH {
             frames.iter().for_each(|frame| prefetch_headers(frame));
         }
@@ -58,7 +63,7 @@ impl Engine {
 
     /// Stage 2: looks for the likely entries of their flows, which start to load.
     #[inline(never)]
-    pub(super) fn seek<const PREFETCH: bool>(&self, glances: &mut [Usual]) {
+    pub(super) fn seek<const PREFETCH: bool>(&self, glances: &mut [Usual<F>]) {
         for usual in glances {
             usual.candidate = match usual.direction {
                 Some(Direction::Forward) => self.flows.originals.candidate::<PREFETCH>(usual.hash),
@@ -68,16 +73,17 @@ impl Engine {
         }
     }
 
-    /// Stage 3: sends each packet on its way, in the order in which they came.
+    /// Stage 3: sends each packet on its way, in the order in which they came; gives how many are of
+    /// the other family.
     #[inline(never)]
     pub(super) fn send_each(
         &mut self,
-        context: Context<'_>,
+        context: Context<'_, F>,
         frames: &mut [&mut [u8]],
-        glances: &[Usual],
+        glances: &[Usual<F>],
         verdicts: &mut [Verdict],
-    ) {
-        let (mut forward, mut reply) = (Sum::default(), Sum::default());
+    ) -> usize {
+        let (mut forward, mut reply, mut left) = (Sum::default(), Sum::default(), 0);
         for ((frame, verdict), usual) in frames.iter_mut().zip(verdicts).zip(glances) {
             let sent = match usual.direction {
                 Some(Direction::Forward) => self.forward_usual(context, frame, usual, &mut forward),
@@ -86,22 +92,23 @@ impl Engine {
             };
             match sent {
                 Some((device, length)) => *verdict = Verdict::Transmit { device, length },
-                None => self.unusual(context, frame, verdict),
+                None => left += usize::from(!self.unusual(context, frame, verdict)),
             }
         }
         let (forward, reply) = (forward.traffic(), reply.traffic());
         self.counters.transmitted += forward.packets + reply.packets;
         self.counters.forward.add(forward);
         self.counters.reply.add(reply);
+        left
     }
 
     /// From a pod; `None` leaves the frame as it was, for the long way.
     #[inline(always)]
     fn forward_usual(
         &mut self,
-        Context { tables, now, .. }: Context<'_>,
+        Context { tables, now, .. }: Context<'_, F>,
         frame: &mut [u8],
-        usual: &Usual,
+        usual: &Usual<F>,
         sum: &mut Sum,
     ) -> Option<Sent> {
         let original = self.flows.originals.get_near(&usual.key, usual.hash, usual.candidate)?;
@@ -112,13 +119,11 @@ impl Engine {
         }
         let change = original.change();
         let (ethernet, packet) = frame.split_first_chunk_mut()?;
-        let header = rewrite(packet, original.protocol(), Side::Source, &change, |segment| {
+        let header = rewrite::<F>(packet, original.protocol(), Side::Source, &change, |segment| {
             original.note_acknowledgment(segment);
         })?;
         original.note_usual(usual.length, now);
-        if header[6] & DONT_FRAGMENT == 0 {
-            self.identifications.renew_whole(header, &self.hasher);
-        }
+        F::renew_usual(header, &mut self.identifications, &self.hasher);
         *ethernet = adjacency.ethernet;
         sum.count(usual.length);
         Some((adjacency.device, Direction::Forward.frame_length(usual.length)))
@@ -128,9 +133,9 @@ impl Engine {
     #[inline(always)]
     fn reply_usual(
         &mut self,
-        Context { tables, now, .. }: Context<'_>,
+        Context { tables, now, .. }: Context<'_, F>,
         frame: &mut [u8],
-        usual: &Usual,
+        usual: &Usual<F>,
         sum: &mut Sum,
     ) -> Option<Sent> {
         let reply = self.flows.replies.get_near(&usual.key, usual.hash, usual.candidate)?;
@@ -140,7 +145,7 @@ impl Engine {
         }
         let change = reply.change();
         let (head, packet) = frame.split_first_chunk_mut()?;
-        let header = rewrite(packet, reply.protocol(), Side::Destination, &change, |_| ())?;
+        let header = rewrite::<F>(packet, reply.protocol(), Side::Destination, &change, |_| ())?;
         reply.note_usual(usual.length, now);
         let (inner_mac, flow_vni) = reply.inner_link();
         let label = Label {
@@ -148,7 +153,7 @@ impl Engine {
             flow_vni,
             inner_mac,
             inner_length: usual.length,
-            tos: tunnel_tos(header[1]),
+            tos: tunnel_tos(F::tos(header)),
         };
         overlay.write(head, &label);
         sum.count(usual.length);
@@ -156,19 +161,17 @@ impl Engine {
     }
 }
 
-/// Changes the headers of a usual packet, of which `note` is shown what TCP has; gives that of IPv4.
+/// Changes the headers of a usual packet, of which `note` is shown what TCP has; gives that of IP.
 /// `None` leaves them as they were.
 #[inline(always)]
-fn rewrite<'a>(
+fn rewrite<'a, F: Wire>(
     packet: &'a mut [u8],
     protocol: u8,
     side: Side,
-    change: &Change,
+    change: &Change<F>,
     note: impl FnOnce(Segment),
-) -> Option<&'a mut [u8; 20]> {
-    // One check for all that UDP needs: those below are settled by it.
-    packet.first_chunk::<{ 20 + 8 }>()?;
-    let (header, payload) = packet.split_first_chunk_mut()?;
+) -> Option<&'a mut F::Header> {
+    let (header, payload) = F::split_usual(packet)?;
     if protocol == TCP {
         let segment = payload.first_chunk_mut()?;
         rewrite_tcp(segment, side, change);
@@ -176,7 +179,7 @@ fn rewrite<'a>(
     } else {
         rewrite_udp(payload.first_chunk_mut()?, side, change);
     }
-    rewrite_ip(header, side, change);
+    F::rewrite_header(header, side, change);
     Some(header)
 }
 

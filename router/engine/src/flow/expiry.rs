@@ -10,8 +10,8 @@
 use super::state::{FlowState, Timeouts};
 use super::{Flows, SlotIndex};
 use crate::engine::Nanos;
-use crate::family::V4;
 use crate::flow::slot::{Original, TICK_SHIFT, Tick, tick};
+use crate::packet::Wire;
 use crate::tables::FamilyTables;
 
 /// How long one pass over the whole table takes when the worker is busy.
@@ -74,12 +74,12 @@ impl Sweep {
 
     /// Looks at the groups that are due; calls `expired` with the place of each flow that has been
     /// idle for too long, at most [`EXPIRED_MAX`] times and a group.
-    pub(crate) fn step(
+    pub(crate) fn step<F: Wire>(
         &mut self,
         now: Nanos,
-        tables: &FamilyTables<V4>,
-        flows: &mut Flows,
-        expired: &mut dyn FnMut(&mut Flows, SlotIndex),
+        tables: &FamilyTables<F>,
+        flows: &mut Flows<F>,
+        expired: &mut dyn FnMut(&mut Flows<F>, SlotIndex),
     ) {
         let groups = flows.originals.groups();
         let due = self.pace.due(now, groups);
@@ -102,12 +102,12 @@ impl Sweep {
     }
 
     /// `least` are timeouts that no flow's are below.
-    fn is_expired(
+    fn is_expired<F: Wire>(
         &self,
-        flows: &Flows,
+        flows: &Flows<F>,
         index: SlotIndex,
         now: Tick,
-        tables: &FamilyTables<V4>,
+        tables: &FamilyTables<F>,
         least: &Timeouts,
     ) -> bool {
         let original = &flows.originals[index];
@@ -118,7 +118,7 @@ impl Sweep {
         let reply = &flows.replies[original.twin];
         let state = FlowState::of(original.progress, reply.progress);
         let outlasts = |timeouts: &Timeouts| {
-            let timeout = timeouts.of(original.protocol(), state);
+            let timeout = timeouts.of::<F>(original.protocol(), state);
             is_idle_for(timeout, original.last_seen, now)
                 && is_idle_for(timeout, reply.last_seen, now)
         };
@@ -126,7 +126,7 @@ impl Sweep {
     }
 
     /// An idle flow may know its policy of an earlier epoch only.
-    fn timeouts_of(&self, original: &Original, tables: &FamilyTables<V4>) -> Timeouts {
+    fn timeouts_of<F: Wire>(&self, original: &Original<F>, tables: &FamilyTables<F>) -> Timeouts {
         let policy = match original.epoch == tables.epoch() {
             true => Some(original.policy),
             false => {

@@ -7,6 +7,7 @@ use super::state::FlowState;
 use super::{Flows, SlotIndex, Tuple};
 use crate::Traffic;
 use crate::engine::Nanos;
+use crate::packet::Wire;
 use crate::policy::PolicyIndex;
 
 /// How many groups of 15 slots one page looks at, at most.
@@ -37,7 +38,7 @@ pub struct FlowRecord {
     pub peer: Ipv4Addr,
 }
 
-impl Flows {
+impl<F: Wire> Flows<F> {
     /// Appends live flows from `cursor` (at first 0) on to `out`, at least `limit` if there are so
     /// many, and at most 14 more. Gives the cursor of the next page, `None` after the last; a page
     /// may be short, or even empty, although others follow.
@@ -65,8 +66,8 @@ impl Flows {
         let created_ns = nanos(original.created, now);
         let last_seen = nanos(original.last_seen, now).max(nanos(reply.last_seen, now));
         FlowRecord {
-            original: original.tuple(),
-            reply: reply.tuple(),
+            original: original.tuple().of_any_family(),
+            reply: reply.tuple().of_any_family(),
             state: FlowState::of(original.progress, reply.progress),
             created_ns,
             last_seen_ns: last_seen,

@@ -7,6 +7,7 @@ use super::table::{Slot, SlotIndex, Table};
 use super::tuple::{Hasher, Key, Tuple};
 use super::{Tick, tick};
 use crate::engine::Nanos;
+use crate::packet::Wire;
 
 /// How many flows of one worker can live with others.
 pub(crate) const REDIRECTS_MAX: u32 = 65_536;
@@ -26,8 +27,8 @@ const SILENT_NS: Nanos = TIMEOUT_NS_MAX + 24 * 3600 * 1_000_000_000;
 const CROSSING_NS: Nanos = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
-struct Redirect {
-    original: Tuple,
+struct Redirect<F: Wire> {
+    original: Tuple<F::Address>,
     worker: u8,
     /// Whether the worker is believed to have the flow. Where it has not, it gives the next packet
     /// back.
@@ -35,10 +36,12 @@ struct Redirect {
     last_seen: Tick,
 }
 
-impl Slot for Redirect {
+impl<F: Wire> Slot for Redirect<F> {
+    type Family = F;
+
     const EMPTY: Self = Self { original: Tuple::NONE, worker: 0, is_open: false, last_seen: 0 };
 
-    fn key(&self) -> Key {
+    fn key(&self) -> Key<F> {
         self.original.key()
     }
 }
@@ -46,14 +49,14 @@ impl Slot for Redirect {
 /// The flows of one worker that live with others. Those say when a flow was opened, and when it has
 /// ended.
 #[derive(Debug)]
-pub(crate) struct Redirects {
-    entries: Table<Redirect>,
+pub(crate) struct Redirects<F: Wire> {
+    entries: Table<Redirect<F>>,
     hasher: Hasher,
     live: u32,
     pace: Pace,
 }
 
-impl Redirects {
+impl<F: Wire> Redirects<F> {
     /// Room for `redirects_max`.
     pub(crate) fn new(redirects_max: u32, hasher: Hasher) -> Self {
         let entries = Table::new(redirects_max);
@@ -61,7 +64,7 @@ impl Redirects {
     }
 
     /// The worker that a pod's packet has to go to.
-    pub(crate) fn follow(&mut self, original: &Tuple, now: Tick) -> Option<u8> {
+    pub(crate) fn follow(&mut self, original: &Tuple<F::Address>, now: Tick) -> Option<u8> {
         if self.live == 0 {
             return None;
         }
@@ -73,7 +76,13 @@ impl Redirects {
 
     /// From now on a pod's packets go to `worker`, who may have opened their flow. Whether there was
     /// room.
-    pub(crate) fn set(&mut self, original: &Tuple, worker: u8, is_open: bool, now: Tick) -> bool {
+    pub(crate) fn set(
+        &mut self,
+        original: &Tuple<F::Address>,
+        worker: u8,
+        is_open: bool,
+        now: Tick,
+    ) -> bool {
         let hash = self.hasher.tuple(original);
         let redirect = Redirect { original: *original, worker, is_open, last_seen: now };
         if let Some(index) = self.entries.find(original, hash) {
@@ -88,7 +97,13 @@ impl Redirects {
     }
 
     /// `worker` says that it has opened the flow, or that the flow has ended.
-    pub(crate) fn note(&mut self, original: &Tuple, worker: u8, is_open: bool, now: Tick) {
+    pub(crate) fn note(
+        &mut self,
+        original: &Tuple<F::Address>,
+        worker: u8,
+        is_open: bool,
+        now: Tick,
+    ) {
         let found = self.entries.find(original, self.hasher.tuple(original));
         let at = found.filter(|index| self.entries[*index].worker == worker);
         let Some(index) = at else { return };
@@ -100,7 +115,7 @@ impl Redirects {
     }
 
     /// From now on they stay here.
-    pub(crate) fn unset(&mut self, original: &Tuple) {
+    pub(crate) fn unset(&mut self, original: &Tuple<F::Address>) {
         if let Some(index) = self.entries.find(original, self.hasher.tuple(original)) {
             self.remove(index);
         }

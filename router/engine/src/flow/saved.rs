@@ -1,7 +1,7 @@
 //! Flows as they outlive their engine: written down when it ends, and taken up by a later one.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::record::nanos;
 use super::slot::{Original, Reply, Tally, Translation, WayBack, tick};
@@ -9,6 +9,7 @@ use super::state::Progress;
 use super::{Flows, SlotIndex, Tuple};
 use crate::Traffic;
 use crate::engine::Nanos;
+use crate::packet::Wire;
 use crate::steer::STEER_HEADER_LEN;
 
 /// All that another engine needs to go on with a flow: nothing of it depends on an epoch, on a hash
@@ -18,7 +19,7 @@ pub struct SavedFlow {
     /// From the pod to the remote, as the pod sends.
     pub original: Tuple,
     /// The address that the outside sees.
-    pub egress: Ipv4Addr,
+    pub egress: IpAddr,
     /// The port, or echo identifier, that the outside sees; 0 of a protocol without ports.
     pub egress_port: u16,
     /// When its first packet came, to 17 ms.
@@ -75,7 +76,7 @@ impl fmt::Display for NotRestored {
     }
 }
 
-impl Flows {
+impl<F: Wire> Flows<F> {
     /// Every live flow. `now` is not before any packet of theirs.
     pub(crate) fn saved(&self, now: Nanos) -> impl Iterator<Item = SavedFlow> + '_ {
         let groups = 0..self.originals.groups();
@@ -93,8 +94,8 @@ impl Flows {
             traffic: tally.traffic(),
         };
         SavedFlow {
-            original: original.tuple(),
-            egress: change.address,
+            original: original.tuple().of_any_family(),
+            egress: change.address.into(),
             egress_port: change.port,
             created_ns: nanos(original.created, now),
             expected: original.expected,
@@ -119,8 +120,10 @@ impl Flows {
 
     /// Its two entries, in the epoch in which nothing is programmed; `None` when no engine can have
     /// saved it.
-    fn entries(&self, now: Nanos, flow: &SavedFlow) -> Option<(Original, Reply)> {
-        let SavedFlow { original: tuple, egress, egress_port, created_ns, .. } = *flow;
+    fn entries(&self, now: Nanos, flow: &SavedFlow) -> Option<(Original<F>, Reply<F>)> {
+        let SavedFlow { egress_port, created_ns, .. } = *flow;
+        let tuple = flow.original.of_family()?;
+        let egress = F::address(flow.egress)?;
         let SavedFlow { forward, reply: backward, peer: peer_address, inner_mac, vni, .. } = *flow;
         let times = [created_ns, forward.last_seen_ns, backward.last_seen_ns];
         // What seems to come would never grow old; protocol 0 is what an empty slot has.

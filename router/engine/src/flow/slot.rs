@@ -1,4 +1,4 @@
-//! The two entries of a flow: exactly one cache line each.
+//! The two entries of a flow: exactly one cache line each, of IPv6 two.
 
 use std::net::Ipv4Addr;
 
@@ -8,8 +8,9 @@ use super::tuple::{Key, Tuple};
 use crate::Traffic;
 use crate::checksum::Delta;
 use crate::engine::Nanos;
+use crate::family::{Family, V4, V6};
 use crate::nat::Change;
-use crate::packet::{Segment, Transport};
+use crate::packet::{Segment, Transport, Wire};
 use crate::policy::PolicyIndex;
 use crate::tables::{AdjacencyIndex, PeerIndex};
 
@@ -38,14 +39,14 @@ pub(crate) const fn tick(now: Nanos) -> Tick {
 /// What packets from the pod find.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Original {
+pub(crate) struct Original<F: Family> {
     /// Of the pod and the remote, as packets have them.
-    addresses: u64,
+    addresses: F::Pair,
     ports: u32,
     protocol: u8,
     pub(crate) progress: Progress,
     egress_port: u16,
-    egress: Ipv4Addr,
+    egress: F::Address,
     ip_delta: Delta,
     transport_delta: Delta,
     /// Valid in `epoch`.
@@ -68,14 +69,14 @@ pub(crate) struct Original {
 /// What replies from outside find.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Reply {
+pub(crate) struct Reply<F: Family> {
     /// Of the remote and the egress, as packets have them.
-    addresses: u64,
+    addresses: F::Pair,
     ports: u32,
     protocol: u8,
     pub(crate) progress: Progress,
     pod_port: u16,
-    pod: Ipv4Addr,
+    pod: F::Address,
     ip_delta: Delta,
     transport_delta: Delta,
     /// The epoch in which policy and peer were looked up.
@@ -152,21 +153,23 @@ pub(crate) struct WayBack {
     pub(crate) vni: [u8; 3],
 }
 
-const _: () = assert!(size_of::<Original>() == 64 && align_of::<Original>() == 64);
-const _: () = assert!(size_of::<Reply>() == 64 && align_of::<Reply>() == 64);
+const _: () = assert!(size_of::<Original<V4>>() == 64 && align_of::<Original<V4>>() == 64);
+const _: () = assert!(size_of::<Reply<V4>>() == 64 && align_of::<Reply<V4>>() == 64);
+const _: () = assert!(size_of::<Original<V6>>() == 128 && align_of::<Original<V6>>() == 64);
+const _: () = assert!(size_of::<Reply<V6>>() == 128 && align_of::<Reply<V6>>() == 64);
 
 /// How a new flow is translated.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Translation {
+pub(crate) struct Translation<F: Family> {
     /// The pod's tuple.
-    pub(crate) original: Tuple,
-    pub(crate) egress: Ipv4Addr,
+    pub(crate) original: Tuple<F::Address>,
+    pub(crate) egress: F::Address,
     pub(crate) egress_port: u16,
 }
 
-impl Translation {
+impl<F: Family> Translation<F> {
     /// The tuple of replies.
-    pub(crate) fn reply(&self) -> Tuple {
+    pub(crate) fn reply(&self) -> Tuple<F::Address> {
         Tuple {
             source: self.original.destination,
             destination: self.egress,
@@ -177,11 +180,11 @@ impl Translation {
     }
 }
 
-impl Original {
-    pub(crate) fn new(translation: &Translation, now: Tick) -> Self {
+impl<F: Wire> Original<F> {
+    pub(crate) fn new(translation: &Translation<F>, now: Tick) -> Self {
         let Translation { original, egress, egress_port } = *translation;
         let from = (original.source, original.source_port);
-        let change = Change::new(original.protocol, from, (egress, egress_port));
+        let change = Change::<F>::new(original.protocol, from, (egress, egress_port));
         let (addresses, ports, protocol) = original.key().parts();
         Self {
             addresses,
@@ -198,7 +201,7 @@ impl Original {
     }
 
     /// What its packets have.
-    pub(crate) fn tuple(&self) -> Tuple {
+    pub(crate) fn tuple(&self) -> Tuple<F::Address> {
         self.key().tuple()
     }
 
@@ -209,7 +212,7 @@ impl Original {
     }
 
     /// How it is translated.
-    pub(crate) fn translation(&self) -> Translation {
+    pub(crate) fn translation(&self) -> Translation<F> {
         let Self { egress, egress_port, .. } = *self;
         Translation { original: self.tuple(), egress, egress_port }
     }
@@ -220,7 +223,7 @@ impl Original {
     }
 
     /// The egress address that the flow keeps.
-    pub(crate) fn egress(&self) -> Ipv4Addr {
+    pub(crate) fn egress(&self) -> F::Address {
         self.egress
     }
 
@@ -279,7 +282,7 @@ impl Original {
 
     /// What becomes of a packet's source.
     #[inline]
-    pub(crate) fn change(&self) -> Change {
+    pub(crate) fn change(&self) -> Change<F> {
         Change {
             address: self.egress,
             port: self.egress_port,
@@ -289,11 +292,11 @@ impl Original {
     }
 }
 
-impl Reply {
-    pub(crate) fn new(translation: &Translation, now: Tick) -> Self {
+impl<F: Wire> Reply<F> {
+    pub(crate) fn new(translation: &Translation<F>, now: Tick) -> Self {
         let Translation { original, egress, egress_port } = *translation;
         let to = (original.source, original.source_port);
-        let change = Change::new(original.protocol, (egress, egress_port), to);
+        let change = Change::<F>::new(original.protocol, (egress, egress_port), to);
         let (addresses, ports, protocol) = translation.reply().key().parts();
         Self {
             addresses,
@@ -309,7 +312,7 @@ impl Reply {
     }
 
     /// What its packets have.
-    pub(crate) fn tuple(&self) -> Tuple {
+    pub(crate) fn tuple(&self) -> Tuple<F::Address> {
         self.key().tuple()
     }
 
@@ -346,7 +349,7 @@ impl Reply {
 
     /// What becomes of a packet's destination.
     #[inline]
-    pub(crate) fn change(&self) -> Change {
+    pub(crate) fn change(&self) -> Change<F> {
         Change {
             address: self.pod,
             port: self.pod_port,
@@ -378,14 +381,16 @@ impl Reply {
     }
 }
 
-impl Slot for Original {
+impl<F: Wire> Slot for Original<F> {
+    type Family = F;
+
     const EMPTY: Self = Self {
-        addresses: 0,
+        addresses: F::PAIR_NONE,
         ports: 0,
         protocol: 0,
         progress: Progress::NONE,
         egress_port: 0,
-        egress: Ipv4Addr::UNSPECIFIED,
+        egress: F::UNSPECIFIED,
         ip_delta: Delta::NONE,
         transport_delta: Delta::NONE,
         adjacency: 0,
@@ -400,19 +405,21 @@ impl Slot for Original {
     };
 
     #[inline]
-    fn key(&self) -> Key {
+    fn key(&self) -> Key<F> {
         Key::of_parts(self.addresses, self.ports, self.protocol)
     }
 }
 
-impl Slot for Reply {
+impl<F: Wire> Slot for Reply<F> {
+    type Family = F;
+
     const EMPTY: Self = Self {
-        addresses: 0,
+        addresses: F::PAIR_NONE,
         ports: 0,
         protocol: 0,
         progress: Progress::NONE,
         pod_port: 0,
-        pod: Ipv4Addr::UNSPECIFIED,
+        pod: F::UNSPECIFIED,
         ip_delta: Delta::NONE,
         transport_delta: Delta::NONE,
         epoch: 0,
@@ -426,7 +433,7 @@ impl Slot for Reply {
     };
 
     #[inline]
-    fn key(&self) -> Key {
+    fn key(&self) -> Key<F> {
         Key::of_parts(self.addresses, self.ports, self.protocol)
     }
 }

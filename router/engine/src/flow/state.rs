@@ -1,7 +1,7 @@
 //! How far a flow has come, and how long it may stay idle (RFC 4787, RFC 5382, RFC 5508).
 
 use crate::engine::Nanos;
-use crate::packet::{ECHO_PROTOCOL, SCTP, TCP, Transport};
+use crate::packet::{SCTP, TCP, Transport, Wire};
 
 /// What one direction of a flow has shown: each direction keeps its own in its own cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,13 +148,13 @@ impl Timeouts {
     }
 
     /// The timeout of a flow.
-    pub(crate) fn of(&self, protocol: u8, state: FlowState) -> Nanos {
+    pub(crate) fn of<F: Wire>(&self, protocol: u8, state: FlowState) -> Nanos {
         match (protocol, state) {
             (TCP | SCTP, FlowState::Opening) => self.tcp_opening_ns,
             (TCP | SCTP, FlowState::Established) => self.tcp_established_ns,
             (TCP | SCTP, FlowState::HalfClosed) => self.tcp_half_closed_ns,
             (TCP | SCTP, FlowState::Closing) => self.tcp_closing_ns,
-            (ECHO_PROTOCOL, _) => self.icmp_ns,
+            (icmp, _) if icmp == F::ICMP => self.icmp_ns,
             _ => self.udp_ns,
         }
     }

@@ -6,14 +6,18 @@ use std::ops::{Index, IndexMut};
 use spillway_mem::{Lanes, TAG_LANES, prefetch};
 
 use super::{Arena, Key, TagGroup, Tuple};
+use crate::family::Family;
 
 /// What a table holds.
 pub(crate) trait Slot: Copy {
+    /// Of what family its tuple is.
+    type Family: Family;
+
     /// Matches no packet's tuple: its protocol is 0.
     const EMPTY: Self;
 
     /// What it is found by.
-    fn key(&self) -> Key;
+    fn key(&self) -> Key<Self::Family>;
 }
 
 /// The place of a slot: the same for as long as the entry lives.
@@ -29,6 +33,9 @@ impl SlotIndex {
         self.0 as usize
     }
 }
+
+/// A tuple of a slot's family.
+type AddressTuple<S> = Tuple<<<S as Slot>::Family as Family>::Address>;
 
 /// A table of `S`. Single-threaded; everything is allocated by [`Table::new`].
 #[derive(Debug)]
@@ -96,7 +103,7 @@ impl<S: Slot> Table<S> {
     #[inline(always)]
     pub(crate) fn get_near(
         &mut self,
-        key: &Key,
+        key: &Key<S::Family>,
         hash: u64,
         candidate: SlotIndex,
     ) -> Option<&mut S> {
@@ -109,12 +116,12 @@ impl<S: Slot> Table<S> {
     }
 
     /// The place of the entry with this tuple.
-    pub(crate) fn find(&self, tuple: &Tuple, hash: u64) -> Option<SlotIndex> {
+    pub(crate) fn find(&self, tuple: &AddressTuple<S>, hash: u64) -> Option<SlotIndex> {
         self.find_key(&tuple.key(), hash)
     }
 
     /// The same of the tuple as packets have it.
-    fn find_key(&self, key: &Key, hash: u64) -> Option<SlotIndex> {
+    pub(crate) fn find_key(&self, key: &Key<S::Family>, hash: u64) -> Option<SlotIndex> {
         self.candidates(hash).find(|index| self[*index].key() == *key)
     }
 

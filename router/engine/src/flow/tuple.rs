@@ -1,16 +1,18 @@
 //! What identifies a flow in one direction, and its keyed hash.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use crate::family::{Address, Family};
+use crate::packet::Wire;
 use crate::steer::STEER_HEADER_LEN;
 
 /// Addresses, ports and protocol of the packets of a flow in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tuple {
+pub struct Tuple<A = IpAddr> {
     /// Source address.
-    pub source: Ipv4Addr,
+    pub source: A,
     /// Destination address.
-    pub destination: Ipv4Addr,
+    pub destination: A,
     /// Source port. Of ICMP echo: the identifier on the pod's and the egress address's side, 0 on
     /// the remote side.
     pub source_port: u16,
@@ -20,16 +22,7 @@ pub struct Tuple {
     pub protocol: u8,
 }
 
-impl Tuple {
-    /// Matches no packet: no protocol has the number 0.
-    pub(crate) const NONE: Self = Self {
-        source: Ipv4Addr::UNSPECIFIED,
-        destination: Ipv4Addr::UNSPECIFIED,
-        source_port: 0,
-        destination_port: 0,
-        protocol: 0,
-    };
-
+impl<A: Copy> Tuple<A> {
     /// The same in the other direction.
     #[must_use]
     pub fn reversed(self) -> Self {
@@ -42,37 +35,78 @@ impl Tuple {
         }
     }
 
+    /// The same with other addresses.
+    fn with<B>(self, source: B, destination: B) -> Tuple<B> {
+        let Self { source_port, destination_port, protocol, .. } = self;
+        Tuple { source, destination, source_port, destination_port, protocol }
+    }
+}
+
+impl Tuple {
+    /// The same, if it is of a family.
+    pub(crate) fn of_family<A: Address>(self) -> Option<Tuple<A>> {
+        let source = A::Family::address(self.source)?;
+        Some(self.with(source, A::Family::address(self.destination)?))
+    }
+}
+
+impl<A: Address> Tuple<A> {
+    /// Matches no packet: no protocol has the number 0.
+    pub(crate) const NONE: Self = Self {
+        source: A::Family::UNSPECIFIED,
+        destination: A::Family::UNSPECIFIED,
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+    };
+
+    /// The same for those who ask for both families.
+    pub(crate) fn of_any_family(self) -> Tuple {
+        self.with(self.source.into(), self.destination.into())
+    }
+
     /// The same as packets have it.
     #[inline]
-    pub(crate) fn key(&self) -> Key {
-        let address = |address: Ipv4Addr| u64::from(u32::from_le_bytes(address.octets()));
+    pub(crate) fn key(&self) -> Key<A::Family> {
         let port = |port: u16| u32::from(u16::from_le_bytes(port.to_be_bytes()));
-        let addresses = address(self.source) | address(self.destination) << 32;
+        let addresses = A::Family::pair(self.source, self.destination);
         let ports = port(self.source_port) | port(self.destination_port) << 16;
         Key::of_parts(addresses, ports, self.protocol)
     }
 }
 
-/// A tuple as packets have it, in two words: compared and hashed as they are.
+/// A tuple as packets have it, in words (two, of IPv6 five): compared and hashed as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    addresses: u64,
+pub(crate) struct Key<F: Family> {
+    addresses: F::Pair,
     /// The ports, then the protocol.
     rest: u64,
 }
 
-impl Key {
+impl<F: Family> Key<F> {
     /// Matches no packet.
-    pub(crate) const NONE: Self = Self { addresses: 0, rest: 0 };
+    pub(crate) const NONE: Self = Self { addresses: F::PAIR_NONE, rest: 0 };
 
     /// Of the addresses' and the ports' bytes as they stand in a packet, as little-endian numbers.
     #[inline]
-    pub(crate) fn of_parts(addresses: u64, ports: u32, protocol: u8) -> Self {
+    pub(crate) fn of_parts(addresses: F::Pair, ports: u32, protocol: u8) -> Self {
         Self { addresses, rest: u64::from(ports) | u64::from(protocol) << 32 }
     }
 
-    /// What [`Key::of_parts`] takes: 13 bytes.
-    pub(crate) fn parts(&self) -> (u64, u32, u8) {
+    /// Of a packet that comes in fragments from a pod, or from outside: what its fragments have in
+    /// common.
+    pub(crate) fn of_datagram(
+        addresses: F::Pair,
+        identification: u32,
+        protocol: u8,
+        is_forward: bool,
+    ) -> Self {
+        let rest = u64::from(identification) | u64::from(protocol) << 32;
+        Self { addresses, rest: rest | u64::from(is_forward) << 40 }
+    }
+
+    /// What [`Key::of_parts`] takes: 13 bytes, of IPv6 37.
+    pub(crate) fn parts(&self) -> (F::Pair, u32, u8) {
         let [p0, p1, q0, q1, protocol, ..] = self.rest.to_le_bytes();
         (self.addresses, u32::from_le_bytes([p0, p1, q0, q1]), protocol)
     }
@@ -92,16 +126,10 @@ impl Key {
     }
 
     /// Taken apart.
-    pub(crate) fn tuple(&self) -> Tuple {
-        let [s0, s1, s2, s3, d0, d1, d2, d3] = self.addresses.to_le_bytes();
+    pub(crate) fn tuple(&self) -> Tuple<F::Address> {
+        let (source, destination) = F::unpair(self.addresses);
         let (source_port, destination_port) = self.ports();
-        Tuple {
-            source: Ipv4Addr::new(s0, s1, s2, s3),
-            destination: Ipv4Addr::new(d0, d1, d2, d3),
-            source_port,
-            destination_port,
-            protocol: self.protocol(),
-        }
+        Tuple { source, destination, source_port, destination_port, protocol: self.protocol() }
     }
 }
 
@@ -118,19 +146,32 @@ impl Hasher {
 
     /// The hash of a tuple: all bits alike.
     #[inline]
-    pub(crate) fn tuple(&self, tuple: &Tuple) -> u64 {
+    pub(crate) fn tuple<A: Address<Family: Wire>>(&self, tuple: &Tuple<A>) -> u64 {
         self.key(&tuple.key())
     }
 
     /// The same hash, of the tuple as packets have it.
     #[inline]
-    pub(crate) fn key(&self, key: &Key) -> u64 {
-        self.words(key.addresses, key.rest)
+    pub(crate) fn key<F: Wire>(&self, key: &Key<F>) -> u64 {
+        self.words(F::condensed(key.addresses, self), key.rest)
     }
 
     /// The hash of an address.
-    pub(crate) fn address(&self, address: Ipv4Addr) -> u64 {
-        self.words(u64::from(address.to_bits()), 0)
+    pub(crate) fn address<A: Address<Family: Wire>>(&self, address: A) -> u64 {
+        self.address_with(0, address)
+    }
+
+    /// The hash of an address together with a number.
+    pub(crate) fn address_with<A: Address<Family: Wire>>(&self, number: u64, address: A) -> u64 {
+        let pair = A::Family::pair(address, A::Family::UNSPECIFIED);
+        self.words(A::Family::condensed(pair, self), number)
+    }
+
+    /// Four words in one.
+    #[inline]
+    pub(crate) fn condensed(&self, [a, b, c, d]: [u64; 4]) -> u64 {
+        let [k0, k1, k2, k3] = self.key;
+        fold(a ^ k2, b ^ k0) ^ fold(c ^ k3, d ^ k1).rotate_left(32)
     }
 
     /// What a steer header says of the way back (all but its first byte), in 32 bits.
@@ -161,9 +202,11 @@ fn fold(a: u64, b: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    fn tuple(low: u16) -> Tuple {
+    fn tuple(low: u16) -> Tuple<Ipv4Addr> {
         Tuple {
             source: Ipv4Addr::new(10, 0, 0, 1),
             destination: Ipv4Addr::new(203, 0, 113, 1),

@@ -6,6 +6,7 @@
 //! four words for each class.
 
 use crate::flow::{Hasher, Tuple};
+use crate::packet::Wire;
 use crate::steer::{CLASS_MULTIPLIER, CLASSES, class};
 
 /// How many remotes, a power of two: 8 KiB each. One that becomes crowded takes the place of another.
@@ -16,16 +17,16 @@ const CLASS_WORDS: usize = 4;
 
 /// A remote, and the ports that may be leased towards it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Remote {
+pub(super) struct Remote<F: Wire> {
     /// Its reply tuple with port 0, and the hash of that.
-    tuple: Tuple,
+    tuple: Tuple<F::Address>,
     hash: u64,
     /// First and last port of the egress address: others are taken, as long as these are the same.
     range: (u16, u16),
 }
 
-impl Remote {
-    pub(super) fn new(hasher: &Hasher, reply: &Tuple, range: (u16, u16)) -> Self {
+impl<F: Wire> Remote<F> {
+    pub(super) fn new(hasher: &Hasher, reply: &Tuple<F::Address>, range: (u16, u16)) -> Self {
         let tuple = Tuple { destination_port: 0, ..*reply };
         Self { tuple, hash: hasher.tuple(&tuple), range }
     }
@@ -39,8 +40,8 @@ impl Remote {
 
 /// One remote's ports.
 #[derive(Debug)]
-struct Place {
-    remote: Option<Remote>,
+struct Place<F: Wire> {
+    remote: Option<Remote<F>>,
     /// Whether every port of this worker was found taken.
     is_exhausted: bool,
     taken: Taken,
@@ -48,15 +49,15 @@ struct Place {
 
 /// The crowded remotes of one worker.
 #[derive(Debug)]
-pub(super) struct Crowded {
-    places: Box<[Place]>,
+pub(super) struct Crowded<F: Wire> {
+    places: Box<[Place<F>]>,
 }
 
 /// Ports that are known to be taken, by class and by their number in it.
 #[derive(Debug)]
 pub(super) struct Taken(Box<[[u64; CLASS_WORDS]]>);
 
-impl Crowded {
+impl<F: Wire> Crowded<F> {
     pub(super) fn new() -> Self {
         let taken = || Taken(vec![[0; CLASS_WORDS]; CLASSES].into());
         let place = || Place { remote: None, is_exhausted: false, taken: taken() };
@@ -64,20 +65,20 @@ impl Crowded {
     }
 
     /// Whether every port of this worker was found taken towards a remote.
-    pub(super) fn is_exhausted(&self, remote: &Remote) -> bool {
+    pub(super) fn is_exhausted(&self, remote: &Remote<F>) -> bool {
         let place = self.places.get(remote.place());
         place.is_some_and(|place| place.is_exhausted && place.remote == Some(*remote))
     }
 
     /// What is known of a remote.
-    pub(super) fn of(&mut self, remote: &Remote) -> Option<&mut Taken> {
+    pub(super) fn of(&mut self, remote: &Remote<F>) -> Option<&mut Taken> {
         let place = self.places.get_mut(remote.place())?;
         (place.remote == Some(*remote)).then_some(&mut place.taken)
     }
 
     /// A search has taken long: what the next ones find is remembered. Where it has found nothing,
     /// there is nothing.
-    pub(super) fn remember(&mut self, remote: &Remote, is_exhausted: bool) {
+    pub(super) fn remember(&mut self, remote: &Remote<F>, is_exhausted: bool) {
         let Some(place) = self.places.get_mut(remote.place()) else { return };
         if place.remote != Some(*remote) {
             place.remote = Some(*remote);
@@ -87,8 +88,8 @@ impl Crowded {
     }
 
     /// The flow with this reply tuple has ended: whatever the range was, its port is not taken.
-    pub(super) fn released(&mut self, hasher: &Hasher, reply: &Tuple) {
-        let ended = Remote::new(hasher, reply, (0, 0));
+    pub(super) fn released(&mut self, hasher: &Hasher, reply: &Tuple<F::Address>) {
+        let ended = Remote::<F>::new(hasher, reply, (0, 0));
         let Some(place) = self.places.get_mut(ended.place()) else { return };
         if place.remote.is_some_and(|remote| remote.tuple == ended.tuple) {
             place.is_exhausted = false;
@@ -131,12 +132,17 @@ fn bit_of(port: u16) -> (usize, usize, u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::family::V4;
+
+    type Tuple = crate::flow::Tuple<Ipv4Addr>;
 
     /// With this key, all tuples without addresses have one hash.
     const HASHER: Hasher = Hasher::new([0; 4]);
 
-    fn remote(reply: &Tuple, range: (u16, u16)) -> Remote {
+    fn remote(reply: &Tuple, range: (u16, u16)) -> Remote<V4> {
         Remote::new(&HASHER, reply, range)
     }
 

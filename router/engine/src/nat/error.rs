@@ -1,53 +1,62 @@
 //! Rewriting an ICMP error: the packet that it quotes must look as its sender sent it, so that the
 //! sender knows it again (RFC 5508, REQ-4 and REQ-5).
 
-use std::net::Ipv4Addr;
-
 use super::rewrite::{Change, Side};
 use super::sctp;
 use crate::DropReason;
 use crate::checksum::Delta;
-use crate::packet::{ECHO_PROTOCOL, QUOTED_IP, SCTP, TCP, UDP};
+use crate::packet::{QUOTED_IP, SCTP, TCP, UDP, Wire};
 
-/// Rewrites one end of the packet that an ICMP error quotes, and the checksums: that of the quoted
+/// Rewrites one end of the packet that an ICMP error quotes, and the checksums: that of a quoted
 /// IPv4 header, of the quoted transport header as far as it is quoted, and of the message.
-pub(super) fn rewrite(
+pub(super) fn rewrite<F: Wire>(
     message: &mut [u8],
     protocol: u8,
     side: Side,
-    change: &Change,
+    change: &Change<F>,
 ) -> Result<(), DropReason> {
     let (icmp, quote) = message.split_first_chunk_mut::<QUOTED_IP>().ok_or(DropReason::BadQuote)?;
-    let (header, payload) = quote.split_first_chunk_mut::<20>().ok_or(DropReason::BadQuote)?;
-    let place = side.address(header);
-    let address = Delta::address(address_in(place), change.address);
-    place.copy_from_slice(&change.address.octets());
-    let mut message_delta = address.plus(replace(&mut header[10..12], |sum| address.apply(sum)));
-
-    let rest_length = usize::from(u16::from_be_bytes([header[2], header[3]]))
-        .saturating_sub(header.len() + sctp::HEADER);
-    message_delta = message_delta.plus(match protocol {
-        ECHO_PROTOCOL | TCP | UDP => rewrite_ports(payload, protocol, side, change, address)?,
-        SCTP => rewrite_sctp(payload, rest_length, side, change)?,
+    let (quoted, _) = F::quoted(quote).ok_or(DropReason::BadQuote)?;
+    let rest_length = quoted.transport_length.saturating_sub(sctp::HEADER);
+    let (header, payload) = F::split(quote, quoted.layout).ok_or(DropReason::BadQuote)?;
+    let (address, of_header) = F::rewrite_quoted(header, side, change.address);
+    let mut message_delta = of_header.plus(match protocol {
+        TCP | UDP => rewrite_ports(payload, protocol, side, change.port, address)?,
+        SCTP => rewrite_sctp(payload, rest_length, side, change.port)?,
+        icmp if icmp == F::ICMP => rewrite_echo::<F>(payload, change.port, address)?,
         _ => Delta::NONE,
     });
+    if F::ICMP_COVERS_ADDRESSES {
+        // The packet around it has the same end's address changed in the same way.
+        message_delta = message_delta.plus(address);
+    }
     replace(&mut icmp[2..4], |sum| message_delta.apply(sum));
     Ok(())
 }
 
-/// Rewrites a quoted port, or echo identifier, and the quoted checksum as far as that is quoted.
+/// Rewrites a quoted echo identifier, and the quoted checksum.
+fn rewrite_echo<F: Wire>(
+    payload: &mut [u8],
+    identifier: u16,
+    address: Delta,
+) -> Result<Delta, DropReason> {
+    let echo = payload.first_chunk_mut::<8>().ok_or(DropReason::BadQuote)?;
+    let identifier = replace(&mut echo[4..6], |_| identifier);
+    let covered = if F::ICMP_COVERS_ADDRESSES { identifier.plus(address) } else { identifier };
+    Ok(identifier.plus(replace(&mut echo[2..4], |sum| covered.apply(sum))))
+}
+
+/// Rewrites a quoted port, and the quoted checksum as far as that is quoted.
 fn rewrite_ports(
     payload: &mut [u8],
     protocol: u8,
     side: Side,
-    change: &Change,
+    port: u16,
     address: Delta,
 ) -> Result<Delta, DropReason> {
     let transport = payload.first_chunk_mut::<8>().ok_or(DropReason::BadQuote)?;
-    let place = if protocol == ECHO_PROTOCOL { &mut transport[4..6] } else { side.port(transport) };
-    let port = replace(place, |_| change.port);
+    let port = replace(side.port(transport), |_| port);
     let checksum = match protocol {
-        ECHO_PROTOCOL => replace(&mut transport[2..4], |sum| port.apply(sum)),
         TCP => match payload.first_chunk_mut::<18>() {
             Some(start) => replace(&mut start[16..18], |sum| port.plus(address).apply(sum)),
             None => Delta::NONE,
@@ -62,11 +71,11 @@ fn rewrite_sctp(
     payload: &mut [u8],
     rest_length: usize,
     side: Side,
-    change: &Change,
+    port: u16,
 ) -> Result<Delta, DropReason> {
     let start = payload.first_chunk_mut::<8>().ok_or(DropReason::BadQuote)?;
     let old_start = *start;
-    let port = replace(side.port(start), |_| change.port);
+    let port = replace(side.port(start), |_| port);
     let Some(header) = payload.first_chunk_mut::<{ sctp::HEADER }>() else { return Ok(port) };
     let mut old = *header;
     old[..8].copy_from_slice(&old_start);
@@ -83,9 +92,4 @@ fn replace(place: &mut [u8], new: impl FnOnce(u16) -> u16) -> Delta {
     let new = new(old);
     *bytes = new.to_be_bytes();
     Delta::word(old, new)
-}
-
-/// The address in four bytes.
-fn address_in(bytes: &[u8]) -> Ipv4Addr {
-    bytes.first_chunk::<4>().map_or(Ipv4Addr::UNSPECIFIED, |octets| Ipv4Addr::from(*octets))
 }

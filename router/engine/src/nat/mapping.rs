@@ -6,18 +6,18 @@
 //! hold the port towards its remote. Filtering is by flows as for all others: only a remote that the
 //! pod has addressed gets in.
 
-use std::net::Ipv4Addr;
-
+use crate::family::Address;
 use crate::flow::{Hasher, Key, Slot, SlotIndex, Table, Translation, Tuple};
+use crate::packet::Wire;
 
 /// How many mappings a worker has at most.
 pub(crate) const MAPPINGS_MAX: u32 = 65_536;
 
 /// A mapping, found by the pod's side and the egress address.
 #[derive(Clone, Copy, Debug)]
-struct Mapping {
-    pod: Ipv4Addr,
-    egress: Ipv4Addr,
+struct Mapping<F: Wire> {
+    pod: F::Address,
+    egress: F::Address,
     pod_port: u16,
     egress_port: u16,
     protocol: u8,
@@ -28,16 +28,18 @@ struct Mapping {
 
 /// A port that a mapping has, found by the outside.
 #[derive(Clone, Copy, Debug)]
-struct MappedPort {
-    egress: Ipv4Addr,
+struct MappedPort<F: Wire> {
+    egress: F::Address,
     egress_port: u16,
     protocol: u8,
 }
 
-impl Slot for Mapping {
+impl<F: Wire> Slot for Mapping<F> {
+    type Family = F;
+
     const EMPTY: Self = Self {
-        pod: Ipv4Addr::UNSPECIFIED,
-        egress: Ipv4Addr::UNSPECIFIED,
+        pod: F::UNSPECIFIED,
+        egress: F::UNSPECIFIED,
         pod_port: 0,
         egress_port: 0,
         protocol: 0,
@@ -45,7 +47,7 @@ impl Slot for Mapping {
         flows: 0,
     };
 
-    fn key(&self) -> Key {
+    fn key(&self) -> Key<F> {
         let key = Tuple {
             source: self.pod,
             destination: self.egress,
@@ -57,25 +59,27 @@ impl Slot for Mapping {
     }
 }
 
-impl Slot for MappedPort {
-    const EMPTY: Self = Self { egress: Ipv4Addr::UNSPECIFIED, egress_port: 0, protocol: 0 };
+impl<F: Wire> Slot for MappedPort<F> {
+    type Family = F;
 
-    fn key(&self) -> Key {
+    const EMPTY: Self = Self { egress: F::UNSPECIFIED, egress_port: 0, protocol: 0 };
+
+    fn key(&self) -> Key<F> {
         port_key(self.protocol, self.egress, self.egress_port).key()
     }
 }
 
 /// The mappings of one worker.
 #[derive(Debug)]
-pub(crate) struct Mappings {
-    by_pod: Table<Mapping>,
-    by_port: Table<MappedPort>,
+pub(crate) struct Mappings<F: Wire> {
+    by_pod: Table<Mapping<F>>,
+    by_port: Table<MappedPort<F>>,
     hasher: Hasher,
     live: u32,
     max: u32,
 }
 
-impl Mappings {
+impl<F: Wire> Mappings<F> {
     /// Room for as many as `flows_max` flows can have, allocated now.
     pub(crate) fn new(flows_max: u32, hasher: Hasher) -> Self {
         let max = flows_max.min(MAPPINGS_MAX);
@@ -88,12 +92,12 @@ impl Mappings {
     }
 
     /// The port that a pod's address and port are mapped to on an egress address.
-    pub(crate) fn port_of(&self, original: &Tuple, egress: Ipv4Addr) -> Option<u16> {
+    pub(crate) fn port_of(&self, original: &Tuple<F::Address>, egress: F::Address) -> Option<u16> {
         self.find(original, egress).map(|index| self.by_pod[index].egress_port)
     }
 
     /// Whether some mapping has the port that replies of this tuple would come to.
-    pub(crate) fn has_port(&self, reply: &Tuple) -> bool {
+    pub(crate) fn has_port(&self, reply: &Tuple<F::Address>) -> bool {
         if self.live == 0 {
             return false;
         }
@@ -103,7 +107,7 @@ impl Mappings {
 
     /// Whether a flow that is translated so can be one of a mapping: it has a port, and no other
     /// mapping has it.
-    pub(crate) fn has_room_for(&self, flow: &Translation) -> bool {
+    pub(crate) fn has_room_for(&self, flow: &Translation<F>) -> bool {
         match self.port_of(&flow.original, flow.egress) {
             Some(port) => port == flow.egress_port,
             None => !self.is_full() && flow.egress_port != 0 && !self.has_port(&flow.reply()),
@@ -112,7 +116,7 @@ impl Mappings {
 
     /// A flow has opened that is translated so: its mapping has one more, and begins with the first.
     /// Without effect when there is no room, which [`Mappings::is_full`] tells before.
-    pub(crate) fn opened(&mut self, flow: &Translation) {
+    pub(crate) fn opened(&mut self, flow: &Translation<F>) {
         let Translation { original, egress, egress_port } = *flow;
         if let Some(index) = self.find(&original, egress) {
             self.by_pod[index].flows += 1;
@@ -129,7 +133,7 @@ impl Mappings {
     }
 
     /// One of a mapping's flows has ended; says whether the mapping has ended with it.
-    pub(crate) fn ended(&mut self, flow: &Translation) -> bool {
+    pub(crate) fn ended(&mut self, flow: &Translation<F>) -> bool {
         let Some(index) = self.find(&flow.original, flow.egress) else { return false };
         let mapping = &mut self.by_pod[index];
         mapping.flows -= 1;
@@ -144,13 +148,13 @@ impl Mappings {
         true
     }
 
-    fn find(&self, original: &Tuple, egress: Ipv4Addr) -> Option<SlotIndex> {
+    fn find(&self, original: &Tuple<F::Address>, egress: F::Address) -> Option<SlotIndex> {
         let key = Tuple { destination: egress, destination_port: 0, ..*original };
         self.by_pod.find(&key, self.hasher.tuple(&key))
     }
 }
 
 /// What a mapped port is found by.
-fn port_key(protocol: u8, egress: Ipv4Addr, egress_port: u16) -> Tuple {
+fn port_key<A: Address>(protocol: u8, egress: A, egress_port: u16) -> Tuple<A> {
     Tuple { destination: egress, destination_port: egress_port, protocol, ..Tuple::NONE }
 }

@@ -3,18 +3,18 @@
 
 use crate::checksum::Delta;
 
-/// IPv4 and TCP headers without options: what an MTU has on top of a segment (RFC 6691).
-const HEADERS: u16 = 40;
+/// A TCP header without options: what the payload of IP has on top of a segment (RFC 6691).
+const HEADER: u16 = 20;
 
 const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const MSS: u8 = 2;
 const MSS_LENGTH: usize = 4;
 
-/// Lowers the announced size to what fits `mtu`. `segment` is a TCP segment with its options; one that
+/// Lowers the announced size to what fits `room`, an MTU without the IP header. `segment` is a TCP segment with its options; one that
 /// announces nothing, or whose options make no sense, stays as it is.
-pub(super) fn clamp(segment: &mut [u8], mtu: u16) {
-    let limit = mtu.saturating_sub(HEADERS);
+pub(super) fn clamp(segment: &mut [u8], room: u16) {
+    let limit = room.saturating_sub(HEADER);
     let Some(at) = announced_at(segment) else { return };
     // The checksum goes by aligned words, which the size need not be.
     let (first, end) = (at & !1, (at + 2).next_multiple_of(2));
@@ -92,7 +92,7 @@ mod tests {
             ),
         ] {
             let mut segment = syn(before);
-            clamp(&mut segment, 1450);
+            clamp(&mut segment, 1430);
             assert_eq!(segment, syn(after), "{before:?}");
             assert_eq!(checksum(&segment), 0);
         }
@@ -110,7 +110,7 @@ mod tests {
             &[1, 1, 1, 2],
         ] {
             let mut segment = syn(options);
-            clamp(&mut segment, 1450);
+            clamp(&mut segment, 1430);
             assert_eq!(segment, syn(options), "{options:?}");
         }
     }

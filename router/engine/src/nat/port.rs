@@ -6,13 +6,12 @@
 //! (`engine/adoption.rs`). A port that another pod's flow to the same remote had lately is taken
 //! only when nothing else in the class is free.
 
-use std::net::Ipv4Addr;
-
 use super::crowded::{Crowded, Remote, Taken};
 use super::rest::Resting;
 use crate::DropReason;
 use crate::flow::{Hasher, Tick, Tuple};
 use crate::nat::Random;
+use crate::packet::Wire;
 use crate::steer::{CLASS_MULTIPLIER, CLASSES, class};
 use crate::tables::EgressAddress;
 
@@ -42,10 +41,10 @@ const fn port_of(class: u8, number: u8) -> u16 {
 
 /// What a new flow asks for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wish {
+pub(crate) struct Wish<F: Wire> {
     /// The tuple of its replies, with the pod's own port.
-    pub(crate) reply: Tuple,
-    pub(crate) pod: Ipv4Addr,
+    pub(crate) reply: Tuple<F::Address>,
+    pub(crate) pod: F::Address,
     pub(crate) now: Tick,
 }
 
@@ -61,19 +60,19 @@ pub(crate) enum Use {
 
 /// What one worker knows of ports. Which are leased is known by the flows alone.
 #[derive(Debug)]
-pub(crate) struct Ports {
+pub(crate) struct Ports<F: Wire> {
     /// The classes that this worker owns.
     classes: Vec<u8>,
     /// Whether it owns each class.
     owns: [bool; CLASSES],
     random: Random,
     hasher: Hasher,
-    resting: Resting,
+    resting: Resting<F>,
     /// Remotes towards which few ports are left, or none; of any remote, those that mappings leave.
-    crowded: Crowded,
+    crowded: Crowded<F>,
 }
 
-impl Ports {
+impl<F: Wire> Ports<F> {
     pub(crate) fn new(worker: u8, owners: &[u8; CLASSES], random: Random, hasher: Hasher) -> Self {
         let owned = (0..=u8::MAX).zip(owners).filter(|(_, owner)| **owner == worker);
         let classes = owned.map(|(class, _)| class).collect();
@@ -91,9 +90,9 @@ impl Ports {
     /// says of a reply tuple who has it.
     pub(crate) fn lease(
         &mut self,
-        egress: &EgressAddress,
-        wish: &Wish,
-        use_of: &mut dyn FnMut(&Tuple) -> Use,
+        egress: &EgressAddress<F>,
+        wish: &Wish<F>,
+        use_of: &mut dyn FnMut(&Tuple<F::Address>) -> Use,
     ) -> Result<u16, DropReason> {
         let Wish { reply, pod, now } = *wish;
         let own = reply.destination_port;
@@ -117,7 +116,7 @@ impl Ports {
         if is_ours && is_rested(own) && may_be(own) {
             return Ok(own);
         }
-        let any_remote = Tuple { source: Ipv4Addr::UNSPECIFIED, source_port: 0, ..reply };
+        let any_remote = Tuple { source: F::UNSPECIFIED, source_port: 0, ..reply };
         let range = (egress.port_first, egress.port_last);
         let [remote, any_remote] =
             [reply, any_remote].map(|tuple| Remote::new(hasher, &tuple, range));
@@ -150,7 +149,7 @@ impl Ports {
 
     /// A pod's flow with this reply tuple has ended: its port rests, and its remote is not
     /// exhausted.
-    pub(crate) fn released(&mut self, reply: &Tuple, pod: Ipv4Addr, now: Tick) {
+    pub(crate) fn released(&mut self, reply: &Tuple<F::Address>, pod: F::Address, now: Tick) {
         self.resting.add(self.hasher.tuple(reply), pod, now);
         self.crowded.released(&self.hasher, reply);
     }

@@ -2,10 +2,9 @@
 //! remote may still be in TIME_WAIT (RFC 9293, section 3.6.1), and late packets would find the wrong
 //! pod.
 
-use std::net::Ipv4Addr;
-
 use spillway_mem::Arena;
 
+use crate::family::Family;
 use crate::flow::{Tick, tick};
 
 /// How long a port rests: 60 s, as long as Linux is in TIME_WAIT.
@@ -15,26 +14,26 @@ const REST: Tick = tick(60_000_000_000);
 const PLACES: usize = 1 << 14;
 
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct Rest<F: Family> {
     /// The half of the reply tuple's hash that has not chosen the place.
     tag: u32,
-    pod: Ipv4Addr,
+    pod: F::Address,
     since: Tick,
 }
 
 /// The flows that ended lately.
 #[derive(Debug)]
-pub(super) struct Resting {
-    places: Arena<Option<Rest>>,
+pub(super) struct Resting<F: Family> {
+    places: Arena<Option<Rest<F>>>,
 }
 
-impl Resting {
+impl<F: Family> Resting<F> {
     pub(super) fn new() -> Self {
         Self { places: Arena::new(PLACES, None) }
     }
 
     /// A pod's flow has ended, whose reply tuple has this hash.
-    pub(super) fn add(&mut self, hash: u64, pod: Ipv4Addr, now: Tick) {
+    pub(super) fn add(&mut self, hash: u64, pod: F::Address, now: Tick) {
         let (place, tag) = place(hash);
         if let Some(entry) = self.places.get_mut(place) {
             *entry = Some(Rest { tag, pod, since: now });
@@ -48,7 +47,7 @@ impl Resting {
 
     /// Whether another pod's flow with this reply tuple ended lately. Its own pod knows what it
     /// does.
-    pub(super) fn has(&self, hash: u64, pod: Ipv4Addr, now: Tick) -> bool {
+    pub(super) fn has(&self, hash: u64, pod: F::Address, now: Tick) -> bool {
         let (place, tag) = place(hash);
         let entry = self.places.get(place).copied().flatten();
         entry.is_some_and(|rest| {

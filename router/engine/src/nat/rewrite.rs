@@ -1,11 +1,10 @@
 //! Rewriting a packet in place: one end's address and port, the time to live, the checksums.
 
-use std::net::Ipv4Addr;
-
 use super::{error, mss, sctp};
 use crate::DropReason;
 use crate::checksum::Delta;
-use crate::packet::{ECHO_PROTOCOL, Packet, Transport};
+use crate::family::Family;
+use crate::packet::{Packet, Transport, Wire};
 
 /// Which end of a packet is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +24,6 @@ impl Side {
         }
     }
 
-    /// The address of this end in an IPv4 header.
-    #[inline]
-    pub(super) fn address(self, header: &mut [u8; 20]) -> &mut [u8] {
-        match self {
-            Self::Source => &mut header[12..16],
-            Self::Destination => &mut header[16..20],
-        }
-    }
-
     /// The port of this end in a TCP or UDP header.
     #[inline]
     pub(super) fn port(self, header: &mut [u8; 8]) -> &mut [u8] {
@@ -46,32 +36,33 @@ impl Side {
 
 /// What becomes of one end of a flow's packets, and what that does to their checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) address: Ipv4Addr,
+pub(crate) struct Change<F: Family> {
+    pub(crate) address: F::Address,
     /// The port, or the echo identifier.
     pub(crate) port: u16,
-    /// Of the IPv4 header, with the decrement of the time to live.
+    /// Of the IPv4 header, with the decrement of the time to live. IPv6's has no checksum.
     pub(crate) ip: Delta,
     /// Of the transport header: with the pseudo-header's address where there is one.
     pub(crate) transport: Delta,
 }
 
-impl Change {
-    pub(crate) fn new(protocol: u8, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Self {
-        let address = Delta::address(from.0, to.0);
+impl<F: Wire> Change<F> {
+    pub(crate) fn new(protocol: u8, from: (F::Address, u16), to: (F::Address, u16)) -> Self {
+        let address = F::changed(from.0, to.0);
         let port = Delta::word(from.1, to.1);
         // Of SCTP and of protocols without ports it means nothing.
-        let transport = if protocol == ECHO_PROTOCOL { port } else { port.plus(address) };
+        let is_plain = protocol == F::ICMP && !F::ICMP_COVERS_ADDRESSES;
+        let transport = if is_plain { port } else { port.plus(address) };
         Self { address: to.0, port: to.1, ip: address.plus(Delta::TTL_DECREMENT), transport }
     }
 }
 
 /// Lowers the segment size that a SYN announces to what fits `mtu`.
-pub(crate) fn clamp_mss(bytes: &mut [u8], packet: &Packet, mtu: u16) {
-    if let Some(payload) = bytes.get_mut(20..)
+pub(crate) fn clamp_mss<F: Wire>(bytes: &mut [u8], packet: &Packet<F>, mtu: u16) {
+    if let Some((_, payload)) = F::split(bytes, packet.layout)
         && let Ok(segment) = without_padding(payload, packet)
     {
-        mss::clamp(segment, mtu);
+        mss::clamp(segment, mtu.saturating_sub(F::HEADER_LEN));
     }
 }
 
@@ -80,21 +71,24 @@ fn start(payload: &mut [u8]) -> Result<&mut [u8; 8], DropReason> {
     payload.first_chunk_mut().ok_or(DropReason::BadTransport)
 }
 
-/// What a packet has behind its IPv4 header, without what a frame has behind the packet.
-fn without_padding<'a>(payload: &'a mut [u8], packet: &Packet) -> Result<&'a mut [u8], DropReason> {
-    let length = usize::from(packet.length).saturating_sub(20);
+/// What a packet has from its transport header on, without what a frame has behind the packet.
+fn without_padding<'a, F: Wire>(
+    payload: &'a mut [u8],
+    packet: &Packet<F>,
+) -> Result<&'a mut [u8], DropReason> {
+    let length = usize::from(packet.length).saturating_sub(F::transport_at(packet.layout));
     payload.get_mut(..length).ok_or(DropReason::BadTransport)
 }
 
-/// Rewrites the IPv4 packet that starts `bytes` and was parsed as `packet`.
+/// Rewrites the packet that starts `bytes` and was parsed as `packet`.
 #[inline]
-pub(crate) fn rewrite(
+pub(crate) fn rewrite<F: Wire>(
     bytes: &mut [u8],
-    packet: &Packet,
+    packet: &Packet<F>,
     side: Side,
-    change: &Change,
+    change: &Change<F>,
 ) -> Result<(), DropReason> {
-    let (header, payload) = bytes.split_first_chunk_mut::<20>().ok_or(DropReason::Truncated)?;
+    let (header, payload) = F::split(bytes, packet.layout).ok_or(DropReason::Truncated)?;
     match packet.transport {
         Transport::Tcp(_) => {
             let segment = payload.first_chunk_mut::<20>().ok_or(DropReason::BadTransport)?;
@@ -124,24 +118,14 @@ pub(crate) fn rewrite(
             error::rewrite(message, packet.tuple.protocol, side.other(), change)?;
         }
     }
-    let tos = Delta::word(u16::from(header[1]), u16::from(packet.tos));
-    header[1] = packet.tos;
-    rewrite_ip(header, side, &Change { ip: change.ip.plus(tos), ..*change });
+    let tos = F::set_tos(header, packet.tos);
+    F::rewrite_header(header, side, &Change { ip: change.ip.plus(tos), ..*change });
     Ok(())
-}
-
-/// Rewrites an IPv4 header.
-#[inline]
-pub(crate) fn rewrite_ip(header: &mut [u8; 20], side: Side, change: &Change) {
-    let checksum = change.ip.apply(u16::from_be_bytes([header[10], header[11]]));
-    header[8] = header[8].wrapping_sub(1);
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
-    side.address(header).copy_from_slice(&change.address.octets());
 }
 
 /// Rewrites a TCP header.
 #[inline]
-pub(crate) fn rewrite_tcp(segment: &mut [u8; 20], side: Side, change: &Change) {
+pub(crate) fn rewrite_tcp<F: Family>(segment: &mut [u8; 20], side: Side, change: &Change<F>) {
     let checksum = change.transport.apply(u16::from_be_bytes([segment[16], segment[17]]));
     segment[16..18].copy_from_slice(&checksum.to_be_bytes());
     if let Some(start) = segment.first_chunk_mut() {
@@ -151,7 +135,7 @@ pub(crate) fn rewrite_tcp(segment: &mut [u8; 20], side: Side, change: &Change) {
 
 /// Rewrites a UDP header.
 #[inline]
-pub(crate) fn rewrite_udp(header: &mut [u8; 8], side: Side, change: &Change) {
+pub(crate) fn rewrite_udp<F: Family>(header: &mut [u8; 8], side: Side, change: &Change<F>) {
     let checksum = u16::from_be_bytes([header[6], header[7]]);
     header[6..8].copy_from_slice(&change.transport.apply_udp(checksum).to_be_bytes());
     side.port(header).copy_from_slice(&change.port.to_be_bytes());

@@ -1,7 +1,7 @@
-//! What follows the IPv4 header: TCP (RFC 9293), UDP (RFC 768), ICMP, SCTP (RFC 9260), and protocols
+//! What follows the IP headers: TCP (RFC 9293), UDP (RFC 768), ICMP, SCTP (RFC 9260), and protocols
 //! that have no ports.
 
-use super::ipv4::{ICMP, Ipv4Header, SCTP, TCP, UDP};
+use super::wire::{IpHeader, SCTP, TCP, UDP, Wire};
 use super::{Direction, icmp};
 use crate::DropReason;
 use crate::flow::Tuple;
@@ -131,25 +131,21 @@ impl Chunk {
     }
 }
 
-/// Protocols that must not be translated by address alone. The first matches the table's empty
-/// slots; of the others a checksum or signature covers the addresses: DCCP, AH, UDP-Lite.
-const UNTRANSLATABLE: [u8; 4] = [0, 33, 51, 136];
-
 /// Checks the transport header; gives its kind and the tuple of the flow that it belongs to.
 #[inline]
-pub(super) fn parse(
+pub(super) fn parse<F: Wire>(
     direction: Direction,
-    header: &Ipv4Header,
+    header: &IpHeader<F>,
     payload: &[u8],
-) -> Result<(Transport, Tuple), DropReason> {
+) -> Result<(Transport, Tuple<F::Address>), DropReason> {
     let is_later = header.fragment.is_some_and(|fragment| !fragment.is_first());
     let (transport, source_port, destination_port) = match header.protocol {
-        other if UNTRANSLATABLE.contains(&other) => return Err(DropReason::UnsupportedProtocol),
+        other if F::is_untranslatable(other) => return Err(DropReason::UnsupportedProtocol),
         // Its ports are told by the first one.
         _ if is_later => (Transport::Later, 0, 0),
         TCP => tcp(payload)?,
-        UDP => udp(payload, header.fragment.is_some())?,
-        ICMP => return icmp::parse(direction, header, payload),
+        UDP => udp::<F>(payload, header.fragment.is_some())?,
+        icmp if icmp == F::ICMP => return icmp::parse(direction, header, payload),
         SCTP => sctp(payload)?,
         _ => (Transport::Portless, 0, 0),
     };
@@ -176,12 +172,15 @@ fn tcp(payload: &[u8]) -> Result<(Transport, u16, u16), DropReason> {
 }
 
 /// The length that a UDP header says is that of all fragments together.
-fn udp(payload: &[u8], is_fragment: bool) -> Result<(Transport, u16, u16), DropReason> {
+fn udp<F: Wire>(payload: &[u8], is_fragment: bool) -> Result<(Transport, u16, u16), DropReason> {
     let header = payload.first_chunk::<8>().ok_or(DropReason::BadTransport)?;
-    let [s0, s1, d0, d1, l0, l1, ..] = *header;
+    let [s0, s1, d0, d1, l0, l1, checksum @ ..] = *header;
     let length = usize::from(u16::from_be_bytes([l0, l1]));
     if length < header.len() || (length > payload.len() && !is_fragment) {
         return Err(DropReason::BadTransport);
+    }
+    if F::NEEDS_UDP_CHECKSUM && checksum == [0, 0] {
+        return Err(DropReason::NoUdpChecksum);
     }
     Ok((Transport::Udp, u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
 }

@@ -1,9 +1,10 @@
 //! Packets, built by etherparse with all their checksums.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use etherparse::{
-    ArpHardwareId, ArpOperation, ArpPacket, IpNumber, Ipv4Header, Ipv4HeaderSlice, PacketBuilder,
+    ArpHardwareId, ArpOperation, ArpPacket, IpHeaders, IpNumber, Ipv4Header, Ipv4HeaderSlice,
+    Ipv6Header, PacketBuilder,
 };
 
 use super::gateway::{TUNNEL, TUNNEL_PORT};
@@ -11,7 +12,7 @@ use super::gateway::{TUNNEL, TUNNEL_PORT};
 pub const PAYLOAD: &[u8] = b"the quick brown fox";
 
 /// One end of a packet: address and port, or echo identifier.
-pub type End = (Ipv4Addr, u16);
+pub type End<A = Ipv4Addr> = (A, u16);
 
 /// What a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ pub enum Body {
     Esp,
 }
 
-/// The bytes behind an IPv4 header of what etherparse does not build, and their protocol.
+/// The bytes behind an IP header of what etherparse does not build, and their protocol.
 fn raw(body: Body, source: u16, destination: u16, payload: &[u8]) -> Option<(IpNumber, Vec<u8>)> {
     let (chunk, tag) = match body {
         Body::SctpInit => (1, 0),
@@ -73,38 +74,68 @@ fn crc32c(bytes: &[u8]) -> u32 {
     })
 }
 
-fn header(source: Ipv4Addr, destination: Ipv4Addr, ttl: u8) -> Ipv4Header {
+/// What no NAT may touch: these bits, and an identification or flow label.
+const TOS: u8 = 10 << 2 | 2;
+
+fn header(source: IpAddr, destination: IpAddr, ttl: u8) -> IpHeaders {
+    match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            IpHeaders::Ipv4(ipv4_header(source, destination, ttl), Default::default())
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let header = Ipv6Header {
+                traffic_class: TOS,
+                flow_label: 0x5_4321.try_into().unwrap(),
+                payload_length: 0,
+                next_header: IpNumber::TCP,
+                hop_limit: ttl,
+                source: source.octets(),
+                destination: destination.octets(),
+            };
+            IpHeaders::Ipv6(header, Default::default())
+        }
+        _ => panic!("{source} and {destination} are of two families"),
+    }
+}
+
+fn ipv4_header(source: Ipv4Addr, destination: Ipv4Addr, ttl: u8) -> Ipv4Header {
     let mut header =
         Ipv4Header::new(0, ttl, IpNumber::TCP, source.octets(), destination.octets()).unwrap();
-    // What no NAT may touch.
-    header.dscp = 10.try_into().unwrap();
-    header.ecn = 2.try_into().unwrap();
+    header.dscp = (TOS >> 2).try_into().unwrap();
+    header.ecn = (TOS & 3).try_into().unwrap();
     header.identification = 0x1234;
     header.dont_fragment = true;
     header
 }
 
-/// An IPv4 packet.
-pub fn packet(body: Body, source: End, destination: End, ttl: u8) -> Vec<u8> {
+/// A packet.
+pub fn packet<A: Into<IpAddr>>(
+    body: Body,
+    source: End<A>,
+    destination: End<A>,
+    ttl: u8,
+) -> Vec<u8> {
     packet_with(body, source, destination, ttl, PAYLOAD)
 }
 
-/// An IPv4 packet that carries `payload`.
-pub fn packet_with(body: Body, source: End, destination: End, ttl: u8, payload: &[u8]) -> Vec<u8> {
-    if let Some((protocol, payload)) = raw(body, source.1, destination.1, payload) {
-        let mut header = header(source.0, destination.0, ttl);
-        header.protocol = protocol;
-        header.set_payload_len(payload.len()).unwrap();
-        header.header_checksum = header.calc_header_checksum();
-        return [&header.to_bytes(), payload.as_slice()].concat();
-    }
-    let ip = PacketBuilder::ip(etherparse::IpHeaders::Ipv4(
-        header(source.0, destination.0, ttl),
-        etherparse::Ipv4Extensions::default(),
-    ));
+/// A packet that carries `payload`.
+pub fn packet_with<A: Into<IpAddr>>(
+    body: Body,
+    source: End<A>,
+    destination: End<A>,
+    ttl: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let header = header(source.0.into(), destination.0.into(), ttl);
+    let is_ipv6 = matches!(header, IpHeaders::Ipv6(..));
     let mut bytes = Vec::new();
+    if let Some((protocol, payload)) = raw(body, source.1, destination.1, payload) {
+        PacketBuilder::ip(header).write(&mut bytes, protocol, &payload).unwrap();
+        return bytes;
+    }
+    let ip = PacketBuilder::ip(header);
     let sequence = if let Body::RstAt(sequence) = body { sequence } else { 1000 };
-    let tcp = |ip: etherparse::PacketBuilderStep<etherparse::IpHeaders>| {
+    let tcp = |ip: etherparse::PacketBuilderStep<IpHeaders>| {
         ip.tcp(source.1, destination.1, sequence, 64_000)
     };
     match body {
@@ -117,6 +148,12 @@ pub fn packet_with(body: Body, source: End, destination: End, ttl: u8, payload: 
         Body::Udp | Body::UdpWithoutChecksum => {
             ip.udp(source.1, destination.1).write(&mut bytes, payload)
         }
+        Body::EchoRequest if is_ipv6 => {
+            ip.icmpv6_echo_request(source.1, 7).write(&mut bytes, payload)
+        }
+        Body::EchoReply if is_ipv6 => {
+            ip.icmpv6_echo_reply(destination.1, 7).write(&mut bytes, payload)
+        }
         Body::EchoRequest => ip.icmpv4_echo_request(source.1, 7).write(&mut bytes, payload),
         Body::EchoReply => ip.icmpv4_echo_reply(destination.1, 7).write(&mut bytes, payload),
         Body::SctpInit
@@ -128,7 +165,8 @@ pub fn packet_with(body: Body, source: End, destination: End, ttl: u8, payload: 
     }
     .unwrap();
     if body == Body::UdpWithoutChecksum {
-        bytes[26..28].fill(0);
+        let at = if is_ipv6 { 46 } else { 26 };
+        bytes[at..at + 2].fill(0);
     }
     bytes
 }
@@ -151,28 +189,34 @@ pub fn changed(mut packet: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
 }
 
 /// An ICMP error with the first bytes of the packet that it is about.
-pub fn error(
+pub fn error<A: Into<IpAddr>>(
     type_code: (u8, u8),
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: A,
+    destination: A,
     ttl: u8,
     quote: &[u8],
 ) -> Vec<u8> {
-    let ip = PacketBuilder::ip(etherparse::IpHeaders::Ipv4(
-        header(source, destination, ttl),
-        etherparse::Ipv4Extensions::default(),
-    ));
-    let mut bytes = Vec::new();
-    ip.icmpv4_raw(type_code.0, type_code.1, [0, 0, 5, 120]).write(&mut bytes, quote).unwrap();
+    let header = header(source.into(), destination.into(), ttl);
+    let is_ipv6 = matches!(header, IpHeaders::Ipv6(..));
+    let ip = PacketBuilder::ip(header);
+    let (mut bytes, rest) = (Vec::new(), [0, 0, 5, 120]);
+    match is_ipv6 {
+        false => ip.icmpv4_raw(type_code.0, type_code.1, rest).write(&mut bytes, quote),
+        true => ip.icmpv6_raw(type_code.0, type_code.1, rest).write(&mut bytes, quote),
+    }
+    .unwrap();
     bytes
 }
 
-/// An Ethernet frame that carries an IPv4 packet.
+/// An Ethernet frame that carries a packet.
 pub fn ethernet(source: [u8; 6], destination: [u8; 6], packet: &[u8]) -> Vec<u8> {
     let header = etherparse::Ethernet2Header {
         source,
         destination,
-        ether_type: etherparse::EtherType::IPV4,
+        ether_type: match packet[0] >> 4 {
+            4 => etherparse::EtherType::IPV4,
+            _ => etherparse::EtherType::IPV6,
+        },
     };
     [&header.to_bytes(), packet].concat()
 }
@@ -189,8 +233,9 @@ pub fn vxlan(
     payload.extend(inner);
     let mut outer = Ipv4Header::new(0, 64, IpNumber::UDP, TUNNEL.octets(), peer.octets()).unwrap();
     outer.dont_fragment = true;
-    outer.ecn = (inner[15] & 3).try_into().unwrap();
-    let ip = etherparse::IpHeaders::Ipv4(outer, etherparse::Ipv4Extensions::default());
+    let tos = if inner[12..14] == [8, 0] { inner[15] } else { inner[15] >> 4 };
+    outer.ecn = (tos & 3).try_into().unwrap();
+    let ip = IpHeaders::Ipv4(outer, etherparse::Ipv4Extensions::default());
     let mut bytes = Vec::new();
     let builder = PacketBuilder::ethernet2(macs.0, macs.1).ip(ip);
     builder.udp(source_port, TUNNEL_PORT).write(&mut bytes, &payload).unwrap();
@@ -200,6 +245,9 @@ pub fn vxlan(
 
 /// The fragments of a packet, `step` bytes of payload each, as its sender makes them.
 pub fn cut(packet: &[u8], step: usize) -> Vec<Vec<u8>> {
+    if packet[0] >> 4 == 6 {
+        return cut_ipv6(packet, step);
+    }
     let parts = packet[20..].chunks(step).enumerate();
     let last = packet[20..].len().div_ceil(step) - 1;
     let fragment = |(number, part): (usize, &[u8])| {
@@ -213,6 +261,23 @@ pub fn cut(packet: &[u8], step: usize) -> Vec<Vec<u8>> {
         })
     };
     parts.map(fragment).collect()
+}
+
+/// The same of IPv6 without extension headers.
+fn cut_ipv6(packet: &[u8], step: usize) -> Vec<Vec<u8>> {
+    let (header, payload) = packet.split_at(40);
+    let last = payload.len().div_ceil(step) - 1;
+    let fragment = |(number, part): (usize, &[u8])| {
+        let place = u16::try_from(number * step).unwrap() | u16::from(number != last);
+        let [high, low] = place.to_be_bytes();
+        let extension = [header[6], 0, high, low, 0xab, 0xcd, 0x12, 0x34];
+        let mut bytes = [header, &extension, part].concat();
+        let length = u16::try_from(bytes.len() - 40).unwrap();
+        bytes[4..6].copy_from_slice(&length.to_be_bytes());
+        bytes[6] = 44;
+        bytes
+    };
+    payload.chunks(step).enumerate().map(fragment).collect()
 }
 
 /// An ARP packet for Ethernet and IPv4.

@@ -153,12 +153,12 @@ impl Cluster {
 
     /// Sums up over all workers.
     pub fn sum(&self, count: impl Fn(&spillway_engine::Counters) -> u64) -> u64 {
-        self.engines.iter().map(|engine| count(engine.counters())).sum()
+        self.engines.iter().map(|engine| count(&engine.counters())).sum()
     }
 
     /// The workers' counters close, one by one and together.
     pub fn assert_sums_close(&self) {
-        self.engines.iter().for_each(|engine| assert_sum_closes(engine.counters()));
+        self.engines.iter().for_each(|engine| assert_sum_closes(&engine.counters()));
         assert_eq!(self.sum(|c| c.taken_over), self.sum(|c| c.handed_off));
         assert_eq!(self.sum(|c| c.held), self.waiting.len() as u64);
     }

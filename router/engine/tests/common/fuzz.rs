@@ -90,7 +90,7 @@ pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
             Verdict::Hold { .. } | Verdict::HandOff { .. } => panic!("{verdict:?}"),
         }
     }
-    assert_sum_closes(gateway.engine.counters());
+    assert_sum_closes(&gateway.engine.counters());
 }
 
 /// Whoever is answered gets an error of a pod's or to a pod.

@@ -1,21 +1,21 @@
 //! A gateway in memory: one engine with tables like those of a small cluster. Packets are built,
 //! and checked byte for byte, by etherparse alone.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use spillway_engine::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
 use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::{
-    KIND_ARP, KIND_PING, KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN,
-    TUNNEL_IP_OFFSET,
+    FAMILY_6, KIND_ARP, KIND_NEIGHBOUR, KIND_PING, KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET,
+    STEER_HEADER_LEN, TUNNEL_IP_OFFSET,
 };
 use spillway_engine::tables::{
     Device, EgressAddress, FamilyInput, Neighbour, Peer, Tables, TablesInput,
 };
 use spillway_engine::{
-    ANSWER_ROOM, Answer, Counters, DropReason, Engine, EngineConfig, FlowRecord, Fragments,
-    Timeouts, Verdict,
+    ANSWER_ROOM, Answer, Counters, DropReason, Engine, EngineConfig, Family, FlowRecord, Fragments,
+    Timeouts, V6, Verdict,
 };
 
 pub const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 40);
@@ -26,6 +26,14 @@ pub const OTHER_EGRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 8);
 /// Of Spillway's own: announced on the uplink.
 pub const ANNOUNCED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub const POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 1, 0, 0, 0, 0, 0x40);
+pub const OTHER_POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 1, 0, 0, 0, 0, 0x41);
+pub const REMOTE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0, 0, 0, 0x50);
+pub const EGRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 7);
+pub const OTHER_EGRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 8);
+/// Of Spillway's own: announced on the uplink.
+pub const ANNOUNCED6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x51, 0, 0, 0, 0, 9);
+pub const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub const TUNNEL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
 pub const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 pub const DIRECT_PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
@@ -47,6 +55,23 @@ pub fn net(text: &str) -> ipnet::Ipv4Net {
     text.parse().unwrap()
 }
 
+pub fn net6(text: &str) -> ipnet::Ipv6Net {
+    text.parse().unwrap()
+}
+
+/// [`policy`] of IPv6.
+pub fn policy6(egress: Ipv6Addr, pods: &[Ipv6Addr], destinations: &[&str]) -> Policy<V6> {
+    Policy {
+        name: "app".to_owned(),
+        egress_addresses: vec![egress],
+        destinations: destinations.iter().map(|text| net6(text)).collect(),
+        excluded: vec![net6("2001:db8:203::20/128")],
+        pods: pods.to_vec(),
+        pod_groups: Vec::new(),
+        options: NatOptions::default(),
+    }
+}
+
 pub fn policy(egress_address: Ipv4Addr, pods: &[Ipv4Addr], destinations: &[&str]) -> Policy {
     Policy {
         name: "app".to_owned(),
@@ -59,12 +84,44 @@ pub fn policy(egress_address: Ipv4Addr, pods: &[Ipv4Addr], destinations: &[&str]
     }
 }
 
-fn hop(device: Option<u16>, gateway: Option<Ipv4Addr>) -> RouteTarget {
+fn hop<F: Family>(device: Option<u16>, gateway: Option<F::Address>) -> RouteTarget<F> {
     RouteTarget::Forward(vec![NextHop { device, gateway, weight: 1 }])
 }
 
 fn route(destination: &str, target: RouteTarget) -> Route {
     Route { table: 254, destination: net(destination), metric: 0, target }
+}
+
+fn egress_address<F: Family>(address: F::Address) -> EgressAddress<F> {
+    EgressAddress { address, port_first: 1024, port_last: 65_535, own: true, announce: None }
+}
+
+/// [`tables`] of IPv6.
+fn tables6() -> FamilyInput<V6> {
+    let route = |destination, target| Route::<V6> {
+        table: 254,
+        destination: net6(destination),
+        metric: 0,
+        target,
+    };
+    let rule = Rule { from: net6("::/0"), to: net6("::/0"), action: RuleAction::Table(254) };
+    let routes = vec![
+        route("::/0", hop(Some(UPLINK), Some(ROUTER6))),
+        route("2001:db8:203::200/128", RouteTarget::Local),
+        route("2001:db8:203::201/128", RouteTarget::Unreachable),
+        route("2001:db8:203::202/128", hop(None, None)),
+    ];
+    let policy = policy6(EGRESS6, &[POD6, OTHER_POD6], &["2001:db8:203::/48"]);
+    FamilyInput {
+        policies: Policies::new(vec![policy], &[]),
+        egress_addresses: vec![
+            egress_address(EGRESS6),
+            egress_address(OTHER_EGRESS6),
+            EgressAddress { announce: Some(UPLINK), ..egress_address(ANNOUNCED6) },
+        ],
+        fib: Fib::new(&[rule], routes),
+        neighbours: vec![Neighbour { device: UPLINK, address: ROUTER6, mac: ROUTER_MAC }],
+    }
 }
 
 /// Two devices, one policy, two peers; everything is reachable.
@@ -78,13 +135,7 @@ pub fn tables() -> TablesInput {
         route("203.0.113.201/32", RouteTarget::Unreachable),
         route("203.0.113.202/32", hop(None, None)),
     ];
-    let egress = |address| EgressAddress {
-        address,
-        port_first: 1024,
-        port_last: 65_535,
-        own: true,
-        announce: None,
-    };
+    let egress = egress_address;
     let peer = |address, direct| Peer { address, tunnel_address: TUNNEL, direct };
     TablesInput {
         epoch: 1,
@@ -111,6 +162,7 @@ pub fn tables() -> TablesInput {
                 Neighbour { device: UNDERLAY, address: PEER, mac: PEER_MAC },
             ],
         },
+        v6: tables6(),
         ..TablesInput::default()
     }
 }
@@ -120,6 +172,7 @@ pub fn config() -> EngineConfig {
         worker: 0,
         owners: [0; 256],
         flows_max: 4096,
+        flows_max_ipv6: 4096,
         hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 7],
         seed: 1,
         timeouts: Timeouts::default(),
@@ -155,9 +208,9 @@ impl Gateway {
     /// Hands one frame in; gives the verdict and what the frame is then.
     pub fn process(&mut self, mut frame: Vec<u8>) -> (Verdict, Vec<u8>) {
         let mut verdict = [Verdict::Drop(DropReason::UnknownKind)];
-        let before = self.engine.counters().clone();
+        let before = self.engine.counters();
         self.engine.process(self.now, &self.tables, &mut [&mut frame], &mut verdict);
-        check_counters(&before, self.engine.counters(), verdict[0]);
+        check_counters(&before, &self.engine.counters(), verdict[0]);
         (verdict[0], frame)
     }
 
@@ -277,7 +330,7 @@ pub fn tunnel_frame(packet: &[u8]) -> Vec<u8> {
 }
 
 pub fn tunnel_frame_from(peer: Ipv4Addr, mac: [u8; 6], vni: [u8; 3], packet: &[u8]) -> Vec<u8> {
-    let mut frame = vec![KIND_TUNNEL];
+    let mut frame = vec![KIND_TUNNEL | family(packet)];
     frame.extend(vni);
     frame.extend(peer.octets());
     frame.extend(mac);
@@ -287,13 +340,18 @@ pub fn tunnel_frame_from(peer: Ipv4Addr, mac: [u8; 6], vni: [u8; 3], packet: &[u
     frame
 }
 
+/// What the steer header says of a packet's family.
+fn family(packet: &[u8]) -> u8 {
+    if packet.first().is_some_and(|first| first >> 4 == 6) { FAMILY_6 } else { 0 }
+}
+
 /// A frame from outside as steering hands it over.
 pub fn reply_frame(packet: &[u8]) -> Vec<u8> {
-    let mut frame = vec![KIND_REPLY];
+    let mut frame = vec![KIND_REPLY | family(packet)];
     frame.resize(REPLY_IP_OFFSET - 14, 0xee);
     frame.extend(UPLINK_MAC);
     frame.extend(ROUTER_MAC);
-    frame.extend([0x08, 0x00]);
+    frame.extend(if family(packet) == 0 { [0x08, 0x00] } else { [0x86, 0xdd] });
     assert_eq!(frame.len(), REPLY_IP_OFFSET);
     frame.extend(packet);
     frame
@@ -306,7 +364,12 @@ pub fn arp_frame(mac: [u8; 6], arp: &[u8]) -> Vec<u8> {
 
 /// A ping of one of our addresses, as steering hands it over.
 pub fn ping_frame(packet: &[u8]) -> Vec<u8> {
-    question_frame(KIND_PING, ROUTER_MAC, packet)
+    question_frame(KIND_PING | family(packet), ROUTER_MAC, packet)
+}
+
+/// A neighbour solicitation for one of our addresses, as steering hands it over.
+pub fn neighbour_frame(mac: [u8; 6], packet: &[u8]) -> Vec<u8> {
+    question_frame(KIND_NEIGHBOUR | FAMILY_6, mac, packet)
 }
 
 fn question_frame(kind: u8, mac: [u8; 6], content: &[u8]) -> Vec<u8> {

@@ -251,7 +251,7 @@ fn what_cannot_be_handed_over_is_counted_as_dropped() {
     gateway.engine.drop_handed_off();
     let counters = gateway.engine.counters();
     assert_eq!((counters.handed_off, counters.dropped_for(DropReason::HandOffFull)), (0, 1));
-    assert_sum_closes(counters);
+    assert_sum_closes(&counters);
 }
 
 #[test]
@@ -261,5 +261,5 @@ fn a_frame_handed_to_the_wrong_worker_does_no_harm() {
     let mut frame = tunnel_frame(&packet(Body::Ack, (POD, 5000), REMOTE_END, 64));
     let verdict = engine.process_handed(*now, tables, &mut frame, Ticket::default());
     assert_eq!(verdict, Verdict::Drop(DropReason::TcpNotSyn));
-    assert_sum_closes(engine.counters());
+    assert_sum_closes(&engine.counters());
 }

@@ -11,6 +11,7 @@ use spillway_engine::{DropReason, EngineConfig, Verdict};
 
 use crate::common::build::{Body, arp, changed, error, packet, packet_with};
 use crate::common::gateway::*;
+use crate::ipv6;
 
 const POD_END: (Ipv4Addr, u16) = (POD, 5000);
 const REMOTE_END: (Ipv4Addr, u16) = (REMOTE, 53);
@@ -47,7 +48,7 @@ fn to(destination: [u8; 4]) -> Vec<u8> {
 }
 
 /// A frame to drop, the reason, and what is the matter with it.
-type Case = (DropReason, Vec<u8>, &'static str);
+pub(crate) type Case = (DropReason, Vec<u8>, &'static str);
 
 /// Frames whose headers are not right.
 fn malformed() -> Vec<Case> {
@@ -70,6 +71,8 @@ fn malformed() -> Vec<Case> {
         bytes[3] = 44;
         bytes[6] = 0x20;
     });
+    let mut other_version = tunnel_frame(&request());
+    other_version[14] = 0x65;
     let mut congested = tunnel_frame(&changed(request(), |bytes| bytes[1] = 0));
     congested[0] |= 3 << ECN_SHIFT;
     vec![
@@ -81,7 +84,7 @@ fn malformed() -> Vec<Case> {
         (Truncated, tunnel_frame(&request())[..60].to_vec(), "part of the packet"),
         (Truncated, reply_frame(&reply())[..63].to_vec(), "a reply without packet"),
         (NotIpv4, tagged_reply, "a reply with a VLAN tag"),
-        (NotIpv4, tunnel_frame(&changed(request(), |bytes| bytes[0] = 0x65)), "version 6"),
+        (NotIpv4, other_version, "version 6"),
         (
             BadIpLength,
             tunnel_frame(&changed(request(), |bytes| bytes[0] = 0x44)),
@@ -343,7 +346,9 @@ fn with_options() -> Vec<(DropReason, Gateway, Vec<u8>)> {
 fn every_reason_is_produced_by_some_packet_and_counted_once() {
     let elsewhere = OF_THE_WORKER.into_iter().chain(ELSEWHERE);
     let mut produced: BTreeSet<DropReason> = elsewhere.collect();
-    for (reason, frame, what) in [malformed(), unusable(), unwelcome(), unanswered()].concat() {
+    for (reason, frame, what) in
+        [malformed(), unusable(), unwelcome(), unanswered(), ipv6::malformed()].concat()
+    {
         let mut gateway = Gateway::new();
         gateway.sent(tunnel_frame(&request()));
         let flows = gateway.flows();

@@ -254,15 +254,15 @@ fn a_record_tells_all_about_a_flow() {
     gateway.sent(reply_frame(&packet_with(Body::Udp, REMOTE_END, public, 64, &[0; 172])));
     let flow = gateway.flows().remove(0);
     let original = Tuple {
-        source: POD,
-        destination: REMOTE,
+        source: POD.into(),
+        destination: REMOTE.into(),
         source_port: 111,
         destination_port: 443,
         protocol: 17,
     };
     assert_eq!(flow.original, original);
     assert_eq!(flow.reply.source, REMOTE);
-    assert_eq!((flow.reply.destination, flow.reply.source_port), (EGRESS, 443));
+    assert_eq!((flow.reply.destination, flow.reply.source_port), (EGRESS.into(), 443));
     assert_eq!(flow.forward_traffic, Traffic { packets: 2, bytes: 200 });
     assert_eq!(flow.reply_traffic, Traffic { packets: 1, bytes: 200 });
     assert_eq!((flow.policy, flow.peer, flow.epoch), (0, PEER, 1));

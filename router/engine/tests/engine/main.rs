@@ -12,6 +12,7 @@ mod errors;
 mod expiry;
 mod flows;
 mod fragments;
+mod ipv6;
 mod own_address;
 mod policy_options;
 mod readme;

@@ -51,13 +51,13 @@ fn made_up() -> SavedFlow {
     };
     SavedFlow {
         original: Tuple {
-            source: POD,
-            destination: REMOTE,
+            source: POD.into(),
+            destination: REMOTE.into(),
             source_port: 5000,
             destination_port: 443,
             protocol: 17,
         },
-        egress: EGRESS,
+        egress: EGRESS.into(),
         egress_port: 5000,
         created_ns: EARLIER,
         expected: 0,
@@ -95,7 +95,7 @@ fn flows_of_every_protocol_go_on_byte_for_byte() {
                 _ => Udp,
             };
             let (source, port) = (flow.reply.destination, flow.reply.destination_port);
-            reply_frame(&packet(body, (REMOTE, flow.reply.source_port), (source, port), 64))
+            reply_frame(&packet(body, (REMOTE.into(), flow.reply.source_port), (source, port), 64))
         })
         .collect();
     assert_eq!(replies.len(), 9);
@@ -261,7 +261,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         change(&mut flow);
         flow
     };
-    let another_pod = with(|flow| flow.original.source = OTHER_POD);
+    let another_pod = with(|flow| flow.original.source = OTHER_POD.into());
     let twice = with(|flow| flow.egress_port = 5001);
     let elsewhere = with(|flow| flow.original.destination_port = 444);
     let of_none = with(|flow| flow.original.protocol = 0);
@@ -295,9 +295,9 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
         if let Some(first) = first {
             gateway.engine.restore(gateway.now, &first).unwrap();
         }
-        let counters = gateway.engine.counters().clone();
+        let counters = gateway.engine.counters();
         assert_eq!(gateway.engine.restore(gateway.now, &then), Err(why));
-        assert_eq!(*gateway.engine.counters(), counters);
+        assert_eq!(gateway.engine.counters(), counters);
         assert_eq!(saved(&gateway), first.into_iter().collect::<Vec<_>>());
     }
 }
@@ -351,7 +351,7 @@ prop_compose! {
         };
         SavedFlow {
             original: Tuple { source_port, destination_port, protocol, ..made_up().original },
-            egress: if is_listed[0] { EGRESS } else { egress.into() },
+            egress: if is_listed[0] { EGRESS.into() } else { egress.into() },
             egress_port,
             created_ns: times[2],
             expected,

@@ -90,7 +90,8 @@ fn two_pods_with_the_same_port_are_told_apart() {
         for flow in flows {
             let public = (EGRESS, flow.reply.destination_port);
             let (_, sent) = gateway.sent(reply_frame(&packet(answer, remote, public, 64)));
-            assert_reply(&sent, &packet(answer, remote, (flow.original.source, 40_001), 63));
+            let (remote, pod) = ((REMOTE.into(), remote_port), (flow.original.source, 40_001));
+            assert_reply(&sent, &packet(answer, remote, pod, 63));
         }
     }
 }

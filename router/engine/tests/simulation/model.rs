@@ -1,6 +1,6 @@
 //! What a flow is, said once more in the simplest way: no tables, no ticks, no epochs.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use spillway_engine::Tuple;
 
@@ -29,7 +29,7 @@ pub(crate) enum Life {
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
     pub(crate) original: Tuple,
-    pub(crate) egress: Ipv4Addr,
+    pub(crate) egress: IpAddr,
     pub(crate) egress_port: u16,
     pub(crate) peer: Ipv4Addr,
     last_seen: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    pub(crate) fn new(original: Tuple, egress: Ipv4Addr, egress_port: u16, peer: Ipv4Addr) -> Self {
+    pub(crate) fn new(original: Tuple, egress: IpAddr, egress_port: u16, peer: Ipv4Addr) -> Self {
         let (pod, remote) = Default::default();
         Self { original, egress, egress_port, peer, last_seen: 0, pod, remote, expected: 0 }
     }
@@ -58,7 +58,7 @@ impl Flow {
     fn timeout(&self) -> u64 {
         let fins = u8::from(self.pod.fin) + u8::from(self.remote.fin);
         let seconds = match self.original.protocol {
-            1 => 60,
+            1 | 58 => 60,
             17 => 300,
             _ if self.pod.rst || self.remote.rst || fins == 2 => 10,
             _ if !self.pod.spoken || !self.remote.spoken => 240,

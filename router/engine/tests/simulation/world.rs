@@ -3,12 +3,12 @@
 mod restart;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use spillway_engine::policy::{NatOptions, Policies, Policy};
-use spillway_engine::steer::{KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
+use spillway_engine::steer::{KIND_MASK, KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use spillway_engine::tables::EgressAddress;
-use spillway_engine::{DropReason, EngineConfig, Tuple};
+use spillway_engine::{DropReason, EngineConfig, Family, Tuple, V4, V6};
 
 use crate::common::build::{Body, End, changed, cut, ethernet, packet, vxlan};
 use crate::common::cluster::{Cluster, Outcome};
@@ -16,18 +16,53 @@ use crate::common::gateway::*;
 use crate::common::random::Random;
 use crate::model::{Flow, Life};
 
-const PODS: [Ipv4Addr; 3] = [POD, OTHER_POD, Ipv4Addr::new(10, 0, 2, 182)];
-const REMOTES: [End; 3] =
-    [(REMOTE, 443), (Ipv4Addr::new(203, 0, 113, 51), 443), (Ipv4Addr::new(198, 18, 0, 9), 53)];
+/// Three of each family.
+const PODS: [IpAddr; 6] = [
+    IpAddr::V4(POD),
+    IpAddr::V4(OTHER_POD),
+    IpAddr::V4(Ipv4Addr::new(10, 0, 2, 182)),
+    IpAddr::V6(POD6),
+    IpAddr::V6(OTHER_POD6),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x10, 2, 0, 0, 0, 0, 0x182)),
+];
+/// The same. Of each three, the last is in the second network.
+const REMOTES: [End<IpAddr>; 6] = [
+    (IpAddr::V4(REMOTE), 443),
+    (IpAddr::V4(Ipv4Addr::new(203, 0, 113, 51)), 443),
+    (IpAddr::V4(Ipv4Addr::new(198, 18, 0, 9)), 53),
+    (IpAddr::V6(REMOTE6), 443),
+    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x203, 0, 0, 0, 0, 0x51)), 443),
+    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x18, 0, 0, 0, 0, 9)), 53),
+];
 const PEERS: [(Ipv4Addr, [u8; 6]); 2] = [(PEER, PEER_MAC), (DIRECT_PEER, DIRECT_PEER_MAC)];
-/// The egress addresses of a policy.
-type Egress = &'static [Ipv4Addr];
-const ONE: Egress = &[EGRESS];
-const OTHER: Egress = &[OTHER_EGRESS];
-const BOTH: Egress = &[EGRESS, OTHER_EGRESS];
+/// The egress addresses of a policy, of both families.
+type Egress = (&'static [Ipv4Addr], &'static [Ipv6Addr]);
+const ONE: Egress = (&[EGRESS], &[EGRESS6]);
+const OTHER: Egress = (&[OTHER_EGRESS], &[OTHER_EGRESS6]);
+const BOTH: Egress = (&[EGRESS, OTHER_EGRESS], &[EGRESS6, OTHER_EGRESS6]);
 
-const FIRST: &str = "203.0.113.0/24";
-const SECOND_NET: &str = "198.18.0.0/15";
+/// The two networks, of each family.
+const NETS: [&str; 2] = ["203.0.113.0/24", "198.18.0.0/15"];
+const NETS6: [&str; 2] = ["2001:db8:203::/48", "2001:db8:18::/48"];
+
+/// The addresses of a policy that are of the family of `of`.
+fn addresses(egress: Egress, of: IpAddr) -> Vec<IpAddr> {
+    match of {
+        IpAddr::V4(_) => egress.0.iter().copied().map(IpAddr::V4).collect(),
+        IpAddr::V6(_) => egress.1.iter().copied().map(IpAddr::V6).collect(),
+    }
+}
+
+fn config_for(flows_max: u32) -> EngineConfig {
+    EngineConfig { flows_max, flows_max_ipv6: flows_max, ..config() }
+}
+
+fn egress_address<F: Family>(
+    address: F::Address,
+    (port_first, port_last): (u16, u16),
+) -> EgressAddress<F> {
+    EgressAddress { address, port_first, port_last, own: true, announce: None }
+}
 
 /// How long a port rests, and a little longer.
 const REST: u64 = 61 * SECOND;
@@ -94,16 +129,20 @@ pub(crate) struct World {
     /// When the last whole sweep began.
     swept: u64,
     /// Each pod's egress addresses, if a policy selects it.
-    selected: [Option<Egress>; 3],
+    selected: [Option<Egress>; 6],
     /// The address that a pod has of such a list: by its first flow, then for good.
-    paired: BTreeMap<(Ipv4Addr, Egress), Ipv4Addr>,
+    paired: BTreeMap<(IpAddr, Egress), IpAddr>,
     covers_second: bool,
+    /// Whether the second egress address of each family is there.
+    has_other: bool,
+    /// The ports of egress addresses.
+    ports: (u16, u16),
     /// Whether policies pick connections up in the middle.
     picks_up: bool,
     /// By reply tuple.
     flows: BTreeMap<Tuple, Flow>,
     /// Who had a reply tuple last, and until when it rests, perhaps.
-    had: BTreeMap<Tuple, (Ipv4Addr, u64)>,
+    had: BTreeMap<Tuple, (IpAddr, u64)>,
     /// Packets of remotes on their way: late ones, doubled ones, in any order.
     under_way: Vec<(Body, Tuple)>,
     totals: Totals,
@@ -113,20 +152,18 @@ impl World {
     pub(crate) fn new(mut random: Random) -> Self {
         let workers = random.pick(&[1, 2, 3, 4_u8]);
         let flows_max = random.pick(&[8, 64, 1024]);
-        let (port_first, port_last) =
-            random.pick(&[(1024, 65_535), (16_384, 29_999), (40_000, 40_031), (40_000, 40_007)]);
-        let mut input = tables();
-        let egress =
-            |address| EgressAddress { address, port_first, port_last, own: true, announce: None };
-        input.v4.egress_addresses = vec![egress(EGRESS), egress(OTHER_EGRESS)];
+        let ports =
+            random.pick(&[(1024, 65_535), (16_384, 29_999), (40_000, 40_015), (40_000, 40_003)]);
         let mut world = Self {
-            cluster: Cluster::new(workers, EngineConfig { flows_max, ..config() }, input),
+            cluster: Cluster::new(workers, config_for(flows_max), tables()),
             random,
             flows_max,
             swept: 0,
-            selected: [Some(ONE); 3],
+            selected: [Some(ONE); 6],
             paired: BTreeMap::new(),
             covers_second: true,
+            has_other: true,
+            ports,
             picks_up: false,
             flows: BTreeMap::new(),
             had: BTreeMap::new(),
@@ -195,38 +232,48 @@ impl World {
     }
 
     fn toggle_egress(&mut self) {
-        match self.cluster.input.v4.egress_addresses.len() {
-            2 => drop(self.cluster.input.v4.egress_addresses.pop()),
-            _ => {
-                let first = self.cluster.input.v4.egress_addresses[0].clone();
-                let other = EgressAddress { address: OTHER_EGRESS, ..first };
-                self.cluster.input.v4.egress_addresses.push(other);
-            }
-        }
+        self.has_other = !self.has_other;
         self.publish();
     }
 
     fn publish(&mut self) {
-        let destinations: &[&str] =
-            if self.covers_second { &[FIRST, SECOND_NET] } else { &[FIRST] };
+        let nets = if self.covers_second { 2 } else { 1 };
+        let options = NatOptions { midstream_pickup: self.picks_up, ..NatOptions::default() };
+        let egress = if self.has_other { BOTH } else { ONE };
+        let input = &mut self.cluster.input;
         let policies = PODS.iter().zip(self.selected).filter_map(|(pod, egress)| {
-            let egress_addresses = egress?.to_vec();
-            let options = NatOptions { midstream_pickup: self.picks_up, ..NatOptions::default() };
-            Some(Policy { egress_addresses, options, ..policy(EGRESS, &[*pod], destinations) })
+            let (pod, egress_addresses) = (V4::address(*pod)?, egress?.0.to_vec());
+            let options = options.clone();
+            Some(Policy { egress_addresses, options, ..policy(EGRESS, &[pod], &NETS[..nets]) })
         });
-        self.cluster.input.v4.policies = Policies::new(policies.collect(), &[]);
+        input.v4.policies = Policies::new(policies.collect(), &[]);
+        let policies = PODS.iter().zip(self.selected).filter_map(|(pod, egress)| {
+            let (pod, egress_addresses) = (V6::address(*pod)?, egress?.1.to_vec());
+            let options = options.clone();
+            Some(Policy { egress_addresses, options, ..policy6(EGRESS6, &[pod], &NETS6[..nets]) })
+        });
+        input.v6.policies = Policies::new(policies.collect(), &[]);
+        let ports = self.ports;
+        input.v4.egress_addresses = egress.0.iter().map(|at| egress_address(*at, ports)).collect();
+        input.v6.egress_addresses = egress.1.iter().map(|at| egress_address(*at, ports)).collect();
         self.cluster.publish();
     }
 
     /// The egress addresses for a pod's new flows, if its traffic there is selected.
-    fn policy(&self, pod: Ipv4Addr, remote: Ipv4Addr) -> Option<Egress> {
+    fn policy(&self, pod: IpAddr, remote: IpAddr) -> Option<Egress> {
         let place = PODS.iter().position(|each| *each == pod).unwrap();
-        let is_covered = remote.octets()[0] == 203 || self.covers_second;
-        self.selected[place].filter(|_| is_covered)
+        let is_second = [REMOTES[2].0, REMOTES[5].0].contains(&remote);
+        self.selected[place].filter(|_| !is_second || self.covers_second)
     }
 
-    fn egress(&self, address: Ipv4Addr) -> Option<&EgressAddress> {
-        self.cluster.input.v4.egress_addresses.iter().find(|egress| egress.address == address)
+    fn is_listed(&self, egress: IpAddr) -> bool {
+        addresses(if self.has_other { BOTH } else { ONE }, egress).contains(&egress)
+    }
+
+    /// How many flows of a family live with a worker.
+    fn live(&self, worker: usize, of: IpAddr) -> u64 {
+        let saved = self.cluster.engines[worker].saved();
+        saved.filter(|flow| flow.egress.is_ipv4() == of.is_ipv4()).count() as u64
     }
 
     fn worker(&self, port: u16) -> usize {
@@ -236,13 +283,15 @@ impl World {
     /// The flow must end with its next packet.
     fn is_deselected(&self, flow: &Flow) -> bool {
         self.policy(flow.original.source, flow.original.destination).is_none()
-            || self.egress(flow.egress).is_none()
+            || !self.is_listed(flow.egress)
     }
 
     #[track_caller]
     fn process(&mut self, worker: usize, frame: Vec<u8>) -> Outcome {
         // Whatever comes whole may come in fragments.
-        let outcome = match frame[ip_offset(&frame) + 9] != 6 && self.random.one_in(8) {
+        let packet = &frame[ip_offset(&frame)..];
+        let protocol = if packet[0] >> 4 == 4 { packet[9] } else { packet[6] };
+        let outcome = match protocol != 6 && self.random.one_in(8) {
             true => self.in_fragments(&frame),
             false => self.cluster.process(worker, frame),
         };
@@ -285,7 +334,8 @@ impl World {
         let original = self.some_original();
         let bodies: &[Body] = match original.protocol {
             6 => &[Body::Syn, Body::Ack, Body::AckOf(5_000_000), Body::Ack, Body::Fin, Body::Rst],
-            17 => &[Body::Udp, Body::UdpWithoutChecksum],
+            17 if original.source.is_ipv4() => &[Body::Udp, Body::UdpWithoutChecksum],
+            17 => &[Body::Udp],
             _ => &[Body::EchoRequest],
         };
         let body = self.random.pick(bodies);
@@ -321,13 +371,15 @@ impl World {
             let place = self.random.below(self.flows.len());
             return self.flows.values().nth(place).unwrap().original;
         }
-        let protocol = self.random.pick(&[6, 6, 17, 1]);
-        let (destination, destination_port) = self.random.pick(&REMOTES);
+        let of_family = 3 * self.random.below(2);
+        let icmp = if of_family == 0 { 1 } else { 58 };
+        let protocol = self.random.pick(&[6, 6, 17, icmp]);
+        let (destination, destination_port) = self.random.pick(&REMOTES[of_family..][..3]);
         Tuple {
-            source: self.random.pick(&PODS),
+            source: self.random.pick(&PODS[of_family..][..3]),
             destination,
             source_port: 39_990 + u16::try_from(self.random.below(60)).unwrap(),
-            destination_port: if protocol == 1 { 0 } else { destination_port },
+            destination_port: if protocol == icmp { 0 } else { destination_port },
             protocol,
         }
     }
@@ -373,12 +425,10 @@ impl World {
             self.totals.picked_up += u64::from(is_in_the_middle && outcome.is_ok());
             // Refused before anyone saw which address is the pod's: nothing more is known.
             let Some(address) = self.paired(original.source, egress, &outcome) else { return };
-            match (self.egress(address).cloned(), outcome) {
-                (Some(egress), outcome) => {
-                    return self.opened(original, body, peer, &egress, outcome);
-                }
-                (None, outcome) => return assert_eq!(outcome, Err(DropReason::NoEgressAddress)),
+            if self.is_listed(address) {
+                return self.opened(original, body, peer, address, outcome);
             }
+            return assert_eq!(outcome, Err(DropReason::NoEgressAddress));
         } else {
             DropReason::NoPolicy
         };
@@ -386,16 +436,17 @@ impl World {
     }
 
     /// The address that a pod has of a list: what its first packet says, then always the same.
-    fn paired(&mut self, pod: Ipv4Addr, egress: Egress, outcome: &Outcome) -> Option<Ipv4Addr> {
-        if let [only] = egress {
-            return Some(*only);
+    fn paired(&mut self, pod: IpAddr, egress: Egress, outcome: &Outcome) -> Option<IpAddr> {
+        let addresses = addresses(egress, pod);
+        if let [only] = addresses[..] {
+            return Some(only);
         }
-        let sent = outcome.as_ref().ok().map(|(_, frame)| {
-            let address = <[u8; 4]>::try_from(&frame[26..30]).unwrap();
-            Ipv4Addr::from(address)
+        let sent = outcome.as_ref().ok().map(|(_, frame)| match pod {
+            IpAddr::V4(_) => IpAddr::from(<[u8; 4]>::try_from(&frame[26..30]).unwrap()),
+            IpAddr::V6(_) => IpAddr::from(<[u8; 16]>::try_from(&frame[22..38]).unwrap()),
         });
         let known = self.paired.get(&(pod, egress)).copied().or(sent);
-        assert!(known.is_none_or(|address| egress.contains(&address)), "{known:?}");
+        assert!(known.is_none_or(|address| addresses.contains(&address)), "{known:?}");
         self.paired.extend(known.map(|address| ((pod, egress), address)));
         known
     }
@@ -406,37 +457,34 @@ impl World {
         original: Tuple,
         body: Body,
         peer: Ipv4Addr,
-        egress: &EgressAddress,
+        egress: IpAddr,
         outcome: Outcome,
     ) {
         let worker = self.worker(original.source_port);
-        let range = egress.port_first..=egress.port_last;
-        let with = |port| Flow::new(original, egress.address, port, peer);
+        let range = self.ports.0..=self.ports.1;
+        let with = |port| Flow::new(original, egress, port, peer);
         let is_taken = |port: u16, lives: &[Life]| {
             let flow = self.flows.get(&with(port).reply());
             flow.is_some_and(|flow| lives.contains(&flow.life(self.cluster.now, self.swept)))
         };
         let (device, frame) = match outcome {
             Err(DropReason::FlowTableFull) => {
-                let live = self.cluster.engines[worker].counters().flows_live;
-                return assert_eq!(live, u64::from(self.flows_max));
+                return assert_eq!(self.live(worker, egress), u64::from(self.flows_max));
             }
             Err(reason) => {
                 assert_eq!(reason, DropReason::PortsExhausted);
                 let full = u64::from(self.flows_max);
-                let has_room =
-                    |worker: usize| self.cluster.engines[worker].counters().flows_live < full;
-                let mut range = range.filter(|port| has_room(self.worker(*port)));
+                let workers = 0..self.cluster.engines.len();
+                let has_room: Vec<_> = workers.map(|at| self.live(at, egress) < full).collect();
+                let mut range = range.filter(|port| has_room[self.worker(*port)]);
                 let free = range.find(|port| !is_taken(*port, &[Life::Live, Life::Perhaps]));
                 return assert_eq!(free, None, "{original:?}");
             }
             Ok(sent) => sent,
         };
-        let port = if original.protocol == 1 {
-            u16::from_be_bytes([frame[38], frame[39]])
-        } else {
-            u16::from_be_bytes([frame[34], frame[35]])
-        };
+        let transport = if egress.is_ipv4() { &frame[34..] } else { &frame[54..] };
+        let at = if matches!(original.protocol, 1 | 58) { 4 } else { 0 };
+        let port = u16::from_be_bytes([transport[at], transport[at + 1]]);
         assert!(range.contains(&port), "{port}");
         // Another worker's only when this one had none.
         if self.worker(port) != worker {
@@ -502,7 +550,7 @@ impl World {
 
 /// Where the packet starts in a frame that steering hands over.
 fn ip_offset(frame: &[u8]) -> usize {
-    if frame[0] == KIND_TUNNEL { TUNNEL_IP_OFFSET } else { REPLY_IP_OFFSET }
+    if frame[0] & KIND_MASK == KIND_TUNNEL { TUNNEL_IP_OFFSET } else { REPLY_IP_OFFSET }
 }
 
 /// The frame that these fragments would have been, whole, with the flags and the identification of
@@ -510,6 +558,9 @@ fn ip_offset(frame: &[u8]) -> usize {
 fn put_together(frames: &[(u16, Vec<u8>)]) -> (u16, Vec<u8>) {
     let (device, first) = &frames[0];
     let ip = if *device == UPLINK { 14 } else { 64 };
+    if first[ip] >> 4 == 6 {
+        return put_together_ipv6(frames, ip);
+    }
     let place = |frame: &[u8]| u16::from_be_bytes([frame[ip + 6] & 0x1f, frame[ip + 7]]);
     let mut sorted: Vec<_> = frames.iter().map(|(_, frame)| (place(frame), frame)).collect();
     sorted.sort();
@@ -524,26 +575,49 @@ fn put_together(frames: &[(u16, Vec<u8>)]) -> (u16, Vec<u8>) {
         bytes[2..4].copy_from_slice(&length.to_be_bytes());
         bytes[4..8].copy_from_slice(&[0x12, 0x34, 0x40, 0]);
     });
-    if *device == UPLINK {
-        return (*device, [&first[..14], &packet].concat());
+    (*device, framed_as(first, *device, &packet))
+}
+
+/// The same of IPv6.
+fn put_together_ipv6(frames: &[(u16, Vec<u8>)], ip: usize) -> (u16, Vec<u8>) {
+    let (device, first) = &frames[0];
+    let place = |frame: &[u8]| u16::from_be_bytes([frame[ip + 42], frame[ip + 43]]) & !7;
+    let mut sorted: Vec<_> = frames.iter().map(|(_, frame)| (place(frame), frame)).collect();
+    sorted.sort();
+    let mut payload = Vec::new();
+    for (place, frame) in sorted {
+        assert_eq!(usize::from(place), payload.len());
+        assert_eq!(frame[ip + 44..ip + 48], first[ip + 44..ip + 48], "one identification");
+        payload.extend(&frame[ip + 48..]);
     }
-    let inner = [&first[50..64], &packet].concat();
+    let mut packet = [&first[ip..ip + 40], &payload].concat();
+    packet[4..6].copy_from_slice(&u16::try_from(payload.len()).unwrap().to_be_bytes());
+    packet[6] = first[ip + 40];
+    (*device, framed_as(first, *device, &packet))
+}
+
+/// A packet in such a frame as another one's.
+fn framed_as(first: &[u8], device: u16, packet: &[u8]) -> Vec<u8> {
+    if device == UPLINK {
+        return [&first[..14], packet].concat();
+    }
+    let inner = [&first[50..64], packet].concat();
     let [p0, p1, d0, d1, d2, d3] = [34, 35, 30, 31, 32, 33].map(|at| first[at]);
     let mac = first[..6].try_into().unwrap();
     let source_port = u16::from_be_bytes([p0, p1]);
     let peer = Ipv4Addr::new(d0, d1, d2, d3);
-    (*device, vxlan((UNDERLAY_MAC, mac), peer, source_port, [0, 0, 2], &inner))
+    vxlan((UNDERLAY_MAC, mac), peer, source_port, [0, 0, 2], &inner)
 }
 
 /// What the outside must get of a pod's packet, and on which device.
-fn outside(body: Body, flow: &Flow, remote: End) -> (u16, Vec<u8>) {
+fn outside(body: Body, flow: &Flow, remote: End<IpAddr>) -> (u16, Vec<u8>) {
     let packet = packet(body, (flow.egress, flow.egress_port), remote, 63);
     (UPLINK, ethernet(UPLINK_MAC, ROUTER_MAC, &packet))
 }
 
 /// What the peer must get of a remote's packet.
 #[track_caller]
-fn assert_inside(frame: &[u8], body: Body, flow: &Flow, remote: End) {
+fn assert_inside(frame: &[u8], body: Body, flow: &Flow, remote: End<IpAddr>) {
     let pod = (flow.original.source, flow.original.source_port);
     let inner = ethernet(UNDERLAY_MAC, POD_MAC, &packet(body, remote, pod, 49));
     let mac = PEERS.iter().find(|(peer, _)| *peer == flow.peer).unwrap().1;

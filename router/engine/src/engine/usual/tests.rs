@@ -6,9 +6,11 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::super::*;
-use super::Sum;
+use super::{Context, Sum};
 use crate::checksum::checksum;
+use crate::family::V4;
 use crate::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
+use crate::packet::Usual;
 use crate::policy::{NatOptions, Policies, Policy};
 use crate::steer::{KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use crate::tables::EPOCH_NONE;
@@ -243,39 +245,41 @@ fn tables(epoch: u32, mtu: u16) -> Tables {
     })
 }
 
-fn engine() -> Engine {
-    Engine::new(&EngineConfig {
+fn engine() -> Translator<V4> {
+    let config = EngineConfig {
         worker: 0,
         owners: [0; CLASSES],
         flows_max: 64,
+        flows_max_ipv6: 64,
         hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 7],
         seed: 1,
         timeouts: Timeouts::default(),
         pod_flows: Arc::default(),
         mss_clamp: true,
-    })
+    };
+    Translator::new(&config, config.flows_max)
 }
 
-/// What [`Engine::process`] does, without the short way.
+/// What [`Translator::burst`] does, without the short way.
 fn process_the_long_way(
-    engine: &mut Engine,
+    engine: &mut Translator<V4>,
     now: Nanos,
     tables: &Tables,
     frames: &mut [&mut [u8]],
     verdicts: &mut [Verdict],
 ) {
-    engine.counters.received += frames.len() as u64;
     engine.now = now;
     for (frame, verdict) in frames.iter_mut().zip(verdicts) {
-        engine.unusual(Context::new(&tables.v4, now), frame, verdict);
+        let is_ours = engine.unusual(Context::new(&tables.v4, now), frame, verdict);
+        engine.counters.received += u64::from(is_ours);
     }
     engine.counters.flows_live = u64::from(engine.flows.live());
 }
 
 /// Everything that is known of all flows, but for places.
-fn flows(engine: &Engine) -> Vec<String> {
+fn flows(engine: &Translator<V4>) -> Vec<String> {
     let mut records = Vec::new();
-    assert_eq!(engine.flows(0, 1000, &mut records), None);
+    assert_eq!(engine.flows.page(0, 1000, engine.now, &mut records), None);
     let saved = (0..engine.flows.originals.groups())
         .flat_map(|group| engine.flows.originals.entries(group))
         .map(|place| engine.flows.originals[place])
@@ -303,7 +307,7 @@ proptest! {
                     let drop = Verdict::Drop(DropReason::Truncated);
                     let (mut verdicts, mut expected) = ([drop; 12], [drop; 12]);
                     let mut frames: Vec<_> = ours.iter_mut().map(Vec::as_mut_slice).collect();
-                    short.process(now, &tables_now, &mut frames, &mut verdicts);
+                    short.burst::<true>(now, &tables_now.v4, &mut frames, &mut verdicts);
                     let mut frames: Vec<_> = theirs.iter_mut().map(Vec::as_mut_slice).collect();
                     process_the_long_way(&mut long, now, &tables_now, &mut frames, &mut expected);
                     prop_assert_eq!(verdicts, expected);
@@ -316,11 +320,11 @@ proptest! {
                 Step::Wait { seconds } => {
                     now += seconds * SECOND;
                     for engine in [&mut short, &mut long] {
-                        (0..4).for_each(|_| engine.expire(now, &tables_now));
+                        (0..4).for_each(|_| engine.expire(now, &tables_now.v4));
                     }
                 }
             }
-            prop_assert_eq!(short.counters(), long.counters());
+            prop_assert_eq!(&short.counters, &long.counters);
             prop_assert_eq!(flows(&short), flows(&long));
         }
     }
@@ -350,7 +354,7 @@ fn packets_of_known_flows_go_the_short_way() {
         is_mended: false,
         cut: None,
     };
-    let mut usual = Usual::NONE;
+    let mut usual = Usual::<V4>::NONE;
     for (protocol, is_reply, flags, is_usual) in [
         (17, false, 0, true),
         (17, true, 0, true),
@@ -383,7 +387,7 @@ fn packets_of_known_flows_go_the_short_way() {
         let is_known = engine.counters.flows_created > 0;
         assert_eq!(sent.is_some(), is_known, "reply: {is_reply}");
         if !is_known {
-            engine.process(SECOND, &tables, &mut [&mut frame], &mut verdicts);
+            engine.burst::<true>(SECOND, &tables.v4, &mut [&mut frame], &mut verdicts);
         }
     }
 }

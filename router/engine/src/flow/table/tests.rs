@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::family::V4;
 
 /// A slot that is its tuple and a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,14 +17,16 @@ struct Entry {
 }
 
 impl Slot for Entry {
+    type Family = V4;
+
     const EMPTY: Self = Self { port: 0, value: 0, used: false };
 
-    fn key(&self) -> Key {
+    fn key(&self) -> Key<V4> {
         Tuple { protocol: u8::from(self.used), ..tuple(self.port) }.key()
     }
 }
 
-fn tuple(port: u16) -> Tuple {
+fn tuple(port: u16) -> Tuple<Ipv4Addr> {
     Tuple {
         source: Ipv4Addr::UNSPECIFIED,
         destination: Ipv4Addr::UNSPECIFIED,

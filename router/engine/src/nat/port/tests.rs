@@ -6,11 +6,14 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::family::V4;
 use crate::flow::tick;
+
+type Tuple = crate::flow::Tuple<Ipv4Addr>;
 
 const SECOND: u64 = 1_000_000_000;
 
-fn ports(worker: u8, owners: &[u8; CLASSES], seed: u64) -> Ports {
+fn ports(worker: u8, owners: &[u8; CLASSES], seed: u64) -> Ports<V4> {
     Ports::new(worker, owners, Random::new(seed), Hasher::new([3, 5, 7, 11]))
 }
 
@@ -38,7 +41,7 @@ fn reply(pod_port: u16) -> Tuple {
 const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 40);
 const OTHER_POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 41);
 
-fn wish(pod_port: u16, pod: Ipv4Addr) -> Wish {
+fn wish(pod_port: u16, pod: Ipv4Addr) -> Wish<V4> {
     Wish { reply: reply(pod_port), pod, now: tick(1000 * SECOND) }
 }
 
@@ -48,7 +51,7 @@ fn leased_if(is_leased: bool) -> Use {
 
 /// Leases for a pod's port, with these ports taken.
 fn lease(
-    ports: &mut Ports,
+    ports: &mut Ports<V4>,
     egress: &EgressAddress,
     pod_port: u16,
     taken: &BTreeSet<u16>,
@@ -170,7 +173,7 @@ fn where_all_ports_are_mapped_no_remote_costs_a_search_until_a_mapping_ends() {
         Wish { reply: Tuple { source: Ipv4Addr::new(203, 0, 113, remote), ..wish.reply }, ..wish }
     };
     let mut asked = 0;
-    let mut ask = |ports: &mut Ports, remote, other| {
+    let mut ask = |ports: &mut Ports<V4>, remote, other| {
         let before = asked;
         let lease = ports.lease(&egress, &towards(remote), &mut |reply| {
             asked += 1;
@@ -189,7 +192,7 @@ fn where_all_ports_are_mapped_no_remote_costs_a_search_until_a_mapping_ends() {
 #[test]
 fn a_remembered_exhaustion_is_that_of_a_range() {
     let mut ports = ports(0, &[0; CLASSES], 1);
-    let lease = |ports: &mut Ports, first, last| {
+    let lease = |ports: &mut Ports<V4>, first, last| {
         ports.lease(&egress(first, last), &wish(80, POD), &mut |_| Use::Free)
     };
     assert!(lease(&mut ports, 2, 1).is_err());
@@ -202,11 +205,11 @@ fn the_last_ports_are_found_without_asking_for_all_others_again() {
     let mut ports = ports(0, &[0; CLASSES], 1);
     let all = egress(1024, 65_535);
     let mut taken: BTreeSet<u16> = (1024..=65_535).collect();
-    let free = |ports: &mut Ports, taken: &mut BTreeSet<u16>, port| {
+    let free = |ports: &mut Ports<V4>, taken: &mut BTreeSet<u16>, port| {
         taken.remove(&port);
         ports.released(&reply(port), POD, 0);
     };
-    let lease = |ports: &mut Ports, taken: &BTreeSet<u16>| {
+    let lease = |ports: &mut Ports<V4>, taken: &BTreeSet<u16>| {
         let mut asked = 0;
         let leased = ports.lease(&all, &wish(80, POD), &mut |reply| {
             asked += 1;

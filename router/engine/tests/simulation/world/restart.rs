@@ -15,12 +15,12 @@ impl World {
         let flows_max = self.flows_max;
         let (input, now) = (self.cluster.input.clone(), self.cluster.now);
         self.cluster =
-            Cluster::new(workers, EngineConfig { flows_max, seed, hash_key, ..config() }, input);
+            Cluster::new(workers, EngineConfig { seed, hash_key, ..config_for(flows_max) }, input);
         self.cluster.now = now;
         for flow in saved {
             let home = self.cluster.worker(flow.egress_port);
             let first = self.cluster.worker(flow.original.source_port);
-            let fits = self.cluster.engines[home].counters().flows_live < u64::from(flows_max);
+            let fits = self.live(home, flow.egress) < u64::from(flows_max);
             let restored = self.cluster.engines[home].restore(now, &flow);
             assert_eq!(restored.is_ok(), fits, "{flow:?}: {restored:?}");
             self.totals.restored += u64::from(fits);

@@ -1,0 +1,340 @@
+//! One worker's engine for one address family: its flows, its ports, and what becomes of its frames.
+
+use arrayvec::ArrayVec;
+
+use super::adoption::{self, Ended, Notices, endpoint};
+use super::error_limit::ErrorLimit;
+use super::holdings::Holdings;
+use super::life::Context;
+use super::own_address::Question;
+use super::{BURST_MAX, EngineConfig, FRAGMENTS_PORT, Halt, Nanos, Outlet, Verdict};
+use crate::flow::{
+    FlowRecord, Flows, Hasher, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Tick, Translation, tick,
+};
+use crate::fragment::Fragments;
+use crate::nat::{Identifications, Ports, Random};
+use crate::packet::{Direction, Packet, Usual, Wire};
+use crate::reassembly::Reassembly;
+use crate::steer::{self, CLASSES, FAMILY_6};
+use crate::tables::FamilyTables;
+use crate::{Counters, DropReason, Ticket};
+
+/// One worker's engine for one address family.
+#[derive(Debug)]
+pub(super) struct Translator<F: Wire> {
+    pub(super) worker: u8,
+    pub(super) owners: [u8; CLASSES],
+    /// How many workers there are.
+    pub(super) workers: u8,
+    pub(super) mss_clamp: bool,
+    pub(super) hasher: Hasher,
+    pub(super) flows: Flows<F>,
+    pub(super) redirects: Redirects<F>,
+    pub(super) reassembly: Reassembly<F>,
+    pub(super) ports: Ports<F>,
+    pub(super) holdings: Holdings<F>,
+    pub(super) sweep: Sweep,
+    /// By direction, then of time exceeded and of fragmentation needed.
+    pub(super) error_limits: [[ErrorLimit; 2]; 2],
+    pub(super) ping_limit: ErrorLimit,
+    pub(super) identifications: Identifications,
+    pub(super) notices: Notices,
+    /// The first group of flows of an earlier engine that were not given their holdings yet.
+    pub(super) not_taken_up: Option<usize>,
+    pub(super) counters: Counters,
+    /// Room for what the stages of a burst tell each other.
+    pub(super) glances: Box<[Usual<F>]>,
+    /// The time of the last call.
+    pub(super) now: Nanos,
+}
+
+impl<F: Wire> Translator<F> {
+    /// One without flows, with room for `flows_max`.
+    pub(super) fn new(config: &EngineConfig, flows_max: u32) -> Self {
+        let hasher = Hasher::new(config.hash_key);
+        let random = Random::new(config.seed);
+        let last = config.owners.iter().copied().fold(config.worker, u8::max);
+        let redirects_max = if last > 0 { REDIRECTS_MAX } else { 1 };
+        let gets_fragments = steer::owner(&config.owners, FRAGMENTS_PORT) == config.worker;
+        let flows = Flows::new(flows_max, hasher);
+        let (slots, pod_flows) = (flows.originals.slots(), config.pod_flows.clone());
+        Self {
+            worker: config.worker,
+            owners: config.owners,
+            workers: last.saturating_add(1),
+            mss_clamp: config.mss_clamp,
+            hasher,
+            holdings: Holdings::new(flows_max, slots, pod_flows, hasher),
+            flows,
+            redirects: Redirects::new(redirects_max, hasher),
+            reassembly: Reassembly::new(gets_fragments, hasher),
+            ports: Ports::new(config.worker, &config.owners, random, hasher),
+            sweep: Sweep::new(config.timeouts),
+            error_limits: std::array::from_fn(|_| std::array::from_fn(|_| ErrorLimit::new())),
+            ping_limit: ErrorLimit::new(),
+            identifications: Identifications::new(config.worker, &config.owners),
+            notices: ArrayVec::new(),
+            not_taken_up: None,
+            counters: Counters::default(),
+            glances: vec![Usual::NONE; BURST_MAX].into_boxed_slice(),
+            now: 0,
+        }
+    }
+
+    /// A frame that a verdict has held.
+    pub(super) fn process_held(
+        &mut self,
+        now: Nanos,
+        tables: &FamilyTables<F>,
+        frame: &mut [u8],
+        ticket: Ticket,
+    ) -> Verdict {
+        self.counters.held = self.counters.held.wrapping_sub(1);
+        self.resume(now, tables, frame, ticket)
+    }
+
+    /// A frame that another worker's verdict has handed to this one.
+    pub(super) fn process_handed(
+        &mut self,
+        now: Nanos,
+        tables: &FamilyTables<F>,
+        frame: &mut [u8],
+        ticket: Ticket,
+    ) -> Verdict {
+        self.counters.taken_over += 1;
+        self.resume(now, tables, frame, ticket)
+    }
+
+    /// [`Engine::take_learned`].
+    pub(super) fn take_learned(&mut self) -> bool {
+        self.reassembly.take_learned()
+    }
+
+    /// [`Engine::expire`].
+    pub(super) fn expire(&mut self, now: Nanos, tables: &FamilyTables<F>) {
+        self.now = now;
+        // Before, nobody knows which policy's timeouts hold for a flow.
+        if tables.is_programmed() {
+            self.take_up_some(tables);
+            self.sweep(now, tables);
+        }
+        self.redirects.expire(now);
+        self.reassembly.expire(now);
+        self.counters.flows_live = u64::from(self.flows.live());
+    }
+
+    fn sweep(&mut self, now: Nanos, tables: &FamilyTables<F>) {
+        let Self { worker, owners, sweep, flows, ports, holdings, notices, counters, .. } = self;
+        sweep.step(now, tables, flows, &mut |flows, flow| {
+            let ended = end(flows, ports, holdings, flow, tick(now));
+            counters.flows_expired += 1;
+            adoption::tell_of_end(notices, (owners, *worker), &ended);
+        });
+    }
+
+    /// Appends a page of flows to `out`; [`Engine::flows`].
+    pub(super) fn flows(
+        &self,
+        cursor: u32,
+        limit: usize,
+        out: &mut Vec<FlowRecord>,
+    ) -> Option<u32> {
+        self.flows.page(cursor, limit, self.now, out)
+    }
+
+    /// The frames of a burst that are of this family go through in stages, so that while one packet
+    /// waits for memory the others do, too: headers, tags, entries; then each packet in turn. Gives how
+    /// many frames are of the other family: they, and their verdicts, are left as they are.
+    pub(super) fn burst<const PREFETCH: bool>(
+        &mut self,
+        now: Nanos,
+        tables: &FamilyTables<F>,
+        frames: &mut [&mut [u8]],
+        verdicts: &mut [Verdict],
+    ) -> usize {
+        self.now = now;
+        let count = frames.len().min(verdicts.len()).min(BURST_MAX);
+        let context = Context::new(tables, now);
+        let mut glances = std::mem::take(&mut self.glances);
+        let frames = frames.get_mut(..count).unwrap_or_default();
+        let usual = glances.get_mut(..count).unwrap_or_default();
+        if context.is_programmed() {
+            self.glance::<PREFETCH>(frames, usual);
+            self.seek::<PREFETCH>(usual);
+        } else {
+            usual.fill(Usual::NONE);
+        }
+        let left = self.send_each(context, frames, usual, verdicts);
+        self.glances = glances;
+        self.counters.received += (count - left) as u64;
+        self.counters.flows_live = u64::from(self.flows.live());
+        left
+    }
+
+    /// The long way: whatever a packet of this family is. Whether it is one.
+    #[inline(never)]
+    pub(super) fn unusual(
+        &mut self,
+        context: Context<'_, F>,
+        frame: &mut [u8],
+        verdict: &mut Verdict,
+    ) -> bool {
+        if family_of(frame) != F::STEER_FAMILY {
+            return false;
+        }
+        let packet = self.parse(frame);
+        *verdict = self.verdict(context, frame, &packet);
+        true
+    }
+
+    /// Goes on with a frame that has been through an engine before.
+    fn resume(
+        &mut self,
+        now: Nanos,
+        tables: &FamilyTables<F>,
+        frame: &mut [u8],
+        ticket: Ticket,
+    ) -> Verdict {
+        self.now = now;
+        let context = Context::again(tables, now, ticket);
+        let packet = Packet::parse(frame, &self.hasher);
+        let verdict = self.verdict(context, frame, &packet);
+        self.counters.flows_live = u64::from(self.flows.live());
+        verdict
+    }
+
+    /// The worker that owns the class of a port.
+    pub(super) fn owner(&self, port: u16) -> u8 {
+        steer::owner(&self.owners, port)
+    }
+
+    /// Checks a frame that steering has given to this worker.
+    #[inline]
+    fn parse(&self, frame: &[u8]) -> Result<Packet<F>, DropReason> {
+        let packet = Packet::parse(frame, &self.hasher);
+        match &packet {
+            Ok(parsed) if !self.is_ours(parsed) => Err(DropReason::WrongWorker),
+            _ => packet,
+        }
+    }
+
+    /// Whether steering gives packets like this one to this worker.
+    fn is_ours(&self, packet: &Packet<F>) -> bool {
+        let port = if packet.fragment.is_some() { FRAGMENTS_PORT } else { packet.owner_port() };
+        self.owner(port) == self.worker
+    }
+
+    /// Sends a packet on its way, and counts what becomes of it, once.
+    fn verdict(
+        &mut self,
+        context: Context<'_, F>,
+        frame: &mut [u8],
+        packet: &Result<Packet<F>, DropReason>,
+    ) -> Verdict {
+        match packet {
+            Ok(_) if !context.is_programmed() => self.drop(DropReason::NotProgrammed),
+            Ok(packet @ Packet { fragment: None, .. }) => self.translate(context, frame, packet),
+            Ok(packet @ Packet { fragment: Some(fragment), .. }) => {
+                self.fragment(context, frame, packet, fragment)
+            }
+            // A question is no packet to forward.
+            Err(reason) => match Question::of::<F>(frame) {
+                Some(question) => self.answer(context, question, frame),
+                None => self.drop(*reason),
+            },
+        }
+    }
+
+    /// Sends a packet whose ports are known on its way.
+    pub(super) fn translate(
+        &mut self,
+        context: Context<'_, F>,
+        frame: &mut [u8],
+        packet: &Packet<F>,
+    ) -> Verdict {
+        let outcome = match packet.direction {
+            Direction::Forward => self.forward(context, frame, packet),
+            Direction::Reply => self.reply(context, frame, packet),
+        };
+        self.conclude(context, packet, outcome)
+    }
+
+    /// Counts what becomes of a packet.
+    pub(super) fn conclude(
+        &mut self,
+        context: Context<'_, F>,
+        packet: &Packet<F>,
+        outcome: Result<Outlet, Halt>,
+    ) -> Verdict {
+        match outcome {
+            Ok(outlet) => self.send(outlet, packet),
+            Err(halt) => self.halt(context.ticket, halt),
+        }
+    }
+
+    /// Counts a frame that goes no further now.
+    pub(super) fn halt(&mut self, ticket: Ticket, halt: Halt) -> Verdict {
+        match halt {
+            Halt::Drop(reason) => self.drop(reason),
+            Halt::Hold { device, address } => {
+                self.counters.held += 1;
+                Verdict::Hold { device, address, ticket }
+            }
+            Halt::Await { until } => {
+                self.counters.held += 1;
+                Verdict::Await { until }
+            }
+            Halt::HandOff { worker, ticket } => {
+                self.counters.handed_off += 1;
+                Verdict::HandOff { worker, ticket }
+            }
+        }
+    }
+
+    pub(super) fn drop(&mut self, reason: DropReason) -> Verdict {
+        self.counters.count_drop(reason);
+        Verdict::Drop(reason)
+    }
+
+    /// In one piece, if it fits.
+    fn send(&mut self, Outlet { device, mtu }: Outlet, packet: &Packet<F>) -> Verdict {
+        self.counters.transmitted += 1;
+        match packet.direction {
+            Direction::Forward => self.counters.forward.count(packet.length),
+            Direction::Reply => self.counters.reply.count(packet.length),
+        }
+        if packet.length <= mtu {
+            return Verdict::Transmit {
+                device,
+                length: packet.direction.frame_length(packet.length),
+            };
+        }
+        self.counters.fragmented += 1;
+        let ip_offset = packet.direction.ip_offset();
+        Verdict::Fragment { device, fragments: Fragments { ip_offset, mtu } }
+    }
+}
+
+/// Ends a flow, and gives back all that it had; says what concerns others.
+pub(super) fn end<F: Wire>(
+    flows: &mut Flows<F>,
+    ports: &mut Ports<F>,
+    holdings: &mut Holdings<F>,
+    flow: SlotIndex,
+    now: Tick,
+) -> Ended<F> {
+    let ended = flows.remove(flow);
+    ports.released(&ended.reply(), ended.original.source, now);
+    let has_mapping_ended = holdings.ended(flow, &ended);
+    if has_mapping_ended {
+        ports.forget_taken();
+    }
+    let Translation { original, egress, .. } = ended;
+    Ended { original, endpoint: has_mapping_ended.then(|| endpoint(&original, egress)) }
+}
+
+/// What the first byte of a steer header says of the family.
+#[inline]
+pub(super) fn family_of(frame: &[u8]) -> u8 {
+    frame.first().map_or(0, |first| first & FAMILY_6)
+}
