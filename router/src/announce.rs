@@ -3,7 +3,7 @@
 //! argument.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// How often an address is announced, since a link may lose a frame …
@@ -31,14 +31,14 @@ struct Pending {
 /// The announced addresses, and what is still to be said of them.
 #[derive(Debug, Default)]
 pub(crate) struct Announcements {
-    places: BTreeMap<Ipv4Addr, Place>,
-    pending: BTreeMap<Ipv4Addr, Pending>,
+    places: BTreeMap<IpAddr, Place>,
+    pending: BTreeMap<IpAddr, Pending>,
 }
 
 impl Announcements {
     /// Takes over where addresses are now, on devices that can send. What is new or elsewhere is to
     /// be announced; what is gone is not any more.
-    pub(crate) fn follow(&mut self, places: BTreeMap<Ipv4Addr, Place>, now: Instant) {
+    pub(crate) fn follow(&mut self, places: BTreeMap<IpAddr, Place>, now: Instant) {
         self.pending.retain(|address, _| places.contains_key(address));
         for (address, place) in &places {
             if self.places.get(address) != Some(place) {
@@ -54,7 +54,7 @@ impl Announcements {
     }
 
     /// The addresses that are to be announced now.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<Ipv4Addr> {
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<IpAddr> {
         let due = self.pending.iter_mut().filter(|(_, pending)| pending.at <= now);
         let due = due.map(|(address, pending)| {
             *pending = Pending { at: now + INTERVAL, left: pending.left.saturating_sub(1) };
@@ -68,18 +68,20 @@ impl Announcements {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    const ONE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    const ONE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
     const HERE: Place = Place { ifindex: 7, mac: [2, 0, 0, 0, 0, 1] };
 
-    fn follow(announcements: &mut Announcements, places: &[(Ipv4Addr, Place)], now: Instant) {
+    fn follow(announcements: &mut Announcements, places: &[(IpAddr, Place)], now: Instant) {
         announcements.follow(places.iter().copied().collect(), now);
     }
 
     /// Waits for what is due, as the main thread does: how long after `start` what was announced.
-    fn told(announcements: &mut Announcements, start: Instant) -> Vec<(u64, Vec<Ipv4Addr>)> {
+    fn told(announcements: &mut Announcements, start: Instant) -> Vec<(u64, Vec<IpAddr>)> {
         let mut told = Vec::new();
         while let Some(at) = announcements.next() {
             told.push(((at - start).as_secs(), announcements.due(at)));

@@ -1,6 +1,5 @@
 //! Answers to the operator's requests: the gateway's state in the API's words.
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -10,12 +9,12 @@ use spillway_api::{
     PolicyPage, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,
     Verdict, Worker, policy_page,
 };
-use spillway_engine::policy::paired_address;
 use spillway_engine::{DropReason, FlowRecord, FlowState, Nanos};
 use spillway_xdp::SteerOutcome;
 use spillway_xdp::device::Accounting;
 use spillway_xdp::steering;
 
+use crate::compile::pairing;
 use crate::gateway::Gateway;
 use crate::worker::Report;
 
@@ -61,7 +60,7 @@ fn put_state(gateway: &mut Gateway, text: &str) -> Response {
 
 fn policies(gateway: &Gateway, cursor: u64, limit: u32) -> PolicyPage {
     match &gateway.programmed {
-        Some(programmed) => policy_page(&programmed.document, cursor, limit, paired_address),
+        Some(programmed) => policy_page(&programmed.document, cursor, limit, pairing),
         None => PolicyPage { rows: Vec::new(), next: None },
     }
 }
@@ -156,34 +155,29 @@ fn flows(gateway: &Gateway, cursor: u64, limit: u32) -> anyhow::Result<FlowPage>
     let Some(page) = gateway.workers.flows(id, within, limit)? else {
         return Ok(FlowPage { rows: Vec::new(), next: None });
     };
-    let rows = page.flows.iter().filter_map(|record| flow(gateway, id, page.now, record));
-    let rows = rows.collect();
+    let rows = page.flows.iter().map(|record| flow(gateway, id, page.now, record)).collect();
     let next = page.next.map_or((id as u64 + 1) << 32, |next| (id as u64) << 32 | u64::from(next));
     let last = id + 1 >= usize::from(gateway.config.workers) && page.next.is_none();
     Ok(FlowPage { rows, next: (!last).then_some(next) })
 }
 
-/// `None` of IPv6, which no document can ask for and the API has no words for.
-fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Option<Flow> {
+fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Flow {
     let policy = gateway
         .programmed
         .as_ref()
         .and_then(|programmed| programmed.policy_name(record.epoch, record.policy));
     let seconds_since = |at: Nanos| now.saturating_sub(at) / 1_000_000_000;
-    let tuple = |tuple: &spillway_engine::Tuple| match (tuple.source, tuple.destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Tuple {
-            source,
-            source_port: tuple.source_port,
-            destination,
-            destination_port: tuple.destination_port,
-        }),
-        _ => None,
+    let tuple = |tuple: &spillway_engine::Tuple| Tuple {
+        source: tuple.source,
+        source_port: tuple.source_port,
+        destination: tuple.destination,
+        destination_port: tuple.destination_port,
     };
-    Some(Flow {
+    Flow {
         worker: u32::try_from(worker).unwrap_or(u32::MAX),
         protocol: protocol_name(record.original.protocol),
-        original: tuple(&record.original)?,
-        reply: tuple(&record.reply)?,
+        original: tuple(&record.original),
+        reply: tuple(&record.reply),
         state: state_name(record.state).to_owned(),
         age_s: seconds_since(record.created_ns),
         idle_s: seconds_since(record.last_seen_ns),
@@ -193,7 +187,7 @@ fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Op
         reply_bytes: record.reply_traffic.bytes,
         policy: policy.unwrap_or("(of an earlier state)").to_owned(),
         peer: record.peer,
-    })
+    }
 }
 
 fn protocol_name(number: u8) -> String {
@@ -203,6 +197,7 @@ fn protocol_name(number: u8) -> String {
         17 => "udp".to_owned(),
         47 => "gre".to_owned(),
         50 => "esp".to_owned(),
+        58 => "icmpv6".to_owned(),
         132 => "sctp".to_owned(),
         other => other.to_string(),
     }

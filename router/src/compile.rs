@@ -4,27 +4,50 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use spillway_api::{Document, EgressAddressKind, ReplyVni};
-use spillway_engine::policy::{NatOptions, Policies, Policy};
+use ipnet::IpNet;
+use spillway_api::{Document, EgressAddressKind, IpFamily, ReplyVni};
+use spillway_engine::policy::{NatOptions, Policies, Policy, paired_address};
 use spillway_engine::tables::{self, Device, DeviceIndex, EgressAddress, Peer};
+use spillway_engine::{Family, V4, V6};
 use spillway_xdp::SteerTables;
 use spillway_xdp::device::DeviceInfo;
-use spillway_xdp::steering::{EgressPorts, SteerFamily};
+use spillway_xdp::steering::{self, EgressPorts, SteerFamily};
 
 use crate::config::TimeoutsConfig;
 use crate::kernel::LocalAddress;
 
-/// The policies of a document, flattened. `timeouts` are the configuration's.
-pub(crate) fn policies(document: &Document, timeouts: TimeoutsConfig) -> Policies {
-    let groups: Vec<_> = document.pod_groups.iter().map(|group| group.pods.as_slice()).collect();
+/// The addresses of a list that are of one family.
+fn addresses<F: Family>(list: &[IpAddr]) -> Vec<F::Address> {
+    list.iter().filter_map(|address| F::address(*address)).collect()
+}
+
+/// The prefixes of a list that are of one family.
+fn prefixes<F: Family>(list: &[IpNet]) -> Vec<F::Net> {
+    list.iter().filter_map(|prefix| F::net(*prefix)).collect()
+}
+
+/// The egress address of a pod among those of its policy, of its own family.
+pub(crate) fn pairing(pod: IpAddr, egress: &[IpAddr]) -> Option<IpAddr> {
+    match pod {
+        IpAddr::V4(pod) => paired_address(pod, &addresses::<V4>(egress)).map(IpAddr::V4),
+        IpAddr::V6(pod) => paired_address(pod, &addresses::<V6>(egress)).map(IpAddr::V6),
+    }
+}
+
+/// What a document's policies say of one family, flattened. One whose egress addresses are all of
+/// the other family is among them, without any: its traffic is dropped. `timeouts` are the
+/// configuration's.
+pub(crate) fn policies<F: Family>(document: &Document, timeouts: TimeoutsConfig) -> Policies<F> {
+    let groups: Vec<_> = document.pod_groups.iter().map(|g| addresses::<F>(&g.pods)).collect();
+    let groups: Vec<_> = groups.iter().map(Vec::as_slice).collect();
     let names = document.pod_groups.iter().map(|group| group.name.as_str());
     let indices: HashMap<_, _> = names.zip(0..).collect();
     let policies = document.policies.iter().map(|policy| Policy {
         name: policy.name.clone(),
-        egress_addresses: policy.egress_list().to_vec(),
-        destinations: policy.destinations.clone(),
-        excluded: policy.excluded_destinations.clone(),
-        pods: policy.pods.clone(),
+        egress_addresses: addresses::<F>(policy.egress_list()),
+        destinations: prefixes::<F>(&policy.destinations),
+        excluded: prefixes::<F>(&policy.excluded_destinations),
+        pods: addresses::<F>(&policy.pods),
         pod_groups: {
             let names = policy.pod_groups.iter().flatten();
             names.filter_map(|name| indices.get(name.as_str()).copied()).collect()
@@ -48,35 +71,44 @@ fn options(policy: &spillway_api::Policy, timeouts: TimeoutsConfig) -> NatOption
 /// What the steering program needs of a document.
 pub(crate) fn steer_tables(
     document: &Document,
-    policies: &Policies,
+    policies: &(Policies<V4>, Policies<V6>),
     devices: &[DeviceInfo],
 ) -> SteerTables {
     let peers = document
         .tunnels
         .iter()
         .flat_map(|tunnel| tunnel.peers.iter().map(move |peer| (peer.address, tunnel.address)));
-    let egress = document.egress_addresses.iter().map(|egress| {
+    SteerTables {
+        tunnels: document.tunnels.iter().map(|tunnel| tunnel.address).collect(),
+        peers: peers.collect(),
+        v4: steer_family(document, &policies.0, devices),
+        v6: steer_family(document, &policies.1, devices),
+    }
+}
+
+/// What it needs of one family.
+fn steer_family<F: Family>(
+    document: &Document,
+    policies: &Policies<F>,
+    devices: &[DeviceInfo],
+) -> SteerFamily<F::Address>
+where
+    F::Address: steering::Address<Net = F::Net>,
+{
+    let egress = document.egress_addresses.iter().filter_map(|egress| {
         let ports = egress.port_range();
         let own = egress.kind == EgressAddressKind::Own;
         let device = egress.announce.as_ref();
         let announce = device.and_then(|name| devices.iter().find(|device| device.name == *name));
         let announce = announce.map(|device| device.ifindex);
-        (egress.address, EgressPorts { first: ports.first, last: ports.last, own, announce })
+        let ports = EgressPorts { first: ports.first, last: ports.last, own, announce };
+        Some((F::address(egress.address)?, ports))
     });
     let sets = policies
         .sets()
         .iter()
         .map(|set| set.iter().map(|(prefix, policy)| (*prefix, policy.is_some())).collect());
-    SteerTables {
-        tunnels: document.tunnels.iter().map(|tunnel| tunnel.address).collect(),
-        peers: peers.collect(),
-        v4: SteerFamily {
-            pods: policies.pods().collect(),
-            sets: sets.collect(),
-            egress: egress.collect(),
-        },
-        v6: SteerFamily::default(),
-    }
+    SteerFamily { pods: policies.pods().collect(), sets: sets.collect(), egress: egress.collect() }
 }
 
 /// The place of a device in the configuration; a document that names another was refused before.
@@ -85,17 +117,20 @@ fn device_index(names: &[&str], name: &str) -> Option<DeviceIndex> {
     DeviceIndex::try_from(position).ok()
 }
 
-/// The engine's egress addresses. `names` are the devices' names, by index.
-pub(crate) fn egress_addresses(document: &Document, names: &[&str]) -> Vec<EgressAddress> {
-    let addresses = document.egress_addresses.iter().map(|egress| {
+/// The engine's egress addresses of one family. `names` are the devices' names, by index.
+pub(crate) fn egress_addresses<F: Family>(
+    document: &Document,
+    names: &[&str],
+) -> Vec<EgressAddress<F>> {
+    let addresses = document.egress_addresses.iter().filter_map(|egress| {
         let ports = egress.port_range();
-        EgressAddress {
-            address: egress.address,
+        Some(EgressAddress {
+            address: F::address(egress.address)?,
             port_first: ports.first,
             port_last: ports.last,
             own: egress.kind == EgressAddressKind::Own,
             announce: egress.announce.as_ref().and_then(|name| device_index(names, name)),
-        }
+        })
     });
     addresses.collect()
 }
@@ -113,9 +148,9 @@ pub(crate) fn peers(document: &Document, names: &[&str]) -> Vec<Peer> {
     peers.collect()
 }
 
-/// How replies are labelled.
-pub(crate) fn reply_vni(document: &Document) -> tables::ReplyVni {
-    match document.reply_vni {
+/// How replies of a family are labelled.
+pub(crate) fn reply_vni(document: &Document, family: IpFamily) -> tables::ReplyVni {
+    match document.reply_vni_of(family) {
         ReplyVni::Fixed(vni) => tables::ReplyVni::Fixed(vni),
         ReplyVni::Flow => tables::ReplyVni::Flow,
     }
@@ -241,6 +276,11 @@ policies:
         Document::parse(DOCUMENT).unwrap()
     }
 
+    fn both_policies(document: &Document) -> (Policies<V4>, Policies<V6>) {
+        let timeouts = TimeoutsConfig::default();
+        (policies(document, timeouts), policies(document, timeouts))
+    }
+
     /// The own address announced by Spillway itself.
     fn announced() -> Document {
         let text = DOCUMENT.replacen("kind: own", "kind: own, announce: pods", 1);
@@ -263,8 +303,7 @@ policies:
     #[test]
     fn steering_gets_peers_pods_and_holes() {
         let document = document();
-        let policies = policies(&document, TimeoutsConfig::default());
-        let tables = steer_tables(&document, &policies, &devices());
+        let tables = steer_tables(&document, &both_policies(&document), &devices());
         assert_eq!(tables.tunnels.len(), 2);
         assert_eq!(
             tables.peers.get(&Ipv4Addr::new(169, 254, 44, 1)),
@@ -283,6 +322,49 @@ policies:
     }
 
     #[test]
+    fn each_family_gets_its_part_of_a_mixed_document() {
+        let mixed = DOCUMENT
+            .replacen("policies:", "  - {address: '2001:db8:44::129', kind: own}\npolicies:", 1)
+            .replacen(
+                "egress_address: 192.168.44.129",
+                "egress_addresses: [192.168.44.129, '2001:db8:44::129']",
+                1,
+            )
+            .replacen("[203.0.113.0/24]", "[203.0.113.0/24, '2001:db8:203::/64']", 1)
+            .replacen("[203.0.113.20/32]", "['2001:db8:203::20/128']", 1)
+            .replacen("10.0.1.41]", "'fd00:10:0:1::40']", 1);
+        let document = Document::parse(&mixed).unwrap();
+        let policies = both_policies(&document);
+        let tables = steer_tables(&document, &policies, &devices());
+        assert_eq!(tables.v4.pods.len(), 1);
+        assert_eq!(tables.v4.sets[0], [("203.0.113.0/24".parse().unwrap(), true)]);
+        let pod = "fd00:10:0:1::40".parse().unwrap();
+        let mut set = tables.v6.sets[tables.v6.pods[&pod]].clone();
+        set.sort();
+        let prefix = |text: &str| text.parse().unwrap();
+        let expected =
+            [(prefix("2001:db8:203::/64"), true), (prefix("2001:db8:203::20/128"), false)];
+        assert_eq!(set, expected);
+        let egress = "2001:db8:44::129".parse().unwrap();
+        assert!(tables.v6.egress[&egress].own);
+        assert_eq!(policies.1.policies()[0].egress_addresses, [egress]);
+        assert_eq!(egress_addresses::<V6>(&document, &[])[0].address, egress);
+        assert_eq!(egress_addresses::<V4>(&document, &[]).len(), 2);
+    }
+
+    #[test]
+    fn a_policy_without_an_address_of_the_family_covers_all_the_same() {
+        let only_v6 = DOCUMENT
+            .replacen("policies:", "  - {address: '2001:db8::129', kind: own}\npolicies:", 1)
+            .replacen("egress_address: 192.168.44.129", "egress_address: 2001:db8::129", 1);
+        let document = Document::parse(&only_v6).unwrap();
+        let policies = policies::<V4>(&document, TimeoutsConfig::default());
+        assert_eq!(policies.policies()[0].egress_addresses, [Ipv4Addr::UNSPECIFIED; 0]);
+        let pod = Ipv4Addr::new(10, 0, 1, 40);
+        assert_eq!(policies.lookup(pod, Ipv4Addr::new(203, 0, 113, 10)), Some(0));
+    }
+
+    #[test]
     fn a_policys_options_reach_the_engine_and_what_it_leaves_out_is_the_configurations() {
         let configured = crate::config::Config::parse(
             "devices: [{name: eth0}]\ntimeouts: {tcp_established: 9000, icmp: 90}",
@@ -290,7 +372,7 @@ policies:
         let configured = configured.unwrap().timeouts;
         let of = |options: &str| {
             let document = Document::parse(&format!("{DOCUMENT}{options}")).unwrap();
-            policies(&document, configured).policies()[0].options.clone()
+            policies::<V4>(&document, configured).policies()[0].options.clone()
         };
         assert_eq!(of(""), NatOptions::default());
         let some = of("    timeouts: {udp: 30, icmp: 10}\n    midstream_pickup: true\n    \
@@ -339,11 +421,11 @@ policies:
     #[test]
     fn an_announced_address_has_its_device() {
         let document = announced();
-        let policies = policies(&document, TimeoutsConfig::default());
+        let policies = both_policies(&document);
         let steered = steer_tables(&document, &policies, &devices()).v4.egress;
         assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 129)].announce, Some(9));
         assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 128)].announce, None);
-        let addresses = egress_addresses(&document, &["eth0", "pods"]);
+        let addresses = egress_addresses::<V4>(&document, &["eth0", "pods"]);
         let announced: Vec<_> = addresses.iter().map(|address| address.announce).collect();
         assert_eq!(announced, [Some(1), None]);
     }

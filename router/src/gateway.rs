@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use spillway_api::Document;
+use spillway_api::{Document, IpFamily};
 use spillway_engine::fib::Fib;
 use spillway_engine::policy::Policies;
 use spillway_engine::tables::{EPOCH_NONE, FamilyInput, Neighbour, Peer, Tables, TablesInput};
@@ -28,7 +28,7 @@ pub(crate) struct Programmed {
     pub(crate) document: Document,
     /// A file's path, or `socket`.
     pub(crate) source: String,
-    policies: Policies,
+    policies: (Policies<V4>, Policies<V6>),
     /// The first epoch of tables made from it.
     since_epoch: u32,
 }
@@ -74,8 +74,14 @@ impl<F: Family> FamilyView<F> {
         Self { fib: kernel.fib(ifindexes), neighbours: kernel.neighbours(ifindexes) }
     }
 
-    fn fib(&self) -> Fib<F> {
-        Fib::new(&self.fib.rules, self.fib.routes.clone())
+    /// What the engine needs to know of this family. `names` are the devices' names, by index.
+    fn input(&self, document: &Document, policies: &Policies<F>, names: &[&str]) -> FamilyInput<F> {
+        FamilyInput {
+            policies: policies.clone(),
+            egress_addresses: compile::egress_addresses(document, names),
+            fib: Fib::new(&self.fib.rules, self.fib.routes.clone()),
+            neighbours: self.neighbours.clone(),
+        }
     }
 }
 
@@ -146,7 +152,9 @@ impl Gateway {
 
     /// Programs a document that was parsed and checked. When this fails the one before it stays.
     pub(crate) fn apply(&mut self, document: Document, source: &str) -> anyhow::Result<()> {
-        let policies = compile::policies(&document, self.config.timeouts);
+        let timeouts = self.config.timeouts;
+        let policies =
+            (compile::policies(&document, timeouts), compile::policies(&document, timeouts));
         let tables = compile::steer_tables(&document, &policies, &self.devices);
         self.steer(self.grace.after(tables, Instant::now()))?;
         tracing::info!("generation {} from {source}: programmed", document.generation);
@@ -297,27 +305,19 @@ impl Gateway {
         self.epoch = next(self.epoch);
         let names: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
         let links = self.view.links.iter().zip(&self.devices);
-        let fib = self.view.v4.fib();
+        let v4 = self.view.v4.input(document, &policies.0, &names);
+        let v6 = self.view.v6.input(document, &policies.1, &names);
         let peers = compile::peers(document, &names);
-        let next_hops = next_hops(&fib, &peers);
+        let next_hops = next_hops(&v4.fib, &peers);
         let tables = Tables::new(TablesInput {
             epoch: self.epoch,
             devices: links.map(|((mac, mtu), at)| compile::device(*mac, *mtu, at.mtu)).collect(),
             peers,
-            reply_vni: Some(compile::reply_vni(document)),
+            reply_vni: Some(compile::reply_vni(document, IpFamily::V4)),
+            reply_vni_ipv6: Some(compile::reply_vni(document, IpFamily::V6)),
             tunnel_port: self.config.tunnel_port,
-            v4: FamilyInput {
-                policies: policies.clone(),
-                egress_addresses: compile::egress_addresses(document, &names),
-                fib,
-                neighbours: self.view.v4.neighbours.clone(),
-            },
-            v6: FamilyInput {
-                fib: self.view.v6.fib(),
-                neighbours: self.view.v6.neighbours.clone(),
-                ..FamilyInput::default()
-            },
-            ..TablesInput::default()
+            v4,
+            v6,
         });
         self.workers.publish(&Arc::new(tables))?;
         for next_hop in next_hops {

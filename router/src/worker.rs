@@ -5,7 +5,7 @@
 //! worker asks the main thread for neighbours through another. Its counters are plain numbers that
 //! are copied when somebody asks.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub(crate) enum Command {
     /// Use these tables from now on.
     Tables(Arc<Tables>),
     /// Tell the links where these addresses are, as far as the tables say.
-    Announce(Vec<Ipv4Addr>),
+    Announce(Vec<IpAddr>),
     /// Say how you are.
     Report(Sender<Report>),
     /// Show flows from `cursor` on, `limit` at most.
@@ -247,11 +247,11 @@ impl Worker {
     }
 
     /// Announces addresses that Spillway itself has.
-    fn announce(&mut self, addresses: &[Ipv4Addr]) {
+    fn announce(&mut self, addresses: &[IpAddr]) {
         let WorkerParts { engine, lane, tables, .. } = &mut self.parts;
         for address in addresses {
             let Some(mut frame) = lane.allocate() else { break };
-            match engine.announce(tables, (*address).into(), frame.bytes_mut()) {
+            match engine.announce(tables, *address, frame.bytes_mut()) {
                 Some(Answer { device, length }) => lane.transmit(device, frame, length),
                 None => lane.recycle(frame),
             }

@@ -1,7 +1,7 @@
 //! The worker threads as the main thread sees them: started, asked, told and stopped through
 //! bounded channels.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -88,7 +88,7 @@ impl Workers {
     }
 
     /// Has one worker announce addresses.
-    pub(crate) fn announce(&self, addresses: Vec<Ipv4Addr>) -> anyhow::Result<()> {
+    pub(crate) fn announce(&self, addresses: Vec<IpAddr>) -> anyhow::Result<()> {
         self.tell(0, Command::Announce(addresses))
     }
 

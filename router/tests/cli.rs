@@ -103,7 +103,7 @@ fn a_bad_state_is_refused_with_its_line_and_field() {
         ran.error,
         format!(
             "spillway: cannot use the state document {state}: line 23, column 23: \
-             policies[0].pods[1]: expected an IPv4 address such as 192.0.2.1, found \
+             policies[0].pods[1]: expected an IP address such as 192.0.2.1 or 2001:db8::1, found \
              \"10.0.1.400\"\n"
         )
     );

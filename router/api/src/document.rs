@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::family::IpFamily;
 use crate::limits::{FLOWS_PER_POD_MAX, VNI_MAX};
 use crate::options::PolicyTimeouts;
 use crate::scalar::{MacAddress, PortRange, many, one, quote, some_many, some_one};
@@ -33,6 +34,9 @@ pub struct Document {
     /// The VXLAN network identifier of replies. Default: 2.
     #[serde(default)]
     pub reply_vni: ReplyVni,
+    /// That of IPv6 replies, where it is another. Default: `reply_vni`.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_vni")]
+    pub reply_vni_ipv6: Option<ReplyVni>,
     /// The addresses that the outside sees.
     #[serde(deserialize_with = "list")]
     pub egress_addresses: Vec<EgressAddress>,
@@ -78,15 +82,16 @@ pub struct Peer {
 pub struct EgressAddress {
     /// The address.
     #[serde(deserialize_with = "one")]
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whether it is Spillway's alone.
     pub kind: EgressAddressKind,
     /// The ports and echo identifiers that are ours; for a shared address only.
     /// Default: [`SHARED_PORTS_DEFAULT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<PortRange>,
-    /// The device on which Spillway itself answers for the address, ARP and ping, and announces it;
-    /// for an own address that is not on the host. Default: none, the host answers.
+    /// The device on which Spillway itself answers for the address (ARP or neighbour discovery,
+    /// ping) and announces it; for an own address that is not on the host. Default: none, the host
+    /// answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub announce: Option<String>,
 }
@@ -108,12 +113,14 @@ pub enum EgressAddressKind {
 pub struct PodGroup {
     /// Its name, unique among the document's groups.
     pub name: String,
-    /// The addresses of its pods. A pod is in one group at most.
+    /// The addresses of its pods, of both families where they have both. An address is in one
+    /// group at most.
     #[serde(deserialize_with = "many")]
-    pub pods: Vec<Ipv4Addr>,
+    pub pods: Vec<IpAddr>,
 }
 
-/// Which pods leave to where, and as whom.
+/// Which pods leave to where, and as whom. Each family stands for itself: what a pod's IPv6 address
+/// sends to an IPv6 destination leaves with an IPv6 egress address, or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -122,16 +129,17 @@ pub struct Policy {
     /// The address that the outside sees; one of the document's `egress_addresses`. A policy has
     /// either this or `egress_addresses`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_one")]
-    pub egress_address: Option<Ipv4Addr>,
-    /// Several such addresses. Each pod has one of them, the same for all its flows.
+    pub egress_address: Option<IpAddr>,
+    /// Several such addresses. Each pod has one of them of each family, the same for all its flows.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_many")]
-    pub egress_addresses: Option<Vec<Ipv4Addr>>,
-    /// Where its pods' traffic is translated; one at least.
+    pub egress_addresses: Option<Vec<IpAddr>>,
+    /// Where its pods' traffic is translated; one at least. Where there is no egress address of a
+    /// destination's family, the traffic is dropped.
     #[serde(deserialize_with = "many")]
-    pub destinations: Vec<Ipv4Net>,
+    pub destinations: Vec<IpNet>,
     /// Parts of `destinations` where it is not.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "many")]
-    pub excluded_destinations: Vec<Ipv4Net>,
+    pub excluded_destinations: Vec<IpNet>,
     /// How long its flows may stay idle, where not as the configuration says.
     #[serde(
         default,
@@ -159,7 +167,7 @@ pub struct Policy {
     pub pod_groups: Option<Vec<String>>,
     /// The addresses of the pods that it selects beside those of its groups.
     #[serde(deserialize_with = "many")]
-    pub pods: Vec<Ipv4Addr>,
+    pub pods: Vec<IpAddr>,
 }
 
 /// The VXLAN network identifier of replies.
@@ -186,6 +194,15 @@ impl Document {
     /// The first [`Problem`], with line, column and field.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         yaml::parse(text, Self::validate)
+    }
+
+    /// The VXLAN network identifier of replies of a family.
+    #[must_use]
+    pub fn reply_vni_of(&self, family: IpFamily) -> ReplyVni {
+        match family {
+            IpFamily::V4 => self.reply_vni,
+            IpFamily::V6 => self.reply_vni_ipv6.unwrap_or(self.reply_vni),
+        }
     }
 
     /// The groups of pods by their names.
@@ -222,7 +239,7 @@ fn is_no(option: &bool) -> bool {
 impl Policy {
     /// The addresses that the outside sees, in either form.
     #[must_use]
-    pub fn egress_list(&self) -> &[Ipv4Addr] {
+    pub fn egress_list(&self) -> &[IpAddr] {
         self.egress_addresses.as_deref().unwrap_or(self.egress_address.as_slice())
     }
 
@@ -230,7 +247,7 @@ impl Policy {
     pub fn pod_lists<'a>(
         &'a self,
         groups: &HashMap<&str, &'a PodGroup>,
-    ) -> impl Iterator<Item = &'a [Ipv4Addr]> {
+    ) -> impl Iterator<Item = &'a [IpAddr]> {
         let names = self.pod_groups.iter().flatten();
         let groups = names.filter_map(|name| groups.get(name.as_str()));
         [self.pods.as_slice()].into_iter().chain(groups.map(|group| group.pods.as_slice()))
@@ -271,6 +288,11 @@ impl<'de> Deserialize<'de> for ReplyVni {
     }
 }
 
+/// Reads one that may be left out.
+fn some_vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ReplyVni>, D::Error> {
+    ReplyVni::deserialize(deserializer).map(Some)
+}
+
 struct ReplyVniVisitor;
 
 impl ReplyVniVisitor {
@@ -284,6 +306,10 @@ impl Visitor<'_> for ReplyVniVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"flow\" or a number from 0 to {VNI_MAX}")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<ReplyVni, E> {
+        Err(Self::refused("nothing"))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<ReplyVni, E> {

@@ -8,6 +8,7 @@ pub mod limits;
 
 mod client;
 mod document;
+mod family;
 mod message;
 mod options;
 mod policy_rows;
@@ -21,6 +22,7 @@ pub use document::{
     Document, EgressAddress, EgressAddressKind, Peer, PodGroup, Policy, ReplyVni,
     SHARED_PORTS_DEFAULT, Tunnel,
 };
+pub use family::{IpFamily, check_host_address, check_not_mapped};
 pub use message::{
     API_VERSION, Applied, Device, Drops, EngineDrop, Flow, FlowPage, Frames, PolicyPage, PolicyRow,
     Refusal, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,

@@ -20,8 +20,8 @@ pub const POLICIES_MAX: usize = 4_096;
 /// Destinations and excluded destinations of one policy, together, at most.
 pub const PREFIXES_PER_POLICY_MAX: usize = 1_024;
 
-/// Different pods at most, over all policies and groups. A pod that several policies select counts
-/// once.
+/// Different addresses of pods at most, of each family, over all policies and groups. One that
+/// several policies select counts once.
 pub const PODS_MAX: usize = 65_536;
 
 /// Groups of pods at most.

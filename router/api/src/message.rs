@@ -2,7 +2,7 @@
 //!
 //! Fields are only ever added. A client ignores fields that it does not know.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -197,7 +197,8 @@ pub struct Worker {
     pub fragmented: u64,
     /// Frames handed to other workers: fragments, and packets of flows that those have adopted.
     pub handed_off: u64,
-    /// ARP requests and pings for announced addresses that were answered; in `transmitted`.
+    /// ARP requests, neighbour solicitations and pings for announced addresses that were answered;
+    /// in `transmitted`.
     pub answered: u64,
     /// Announcements of such addresses.
     pub announced: u64,
@@ -237,13 +238,14 @@ pub struct PolicyPage {
 pub struct PolicyRow {
     /// The pod.
     #[serde(rename = "sourceIP")]
-    pub source_ip: Ipv4Addr,
+    pub source_ip: IpAddr,
     /// The destination.
     #[serde(rename = "destCIDR")]
-    pub destination_cidr: ipnet::Ipv4Net,
-    /// The address that the outside sees.
+    pub destination_cidr: ipnet::IpNet,
+    /// The address that the outside sees. The unspecified one where the policy has none of this
+    /// family: then the traffic is dropped.
     #[serde(rename = "egressIP")]
-    pub egress_ip: Ipv4Addr,
+    pub egress_ip: IpAddr,
     /// Our tunnel address, or `Excluded CIDR`.
     #[serde(rename = "gatewayIP")]
     pub gateway_ip: String,
@@ -265,7 +267,7 @@ pub struct FlowPage {
 pub struct Flow {
     /// The worker that owns it.
     pub worker: u32,
-    /// `tcp`, `udp`, `icmp`, `sctp`, `gre`, `esp`, or its number.
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `gre`, `esp`, or its number.
     pub protocol: String,
     /// As the pod sends.
     pub original: Tuple,
@@ -295,11 +297,11 @@ pub struct Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuple {
     /// Who sends.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Its port.
     pub source_port: u16,
     /// Who receives.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
     /// Its port.
     pub destination_port: u16,
 }

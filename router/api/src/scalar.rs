@@ -3,9 +3,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -36,15 +36,23 @@ impl FromText for Ipv4Addr {
     }
 }
 
-impl FromText for Ipv4Net {
-    const EXPECTED: &'static str = "an IPv4 prefix such as 203.0.113.0/24";
+impl FromText for IpAddr {
+    const EXPECTED: &'static str = "an IP address such as 192.0.2.1 or 2001:db8::1";
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl FromText for IpNet {
+    const EXPECTED: &'static str = "an IP prefix such as 203.0.113.0/24 or 2001:db8::/32";
 
     fn from_text(text: &str) -> Option<Self> {
         text.parse().ok()
     }
 
     fn hint(text: &str) -> Option<String> {
-        text.parse::<Ipv4Addr>().ok().map(|address| format!("{address}/32"))
+        text.parse::<IpAddr>().ok().map(|address| Self::from(address).to_string())
     }
 }
 

@@ -4,13 +4,14 @@
 //! of its destinations, is an author's business: refusing it would stop all other policies too.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::document::{
     Document, EgressAddress, EgressAddressKind, Peer, PodGroup, Policy, ReplyVni,
 };
+use crate::family::{IpFamily, check_host_address, check_not_mapped};
 use crate::limits::{
     EGRESS_ADDRESSES_MAX, NAME_BYTES_MAX, PEERS_MAX, POD_GROUPS_MAX, PODS_MAX, POLICIES_MAX,
     PORT_FIRST, PORT_LAST, PREFIXES_PER_POLICY_MAX, TUNNELS_MAX, VNI_MAX,
@@ -45,8 +46,8 @@ impl Document {
         let mut ours = HashSet::new();
         for (index, tunnel) in self.tunnels.iter().enumerate() {
             let path = path.clone().index(index).field("address");
-            check_unicast(&path, tunnel.address)?;
-            check_unique(&path, &mut ours, tunnel.address, "is listed twice")?;
+            check_host(&path, tunnel.address.into())?;
+            check_unique(&path, &mut ours, tunnel.address.into(), "is listed twice")?;
         }
         let mut peers = HashSet::new();
         for (index, tunnel) in self.tunnels.iter().enumerate() {
@@ -60,26 +61,30 @@ impl Document {
     }
 
     fn check_reply_vni(&self) -> Result<(), Problem> {
-        match self.reply_vni {
-            ReplyVni::Fixed(vni) if vni > VNI_MAX => {
+        let both = [("reply_vni", Some(self.reply_vni)), ("reply_vni_ipv6", self.reply_vni_ipv6)];
+        for (field, reply_vni) in both {
+            if let Some(ReplyVni::Fixed(vni)) = reply_vni
+                && vni > VNI_MAX
+            {
                 let message = format!("{vni} is no VNI; expected at most {VNI_MAX}");
-                Err(FieldPath::root("reply_vni").problem(message))
+                return Err(FieldPath::root(field).problem(message));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     fn check_egress_addresses(&self) -> Result<(), Problem> {
         let path = FieldPath::root("egress_addresses");
         at_most(&path, self.egress_addresses.len(), EGRESS_ADDRESSES_MAX, "egress addresses")?;
-        let tunnels: HashSet<_> = self.tunnels.iter().map(|tunnel| tunnel.address).collect();
-        let peers: HashSet<_> =
-            self.tunnels.iter().flat_map(|tunnel| &tunnel.peers).map(|peer| peer.address).collect();
+        let tunnels: HashSet<IpAddr> =
+            self.tunnels.iter().map(|tunnel| tunnel.address.into()).collect();
+        let peers = self.tunnels.iter().flat_map(|tunnel| &tunnel.peers);
+        let peers: HashSet<IpAddr> = peers.map(|peer| peer.address.into()).collect();
         let mut seen = HashSet::new();
         for (index, egress) in self.egress_addresses.iter().enumerate() {
             let path = path.clone().index(index);
             let address_path = path.clone().field("address");
-            check_unicast(&address_path, egress.address)?;
+            check_host(&address_path, egress.address)?;
             check_unique(&address_path, &mut seen, egress.address, "is listed twice")?;
             if peers.contains(&egress.address) {
                 let message = format!("{} is a tunnel peer, not ours", egress.address);
@@ -99,17 +104,18 @@ impl Document {
     }
 
     /// What no pod's address may be.
-    fn our_addresses(&self) -> HashSet<Ipv4Addr> {
-        let tunnels = self.tunnels.iter().map(|tunnel| tunnel.address);
+    fn our_addresses(&self) -> HashSet<IpAddr> {
+        let tunnels = self.tunnels.iter().map(|tunnel| tunnel.address.into());
         tunnels.chain(self.egress_addresses.iter().map(|egress| egress.address)).collect()
     }
 
     /// Returns every pod of a group with the group's name.
-    fn check_pod_groups(&self) -> Result<HashMap<Ipv4Addr, &str>, Problem> {
+    fn check_pod_groups(&self) -> Result<HashMap<IpAddr, &str>, Problem> {
         let path = FieldPath::root("pod_groups");
         at_most(&path, self.pod_groups.len(), POD_GROUPS_MAX, "groups of pods")?;
         let ours = self.our_addresses();
         let (mut names, mut group_of) = (BTreeSet::new(), HashMap::new());
+        let mut counts = PodCounts::default();
         for (index, PodGroup { name, pods }) in self.pod_groups.iter().enumerate() {
             let path = path.clone().index(index);
             check_new_name(&path.clone().field("name"), &mut names, name, "group")?;
@@ -120,8 +126,9 @@ impl Document {
                     let message = format!("{pod} is in the group {} already", quote(other));
                     return Err(path.index(index).problem(message));
                 }
+                counts.add(*pod);
             }
-            at_most(&path, group_of.len(), PODS_MAX, "pods of all groups")?;
+            counts.check(&path, "pods of all groups")?;
         }
         Ok(group_of)
     }
@@ -135,7 +142,9 @@ impl Document {
             self.egress_addresses.iter().map(|egress| egress.address).collect();
         let ours = self.our_addresses();
         let mut names = BTreeSet::new();
-        let mut pods: HashSet<Ipv4Addr> = group_of.keys().copied().collect();
+        let mut pods: HashSet<IpAddr> = group_of.keys().copied().collect();
+        let mut counts = PodCounts::default();
+        pods.iter().for_each(|pod| counts.add(*pod));
         for (index, policy) in self.policies.iter().enumerate() {
             let path = path.clone().index(index);
             check_new_name(&path.clone().field("name"), &mut names, &policy.name, "policy")?;
@@ -151,27 +160,49 @@ impl Document {
                     return Err(path.index(index).problem(message));
                 }
             }
-            pods.extend(policy.pods.iter().copied());
-            at_most(&FieldPath::root("policies"), pods.len(), PODS_MAX, "different pods")?;
+            let new = policy.pods.iter().filter(|pod| pods.insert(**pod));
+            new.for_each(|pod| counts.add(*pod));
+            counts.check(&FieldPath::root("policies"), "different pods")?;
         }
         Ok(())
+    }
+}
+
+/// Different addresses of pods, by family: one family's leave the other's room alone.
+#[derive(Default)]
+struct PodCounts {
+    v4: usize,
+    v6: usize,
+}
+
+impl PodCounts {
+    fn add(&mut self, pod: IpAddr) {
+        match IpFamily::of(pod) {
+            IpFamily::V4 => self.v4 += 1,
+            IpFamily::V6 => self.v6 += 1,
+        }
+    }
+
+    fn check(&self, path: &FieldPath, what: &str) -> Result<(), Problem> {
+        at_most(path, self.v4.max(self.v6), PODS_MAX, &format!("{what} of one family"))
     }
 }
 
 fn check_peer(
     path: &FieldPath,
     peer: &Peer,
-    seen: &mut HashSet<Ipv4Addr>,
-    ours: &HashSet<Ipv4Addr>,
+    seen: &mut HashSet<IpAddr>,
+    ours: &HashSet<IpAddr>,
 ) -> Result<(), Problem> {
     let address_path = path.clone().field("address");
-    check_unicast(&address_path, peer.address)?;
-    if ours.contains(&peer.address) {
-        let message = format!("{} is a tunnel address of ours, no peer", peer.address);
+    let address = peer.address.into();
+    check_host(&address_path, address)?;
+    if ours.contains(&address) {
+        let message = format!("{address} is a tunnel address of ours, no peer");
         return Err(address_path.problem(message));
     }
     let twice = "is a peer already, of this tunnel or of another; a peer has one tunnel address";
-    check_unique(&address_path, seen, peer.address, twice)?;
+    check_unique(&address_path, seen, address, twice)?;
     match (&peer.device, peer.mac) {
         (None, None) => Ok(()),
         (Some(_), None) => Err(path.clone().field("device").problem("expected mac beside it")),
@@ -280,15 +311,16 @@ fn check_groups<'a>(
     Ok(names)
 }
 
-/// A policy has one address, or several, each of them listed in the document.
+/// A policy has one address, or several, each of them listed in the document. They need not be of
+/// both families: what the policy covers of the other one is dropped.
 fn check_policy_egress(
     path: &FieldPath,
     policy: &Policy,
-    listed: &HashSet<Ipv4Addr>,
+    listed: &HashSet<IpAddr>,
 ) -> Result<(), Problem> {
     let (one, several) =
         (path.clone().field("egress_address"), path.clone().field("egress_addresses"));
-    let check_listed = |path: FieldPath, address: &Ipv4Addr| match listed.contains(address) {
+    let check_listed = |path: FieldPath, address: &IpAddr| match listed.contains(address) {
         true => Ok(()),
         false => Err(path.problem(format!("{address} is not in the document's egress_addresses"))),
     };
@@ -323,29 +355,27 @@ fn check_prefixes(path: &FieldPath, policy: &Policy) -> Result<(), Problem> {
     let count = policy.destinations.len() + policy.excluded_destinations.len();
     at_most(&destinations, count, PREFIXES_PER_POLICY_MAX, "prefixes, excluded ones included")?;
     let excluded = path.clone().field("excluded_destinations");
-    check_host_bits(&destinations, &policy.destinations)?;
-    check_host_bits(&excluded, &policy.excluded_destinations)
+    check_each_prefix(&destinations, &policy.destinations)?;
+    check_each_prefix(&excluded, &policy.excluded_destinations)
 }
 
-fn check_host_bits(path: &FieldPath, prefixes: &[Ipv4Net]) -> Result<(), Problem> {
+fn check_each_prefix(path: &FieldPath, prefixes: &[IpNet]) -> Result<(), Problem> {
     for (index, prefix) in prefixes.iter().enumerate() {
+        let path = || path.clone().index(index);
         if prefix.trunc() != *prefix {
             let message = format!(
-                "{prefix} has bits set beyond its length; did you mean {} or {}/32?",
+                "{prefix} has bits set beyond its length; did you mean {} or {}?",
                 prefix.trunc(),
-                prefix.addr()
+                IpNet::from(prefix.addr())
             );
-            return Err(path.clone().index(index).problem(message));
+            return Err(path().problem(message));
         }
+        check_not_mapped(*prefix).map_err(|message| path().problem(message))?;
     }
     Ok(())
 }
 
-fn check_pods(
-    path: &FieldPath,
-    pods: &[Ipv4Addr],
-    ours: &HashSet<Ipv4Addr>,
-) -> Result<(), Problem> {
+fn check_pods(path: &FieldPath, pods: &[IpAddr], ours: &HashSet<IpAddr>) -> Result<(), Problem> {
     let mut seen = HashSet::with_capacity(pods.len());
     for (index, pod) in pods.iter().enumerate() {
         let path = || path.clone().index(index);
@@ -360,34 +390,24 @@ fn check_pods(
 /// There may be a million pods to check: `path` is asked for when one is bad.
 fn check_pod(
     path: impl Fn() -> FieldPath,
-    pod: Ipv4Addr,
-    ours: &HashSet<Ipv4Addr>,
+    pod: IpAddr,
+    ours: &HashSet<IpAddr>,
 ) -> Result<(), Problem> {
-    if !is_unicast(pod) {
-        return check_unicast(&path(), pod);
-    }
+    check_host_address(pod).map_err(|message| path().problem(message))?;
     if ours.contains(&pod) {
         return Err(path().problem(format!("{pod} is a tunnel or egress address, not a pod's")));
     }
     Ok(())
 }
 
-fn check_unicast(path: &FieldPath, address: Ipv4Addr) -> Result<(), Problem> {
-    if is_unicast(address) {
-        return Ok(());
-    }
-    Err(path.problem(format!("expected the address of one host, found {address}")))
-}
-
-/// Whether a packet on a wire may come from this address (RFC 1122, 3.2.1.3; RFC 1112, 4).
-fn is_unicast(address: Ipv4Addr) -> bool {
-    !matches!(address.octets()[0], 0 | 127 | 224..)
+fn check_host(path: &FieldPath, address: IpAddr) -> Result<(), Problem> {
+    check_host_address(address).map_err(|message| path.problem(message))
 }
 
 fn check_unique(
     path: &FieldPath,
-    seen: &mut HashSet<Ipv4Addr>,
-    address: Ipv4Addr,
+    seen: &mut HashSet<IpAddr>,
+    address: IpAddr,
     complaint: &str,
 ) -> Result<(), Problem> {
     if seen.insert(address) {

@@ -1,15 +1,16 @@
 //! The state document: what is accepted, and every refusal with its exact place and words.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use spillway_api::limits::DOCUMENT_BYTES_MAX;
 use spillway_api::{
-    Document, EgressAddressKind, MacAddress, PolicyTimeouts, PortRange, ReplyVni,
+    Document, EgressAddressKind, IpFamily, MacAddress, PolicyTimeouts, PortRange, ReplyVni,
     SHARED_PORTS_DEFAULT,
 };
 
 const EXAMPLE: &str = include_str!("example.yaml");
+const DUAL_STACK: &str = include_str!("dual-stack.yaml");
 
 fn refusal(text: &str) -> String {
     Document::parse(text).expect_err("the document is refused").to_string()
@@ -71,7 +72,7 @@ fn an_own_address_may_name_where_it_is_announced() {
 
 #[test]
 fn a_policy_may_have_several_egress_addresses() {
-    let both = [Ipv4Addr::new(192, 168, 44, 129), Ipv4Addr::new(192, 168, 44, 128)];
+    let both = ["192.168.44.129", "192.168.44.128"].map(|text| text.parse::<IpAddr>().unwrap());
     let text = mutated(
         "egress_address: 192.168.44.129",
         "egress_addresses: [192.168.44.129, 192.168.44.128]",
@@ -81,6 +82,45 @@ fn a_policy_may_have_several_egress_addresses() {
     let yaml = serde_saphyr::to_string(&document).unwrap();
     assert_eq!(Document::parse(&yaml).unwrap(), document);
     assert_eq!(Document::parse(EXAMPLE).unwrap().policies[0].egress_list(), &both[..1]);
+}
+
+#[test]
+fn lists_may_mix_families() {
+    let document = Document::parse(DUAL_STACK).unwrap();
+    let policy = &document.policies[0];
+    assert_eq!(policy.egress_list()[1], "2001:db8:44::129".parse::<IpAddr>().unwrap());
+    let families: Vec<_> = policy.pods.iter().map(|pod| IpFamily::of(*pod)).collect();
+    assert_eq!(families, [IpFamily::V4, IpFamily::V6, IpFamily::V6]);
+    let prefixes: Vec<_> = policy.destinations.iter().map(ToString::to_string).collect();
+    assert_eq!(prefixes, ["0.0.0.0/0", "::/0"]);
+    for text in
+        [serde_json::to_string(&document).unwrap(), serde_saphyr::to_string(&document).unwrap()]
+    {
+        assert_eq!(Document::parse(&text).unwrap(), document, "{text}");
+    }
+}
+
+/// It is the author's business: what the policy covers of the other family is dropped.
+#[test]
+fn a_policy_may_have_an_egress_address_of_one_family_only() {
+    let document = Document::parse(DUAL_STACK).unwrap();
+    let policy = &document.policies[1];
+    assert!(policy.egress_list().iter().all(IpAddr::is_ipv4));
+    assert!(policy.destinations.iter().any(|prefix| IpFamily::of_prefix(*prefix) == IpFamily::V6));
+}
+
+#[test]
+fn ipv6_replies_have_the_vni_of_ipv4_unless_another_is_said() {
+    let document = Document::parse(DUAL_STACK).unwrap();
+    let of = |document: &Document| IpFamily::ALL.map(|family| document.reply_vni_of(family));
+    assert_eq!(of(&document), [ReplyVni::Fixed(9), ReplyVni::Fixed(10)]);
+    let flow = DUAL_STACK.replacen("reply_vni_ipv6: 10", "reply_vni_ipv6: flow", 1);
+    assert_eq!(of(&Document::parse(&flow).unwrap())[1], ReplyVni::Flow);
+    let one = Document::parse(&mutated("reply_vni: 2", "reply_vni: flow")).unwrap();
+    assert_eq!(of(&one), [ReplyVni::Flow, ReplyVni::Flow]);
+    let too_large = Document { reply_vni_ipv6: Some(ReplyVni::Fixed(1 << 24)), ..document };
+    let said = too_large.validate().unwrap_err().to_string();
+    assert_eq!(said, "reply_vni_ipv6: 16777216 is no VNI; expected at most 16777215");
 }
 
 #[test]
@@ -158,11 +198,15 @@ fn texts_that_are_no_document_are_refused() {
 }
 
 /// A cut in the middle must not pass for a document that selects fewer pods: the last line alone
-/// may be missing whole.
+/// may be missing whole, and a whole policy at the end.
 #[test]
 fn a_document_that_was_cut_off_is_refused() {
-    for end in 0..EXAMPLE.len() - 1 {
-        let cut = &EXAMPLE[..end];
+    let whole_policies = DUAL_STACK.find("  - name: without-ipv6").unwrap();
+    let cuts = (0..EXAMPLE.len() - 1).map(|end| &EXAMPLE[..end]);
+    let dual = (0..DUAL_STACK.len() - 1)
+        .filter(|end| !(whole_policies - 1..=whole_policies + 2).contains(end));
+    for cut in cuts.chain(dual.map(|end| &DUAL_STACK[..end])) {
+        let end = cut.len();
         assert!(Document::parse(cut).is_err(), "accepted up to byte {end}:\n{cut}");
     }
 }
@@ -215,20 +259,27 @@ fn the_largest_document_is_read_and_one_pod_more_is_refused() {
     let one_more = format!("{}      - 10.255.0.1\n", document_of(4_096, 16));
     assert_eq!(
         refusal(&one_more),
-        "line 5, column 3: policies: expected at most 65536 different pods, found 65537"
+        "line 5, column 3: policies: expected at most 65536 different pods of one family, found 65537"
     );
+    let of_the_other = format!("{}      - 2001:db8::1\n", document_of(4_096, 16));
+    assert!(Document::parse(&of_the_other).is_ok());
+    let of_the_other = document_of(4_096, 16).replace("- 10.", "- fd00::10.");
+    assert!(refusal(&format!("{of_the_other}      - fd00::1\n")).contains("found 65537"));
     assert!(refusal(&document_of(4_097, 1)).contains("expected at most 4096 policies, found 4097"));
     let with_group =
         document_of(4_096, 16).replace("    pods:\n", "    pod_groups: []\n    pods:\n");
     let grouped = format!("{with_group}pod_groups: [{{name: g, pods: [10.255.0.1]}}]\n");
-    assert!(refusal(&grouped).contains("expected at most 65536 different pods, found 65537"));
+    assert!(
+        refusal(&grouped)
+            .contains("expected at most 65536 different pods of one family, found 65537")
+    );
     let pods: Vec<String> =
         (0..65_537).map(|n| Ipv4Addr::from(0x0a00_0000 + n).to_string()).collect();
     let group = format!("pod_groups: [{{name: g, pods: [{}]}}]\npolicies:", pods.join(", "));
     assert_eq!(
         refusal(&mutated("policies:", &group)),
-        "line 18, column 30: pod_groups[0].pods: expected at most 65536 pods of all groups, found \
-         65537"
+        "line 18, column 30: pod_groups[0].pods: expected at most 65536 pods of all groups of one \
+         family, found 65537"
     );
 }
 

@@ -2,15 +2,23 @@
 
 use std::fmt::Write as _;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use spillway_api::{Document, PolicyRow, policy_page};
 
 const EXAMPLE: &str = include_str!("example.yaml");
 
-/// The last address, where a policy has several.
-fn last(_pod: Ipv4Addr, addresses: &[Ipv4Addr]) -> Option<Ipv4Addr> {
-    addresses.last().copied()
+/// The last address of the pod's family, where a policy has several.
+fn last(pod: IpAddr, addresses: &[IpAddr]) -> Option<IpAddr> {
+    addresses.iter().rfind(|address| address.is_ipv4() == pod.is_ipv4()).copied()
+}
+
+fn texts(rows: &[PolicyRow]) -> Vec<String> {
+    let text = |row: &PolicyRow| {
+        let PolicyRow { source_ip, destination_cidr, egress_ip, gateway_ip, policy } = row;
+        format!("{source_ip} {destination_cidr} {egress_ip} {gateway_ip} {policy}")
+    };
+    rows.iter().map(text).collect()
 }
 
 fn all_rows(document: &Document, limit: u32) -> Vec<PolicyRow> {
@@ -28,13 +36,7 @@ fn all_rows(document: &Document, limit: u32) -> Vec<PolicyRow> {
 #[test]
 fn rows_come_by_pod_and_then_prefix_with_exclusions_last() {
     let document = Document::parse(EXAMPLE).unwrap();
-    let rows: Vec<String> = all_rows(&document, 100)
-        .iter()
-        .map(|row| {
-            let PolicyRow { source_ip, destination_cidr, egress_ip, gateway_ip, policy } = row;
-            format!("{source_ip} {destination_cidr} {egress_ip} {gateway_ip} {policy}")
-        })
-        .collect();
+    let rows = texts(&all_rows(&document, 100));
     assert_eq!(
         rows,
         [
@@ -72,7 +74,7 @@ fn a_row_shows_the_address_that_its_pod_has() {
         1,
     );
     let row = &policy_page(&Document::parse(&text).unwrap(), 0, 1, last).rows[0];
-    assert_eq!(row.egress_ip, Ipv4Addr::new(192, 168, 44, 128));
+    assert_eq!(row.egress_ip.to_string(), "192.168.44.128");
 }
 
 #[test]
@@ -94,8 +96,31 @@ fn pages_of_every_size_give_the_same_rows() {
     let document = Document::parse(&text).unwrap();
     let whole = all_rows(&document, 1_000);
     assert_eq!(whole.len(), 6 + 2 + 4 + 6);
-    assert_eq!(whole[17].source_ip, Ipv4Addr::new(10, 2, 0, 3));
+    assert_eq!(whole[17].source_ip.to_string(), "10.2.0.3");
     for limit in 1..=19 {
+        assert_eq!(all_rows(&document, limit), whole, "limit {limit}");
+    }
+}
+
+/// A pod's rows are those of its family; without an egress address of it, none is shown.
+#[test]
+fn each_address_of_a_pod_has_the_prefixes_of_its_family() {
+    let document = Document::parse(include_str!("dual-stack.yaml")).unwrap();
+    let whole = all_rows(&document, 100);
+    assert_eq!(
+        texts(&whole),
+        [
+            "10.0.1.40 0.0.0.0/0 192.168.44.129 192.168.44.128 app1",
+            "10.0.1.40 203.0.113.20/32 192.168.44.129 Excluded CIDR app1",
+            "fd00:10:1::40 ::/0 2001:db8:44::129 192.168.44.128 app1",
+            "fd00:10:1::40 2001:db8:203::20/128 2001:db8:44::129 Excluded CIDR app1",
+            "fd00:10:1::41 ::/0 2001:db8:44::129 192.168.44.128 app1",
+            "fd00:10:1::41 2001:db8:203::20/128 2001:db8:44::129 Excluded CIDR app1",
+            "10.0.1.40 198.51.100.0/24 192.168.44.129 192.168.44.128 without-ipv6",
+            "fd00:10:1::40 2001:db8:198::/48 :: 192.168.44.128 without-ipv6",
+        ]
+    );
+    for limit in 1..=9 {
         assert_eq!(all_rows(&document, limit), whole, "limit {limit}");
     }
 }

@@ -1,5 +1,7 @@
 //! `spillway flows`.
 
+use std::net::SocketAddr;
+
 use spillway_api::{Client, ClientError, Flow, Tuple};
 
 use super::duration;
@@ -53,9 +55,12 @@ pub(super) fn table(flows: &[Flow]) -> String {
     text
 }
 
+/// As socket addresses are written: those of IPv6 in brackets (RFC 5952, section 6).
 fn tuple(tuple: &Tuple) -> String {
     let Tuple { source, source_port, destination, destination_port } = tuple;
-    format!("{source}:{source_port} -> {destination}:{destination_port}")
+    let source = SocketAddr::new(*source, *source_port);
+    let destination = SocketAddr::new(*destination, *destination_port);
+    format!("{source} -> {destination}")
 }
 
 #[cfg(test)]
@@ -64,11 +69,9 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_flow_has_both_tuples_and_both_directions_counters() {
-        let pod = Ipv4Addr::new(10, 0, 1, 40);
-        let remote = Ipv4Addr::new(203, 0, 113, 10);
-        let flow = Flow {
+    fn flow(pod: &str, remote: &str, egress: &str) -> Flow {
+        let [pod, remote, egress] = [pod, remote, egress].map(|text| text.parse().unwrap());
+        Flow {
             worker: 1,
             protocol: "tcp".to_owned(),
             original: Tuple {
@@ -80,7 +83,7 @@ mod tests {
             reply: Tuple {
                 source: remote,
                 source_port: 8_000,
-                destination: Ipv4Addr::new(192, 168, 44, 129),
+                destination: egress,
                 destination_port: 41_001,
             },
             state: "established".to_owned(),
@@ -92,9 +95,13 @@ mod tests {
             reply_bytes: 990,
             policy: "app1".to_owned(),
             peer: Ipv4Addr::new(192, 168, 211, 128),
-        };
+        }
+    }
+
+    #[test]
+    fn a_flow_has_both_tuples_and_both_directions_counters() {
         assert_eq!(
-            table(&[flow]),
+            table(&[flow("10.0.1.40", "203.0.113.10", "192.168.44.129")]),
             "Worker   Protocol   Original                               Reply                   \
              \u{20}                   State          Age   Idle   Packets     Bytes   Policy   \
              Peer\n\
@@ -102,6 +109,21 @@ mod tests {
              192.168.44.129:41001   established   1m5s     2s       5/4   420/990   app1     \
              192.168.211.128\n"
         );
+    }
+
+    #[test]
+    fn ipv6_addresses_are_told_from_their_ports() {
+        let longest = "fd00:1000:2000:3000:4000:5000:6000:7000";
+        let both = [
+            flow("10.0.1.40", "203.0.113.10", "192.168.44.129"),
+            flow(longest, "2001:db8:203::10", "2001:db8:44::129"),
+        ];
+        let text = table(&both);
+        let expected = format!("[{longest}]:41000 -> [2001:db8:203::10]:8000   [2001:db8:203::10]");
+        assert!(text.contains(&expected), "{text}");
+        let state = |line: &str| line.find("established").or(line.find("State")).unwrap();
+        let places: Vec<usize> = text.lines().map(state).collect();
+        assert_eq!(places, [places[0]; 3], "{text}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) fn table(rows: &[PolicyRow]) -> String {
         table.row([
             row.source_ip.to_string(),
             row.destination_cidr.to_string(),
-            row.egress_ip.to_string(),
+            egress(row),
             row.gateway_ip.clone(),
             row.policy.clone(),
         ]);
@@ -40,10 +40,19 @@ pub(super) fn table(rows: &[PolicyRow]) -> String {
     text
 }
 
+/// Without an egress address of the family, its traffic is dropped.
+fn egress(row: &PolicyRow) -> String {
+    match row.egress_ip {
+        none if none.is_unspecified() => "none: dropped".to_owned(),
+        address => address.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use spillway_api::{Document, policy_page};
-    use spillway_engine::policy::paired_address;
+
+    use crate::compile::pairing;
 
     use super::*;
 
@@ -51,11 +60,26 @@ mod tests {
     fn rows_have_the_columns_of_cilium_dbg() {
         let document = Document::parse(include_str!("../../api/tests/example.yaml")).unwrap();
         assert_eq!(
-            table(&policy_page(&document, 0, 3, paired_address).rows),
+            table(&policy_page(&document, 0, 3, pairing).rows),
             "Source IP   Destination CIDR   Egress IP        Gateway IP       Policy\n\
              10.0.1.40   203.0.113.0/24     192.168.44.129   192.168.44.128   app1\n\
              10.0.1.40   203.0.113.20/32    192.168.44.129   Excluded CIDR    app1\n\
              10.0.1.41   203.0.113.0/24     192.168.44.129   192.168.44.128   app1\n"
+        );
+    }
+
+    #[test]
+    fn what_has_no_egress_address_of_its_family_is_shown_as_dropped() {
+        let text = include_str!("../../api/tests/dual-stack.yaml");
+        let document = Document::parse(text).unwrap();
+        let rows = policy_page(&document, 6, 9, |pod, addresses| {
+            addresses.iter().find(|address| address.is_ipv4() == pod.is_ipv4()).copied()
+        });
+        assert_eq!(
+            table(&rows.rows),
+            "Source IP       Destination CIDR    Egress IP        Gateway IP       Policy\n\
+             10.0.1.40       198.51.100.0/24     192.168.44.129   192.168.44.128   without-ipv6\n\
+             fd00:10:1::40   2001:db8:198::/48   none: dropped    192.168.44.128   without-ipv6\n"
         );
     }
 }
