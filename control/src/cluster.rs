@@ -2,11 +2,12 @@
 //! objects come in, in any order; the same objects always give the same answers.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use fixedbitset::FixedBitSet;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
+use crate::family::Addresses;
 use crate::labels::{Key, Selector};
 use crate::pods::Pods;
 use crate::policy::{Fault, Policy};
@@ -28,8 +29,8 @@ pub struct Pod {
     pub service_account: String,
     /// The node it runs on; empty before it is scheduled.
     pub node: String,
-    /// Its own address: `None` before it has one, after it has ended, and when it is the host's.
-    pub address: Option<Ipv4Addr>,
+    /// Its own addresses: none before it has one, after it has ended, and when they are the host's.
+    pub addresses: Addresses,
 }
 
 /// What is known of a node.
@@ -37,10 +38,12 @@ pub struct Pod {
 pub struct Node {
     /// Its labels.
     pub labels: Labels,
-    /// Its first internal IPv4 address.
+    /// Its first internal IPv4 address: its end of the tunnel.
     pub address: Option<Ipv4Addr>,
+    /// Its internal addresses.
+    pub internal: Vec<IpAddr>,
     /// The ranges that its pods' addresses are from.
-    pub pod_ranges: Vec<Ipv4Net>,
+    pub pod_ranges: Vec<IpNet>,
     /// Whether the cluster takes it for ready.
     pub ready: bool,
 }
@@ -75,9 +78,9 @@ pub struct Cluster {
     namespaces: BTreeMap<String, Labels>,
     nodes: BTreeMap<String, Node>,
     /// The addresses of services.
-    services: BTreeMap<PodKey, Vec<Ipv4Addr>>,
+    services: BTreeMap<PodKey, Vec<IpAddr>>,
     /// Where the API server is.
-    api_servers: BTreeMap<PodKey, Vec<Ipv4Addr>>,
+    api_servers: BTreeMap<PodKey, Vec<IpAddr>>,
     /// Unique identifiers of Cilium's endpoints, by which Cilium chooses among gateways.
     endpoints: BTreeMap<PodKey, String>,
     /// The numbers of the pods with an address that each policy selects; a refused one has no entry.
@@ -135,22 +138,22 @@ impl Cluster {
     }
 
     /// Takes a change of services: their cluster addresses, by namespace and name.
-    pub fn change_services(&mut self, change: Change<PodKey, Vec<Ipv4Addr>>) {
+    pub fn change_services(&mut self, change: Change<PodKey, Vec<IpAddr>>) {
         apply(&mut self.services, change);
     }
 
     /// Takes a change of the API server's endpoints: their addresses, by namespace and name.
-    pub fn change_api_servers(&mut self, change: Change<PodKey, Vec<Ipv4Addr>>) {
+    pub fn change_api_servers(&mut self, change: Change<PodKey, Vec<IpAddr>>) {
         apply(&mut self.api_servers, change);
     }
 
     /// The addresses of all services.
-    pub fn services(&self) -> impl Iterator<Item = Ipv4Addr> {
+    pub fn services(&self) -> impl Iterator<Item = IpAddr> {
         self.services.values().flatten().copied()
     }
 
     /// The addresses of the API server.
-    pub fn api_servers(&self) -> impl Iterator<Item = Ipv4Addr> {
+    pub fn api_servers(&self) -> impl Iterator<Item = IpAddr> {
         self.api_servers.values().flatten().copied()
     }
 
@@ -183,10 +186,10 @@ impl Cluster {
             .filter_map(|number| self.pods.by_number(number).map(|(key, pod)| (number, key, pod)))
     }
 
-    /// The address of the pod with this number.
+    /// The addresses of the pod with this number.
     #[must_use]
-    pub fn address(&self, number: usize) -> Option<Ipv4Addr> {
-        self.pods.by_number(number).and_then(|(_, pod)| pod.address)
+    pub fn addresses(&self, number: usize) -> Addresses {
+        self.pods.by_number(number).map(|(_, pod)| pod.addresses).unwrap_or_default()
     }
 
     /// The numbers of the pods that a policy selects. They mean nothing after the next change.
@@ -235,7 +238,7 @@ impl Cluster {
             self.selected.remove(name);
             return;
         };
-        let with_address = self.pods.iter().filter(|(.., pod)| pod.address.is_some());
+        let with_address = self.pods.iter().filter(|(.., pod)| !pod.addresses.is_empty());
         let selected = with_address.filter(|(_, key, pod)| self.selects(policy, key, pod));
         let selected = selected.map(|(number, ..)| number).collect();
         self.selected.insert(name.to_owned(), selected);
@@ -243,7 +246,7 @@ impl Cluster {
 
     /// A pod is different, or gone.
     fn select_pod(&mut self, number: usize) {
-        let pod = self.pods.by_number(number).filter(|(_, pod)| pod.address.is_some());
+        let pod = self.pods.by_number(number).filter(|(_, pod)| !pod.addresses.is_empty());
         let selects = |object: &PolicyObject| {
             pod.zip(object.policy.as_ref().ok())
                 .is_some_and(|((key, pod), policy)| self.selects(policy, key, pod))

@@ -5,15 +5,16 @@
 //! lower priority, for the pods that both select.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use spillway_api::{
-    Document, EgressAddress, EgressAddressKind, Peer, PodGroup, Policy as DocumentPolicy, ReplyVni,
+    Document, EgressAddress, EgressAddressKind, IpFamily, Peer, PodGroup, Policy as DocumentPolicy,
     Tunnel,
 };
 
 use crate::cluster::Cluster;
+use crate::family::{Addresses, PerFamily};
 use crate::plan::Here;
 use crate::policy::Policy;
 use crate::prefixes::{covered, exclude};
@@ -22,10 +23,11 @@ use crate::prefixes::{covered, exclude};
 pub(crate) struct Carried<'a> {
     pub(crate) name: &'a str,
     pub(crate) policy: &'a Policy,
-    pub(crate) destinations: Vec<Ipv4Net>,
-    pub(crate) exclusions: Vec<Ipv4Net>,
-    /// By egress address: the pods' numbers.
-    pub(crate) pods: BTreeMap<Ipv4Addr, Vec<usize>>,
+    pub(crate) destinations: Vec<IpNet>,
+    pub(crate) exclusions: Vec<IpNet>,
+    /// By egress addresses: the pods' numbers. Where that of a family is missing, its traffic is
+    /// dropped.
+    pub(crate) pods: BTreeMap<Addresses, Vec<usize>>,
 }
 
 /// A policy of the document, still without pods, and their numbers.
@@ -33,17 +35,18 @@ type Part = (DocumentPolicy, Vec<usize>);
 
 /// The document, of generation 0.
 pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) -> Document {
-    let own = cluster.node(&here.node).and_then(|node| node.address);
+    let node = cluster.node(&here.node);
+    let own = node.and_then(|node| node.address);
     let others = cluster.nodes().filter(|(name, _)| *name != here.node);
     let peers = others.filter_map(|(_, node)| node.address).collect::<BTreeSet<_>>();
     let peer = |address| Peer { address, device: None, mac: None };
     let tunnels =
         own.map(|address| Tunnel { address, peers: peers.into_iter().map(peer).collect() });
 
-    let addresses: BTreeSet<Ipv4Addr> =
-        carried.iter().flat_map(|policy| policy.pods.keys().copied()).collect();
-    let egress = |address: Ipv4Addr| {
-        let shared = Some(address) == own
+    let addresses: BTreeSet<IpAddr> =
+        carried.iter().flat_map(|policy| policy.pods.keys().flat_map(Addresses::iter)).collect();
+    let egress = |address: IpAddr| {
+        let shared = node.is_some_and(|node| node.internal.contains(&address))
             || (here.host.is_first(address) && !here.own_addresses.contains(&address));
         let kind = if shared { EgressAddressKind::Shared } else { EgressAddressKind::Own };
         let announce = here.announce_on.clone().filter(|_| !shared && !here.host.has(address));
@@ -54,15 +57,16 @@ pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) 
     Document {
         generation: 0,
         tunnels: tunnels.into_iter().chain(here.own_pods.clone()).collect(),
-        reply_vni: ReplyVni::default(),
+        reply_vni: here.reply_vni,
+        reply_vni_ipv6: here.reply_vni_ipv6,
         egress_addresses: addresses.iter().copied().map(egress).collect(),
         pod_groups,
         policies,
     }
 }
 
-/// A policy as the document has it: one for each egress address and each set of policies of higher
-/// priority that its pods are under, without what those cover.
+/// A policy as the document has it: one for each pair of egress addresses and each set of policies
+/// of higher priority that its pods are under, without what those cover.
 fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec<Part> {
     let overlaps = |other: &&Carried<'_>| {
         other.policy.priority > carried.policy.priority
@@ -73,9 +77,9 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
     };
     let higher: Vec<&Carried<'_>> = all.iter().filter(overlaps).collect();
     let sets: Vec<_> = higher.iter().map(|other| cluster.selected_numbers(other.name)).collect();
-    let mut groups: BTreeMap<(Ipv4Addr, Vec<usize>), Vec<usize>> = BTreeMap::new();
-    for (egress_address, pods) in &carried.pods {
-        let under_none = groups.entry((*egress_address, Vec::new())).or_default();
+    let mut groups: BTreeMap<(Addresses, Vec<usize>), Vec<usize>> = BTreeMap::new();
+    for (egress, pods) in &carried.pods {
+        let under_none = groups.entry((*egress, Vec::new())).or_default();
         if sets.is_empty() {
             under_none.extend(pods);
             continue;
@@ -83,18 +87,21 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
         for number in pods {
             let selects = |index: &usize| sets[*index].is_some_and(|set| set.contains(*number));
             let above: Vec<usize> = (0..higher.len()).filter(selects).collect();
-            groups.entry((*egress_address, above)).or_default().push(*number);
+            groups.entry((*egress, above)).or_default().push(*number);
         }
     }
-    // A policy without pods stays in the document: its address is watched.
+    // A policy without pods stays in the document: its addresses are watched.
     let empty = groups.values().all(Vec::is_empty);
     groups.retain(|_, pods| empty || !pods.is_empty());
     let mut parts = Vec::new();
-    for ((egress_address, above), pods) in groups {
+    for ((egress, above), pods) in groups {
         let mut destinations = carried.destinations.clone();
         let mut excluded_destinations = carried.exclusions.clone();
         for index in above {
-            let holes = covered(&higher[index].destinations, &higher[index].exclusions);
+            // As its author wrote it: the cluster's own ranges are out of every policy already, and
+            // around them a set falls into many pieces.
+            let policy = higher[index].policy;
+            let holes = covered(&policy.destinations, &policy.exclusions);
             exclude(&mut destinations, &mut excluded_destinations, &holes);
         }
         if destinations.is_empty() {
@@ -104,9 +111,12 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
             0 => carried.name.to_owned(),
             others => format!("{}#{}", carried.name, others + 1),
         };
+        let mut addresses: Vec<IpAddr> = egress.iter().collect();
+        let only = if addresses.len() == 1 { addresses.pop() } else { None };
         let policy = DocumentPolicy {
             name,
-            egress_address: Some(egress_address),
+            egress_address: only,
+            egress_addresses: only.is_none().then_some(addresses),
             destinations,
             excluded_destinations,
             ..DocumentPolicy::default()
@@ -116,8 +126,14 @@ fn flatten(cluster: &Cluster, carried: &Carried<'_>, all: &[Carried<'_>]) -> Vec
     parts
 }
 
-/// Names each pod once, by its address: in its policy, or, when several select it, in the group of
-/// all pods that just these select. Numbers of pods depend on history; none of this does.
+/// The families that there are among prefixes.
+pub(crate) fn families(prefixes: &[IpNet]) -> PerFamily<bool> {
+    PerFamily::of(|family| prefixes.iter().any(|prefix| IpFamily::of_prefix(*prefix) == family))
+}
+
+/// Names each address of a pod once: in its policy, or, when several select it, in the group of all
+/// that just these select; not in policies without a destination of its family. Numbers of pods
+/// depend on history; none of this does.
 fn name_pods(cluster: &Cluster, parts: Vec<Part>) -> (Vec<DocumentPolicy>, Vec<PodGroup>) {
     let mut by_number: Vec<Vec<usize>> = Vec::new();
     for (part, (_, numbers)) in parts.iter().enumerate() {
@@ -127,12 +143,16 @@ fn name_pods(cluster: &Cluster, parts: Vec<Part>) -> (Vec<DocumentPolicy>, Vec<P
         }
     }
     // Two pods may have one address for a moment: that of one that ends is given to another.
-    let mut by_address: BTreeMap<Ipv4Addr, Vec<usize>> = BTreeMap::new();
+    let covered: Vec<_> = parts.iter().map(|(policy, _)| families(&policy.destinations)).collect();
+    let mut by_address: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
     for (number, selecting) in by_number.into_iter().enumerate() {
-        let Some(address) = cluster.address(number) else { continue };
-        by_address.entry(address).or_default().extend(selecting);
+        for address in cluster.addresses(number).iter() {
+            let family = IpFamily::of(address);
+            let selecting = selecting.iter().filter(|part| *covered[**part].get(family));
+            by_address.entry(address).or_default().extend(selecting);
+        }
     }
-    let mut by_selection: BTreeMap<Vec<usize>, Vec<Ipv4Addr>> = BTreeMap::new();
+    let mut by_selection: BTreeMap<Vec<usize>, Vec<IpAddr>> = BTreeMap::new();
     for (address, mut selecting) in by_address {
         selecting.sort_unstable();
         selecting.dedup();

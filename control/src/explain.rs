@@ -1,10 +1,11 @@
 //! Why a pod's traffic to a destination leaves as it does. Pure.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::Serialize;
+use spillway_api::IpFamily;
 
 use crate::cluster::{Cluster, PodKey};
 use crate::gateway::{candidates, choose};
@@ -16,11 +17,11 @@ pub struct Explanation {
     /// The policy that decides, if one does.
     pub policy: Option<String>,
     /// The destination of it that matches.
-    pub destination: Option<Ipv4Net>,
+    pub destination: Option<IpNet>,
     /// The gateway that Cilium sends the pod's traffic to.
     pub gateway: Option<String>,
     /// The address that the policy names for it; without one, the gateway's own choice.
-    pub egress_address: Option<Ipv4Addr>,
+    pub egress_address: Option<IpAddr>,
     /// How this was found, step by step.
     pub why: Vec<String>,
 }
@@ -40,21 +41,25 @@ impl fmt::Display for Explanation {
 
 /// Explains.
 #[must_use]
-pub fn explain(cluster: &Cluster, key: &PodKey, destination: Ipv4Addr) -> Explanation {
+pub fn explain(cluster: &Cluster, key: &PodKey, destination: IpAddr) -> Explanation {
     let mut found = Explanation::default();
     let (namespace, name) = key;
     let Some(pod) = cluster.pod(key) else {
         found.why.push(format!("there is no pod {name} in namespace {namespace}"));
         return found;
     };
-    if pod.address.is_none() {
-        let why = "the pod has no IPv4 address of its own: it is not running, or on the host's \
-                   network. No policy applies";
-        found.why.push(why.into());
+    let family = IpFamily::of(destination);
+    if pod.addresses.get(family).is_none() {
+        let reason = match pod.addresses.is_empty() {
+            true => "it is not running, or on the host's network",
+            false => "its address is of the other family",
+        };
+        let why = format!("the pod has no {family} address of its own: {reason}");
+        found.why.push(why + ". No policy applies");
         return found;
     }
     // Priority first, then the longest destination; of equals the first by name.
-    let mut best: Option<(i32, u8, Ipv4Net, &str, &Policy)> = None;
+    let mut best: Option<(i32, u8, IpNet, &str, &Policy)> = None;
     for (policy_name, object) in cluster.policies() {
         let step = match &object.policy {
             Err(faults) => {
@@ -89,7 +94,8 @@ pub fn explain(cluster: &Cluster, key: &PodKey, destination: Ipv4Addr) -> Explan
         None => found.why.push("no node matches its egressGateway: the traffic is dropped".into()),
         Some(candidate) => {
             found.gateway = Some(candidate.node.to_owned());
-            found.egress_address = policy.gateways[candidate.entry].address;
+            let named = policy.gateways[candidate.entry].address;
+            found.egress_address = named.filter(|address| IpFamily::of(*address) == family);
             found.why.push(format!(
                 "Cilium sends it to {} ({}), one of {} gateways",
                 candidate.node,
@@ -102,8 +108,8 @@ pub fn explain(cluster: &Cluster, key: &PodKey, destination: Ipv4Addr) -> Explan
 }
 
 /// The destination that covers an address, or why none does.
-fn longest(policy: &Policy, address: Ipv4Addr) -> Result<Ipv4Net, String> {
-    let longest = |prefixes: &[Ipv4Net]| {
+fn longest(policy: &Policy, address: IpAddr) -> Result<IpNet, String> {
+    let longest = |prefixes: &[IpNet]| {
         let around = prefixes.iter().filter(|prefix| prefix.contains(&address));
         around.max_by_key(|prefix| prefix.prefix_len()).copied()
     };

@@ -6,15 +6,18 @@
 //!                                    └────reports────→ status ──→ Kubernetes
 //! ```
 //!
-//! `labels`, `policy`, `cluster`, `gateway`, `prefixes`, `plan`, `document` and `explain` are pure. The
-//! README beside this crate tells what policies mean and where that differs from Cilium.
+//! `labels`, `policy`, `cluster`, `family`, `gateway`, `egress`, `prefixes`, `plan`, `document` and
+//! `explain` are pure. The README beside this crate tells what policies mean and where that differs
+//! from Cilium.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod crds;
 mod document;
+mod egress;
 pub mod errors;
 pub mod explain;
+pub mod family;
 pub mod gateway;
 pub mod host;
 pub mod labels;

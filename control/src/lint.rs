@@ -81,7 +81,7 @@ spec:
   selectors:
   - nodeSelector: {matchLabels: {zone: a}}
   - podSelector: {matchExpressions: [{key: app, operator: Near}]}
-  destinationCIDRs: [10.0.0.0/33]
+  destinationCIDRs: [10.0.0.0/33, 'fd00::/129', '::ffff:10.0.0.0/104']
   egressGateway: {egressIP: 10.0.0.256}
 ---
 apiVersion: cilium.io/v2
@@ -106,16 +106,15 @@ spec:
                 "spec.selectors[0]",
                 "spec.selectors[1].podSelector.matchExpressions[0]",
                 "spec.destinationCIDRs[0]",
+                "spec.destinationCIDRs[1]",
+                "spec.destinationCIDRs[2]",
                 "spec.egressGateway.nodeSelector",
                 "spec.egressGateway.egressIP",
             ]
         );
         assert_eq!((found[1].document, found[1].policy.as_str()), (3, "doubtful"));
         assert_eq!(found[1].faults, []);
-        assert_eq!(
-            fields(&found[1].warnings),
-            ["spec.selectors[0].podSelecter", "spec.destinationCIDRs[1]"]
-        );
+        assert_eq!(fields(&found[1].warnings), ["spec.selectors[0].podSelecter"]);
     }
 
     #[test]

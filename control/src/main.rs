@@ -3,15 +3,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command prints")]
 
 use std::io::{IsTerminal as _, Read as _};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use kube::Client;
-use spillway_api::{Tunnel, check_device_name};
+use spillway_api::{ReplyVni, Tunnel, check_device_name};
 use spillway_control::gateway::Host;
 use spillway_control::lint::{Linted, lint};
 use spillway_control::plan::Here;
@@ -38,10 +38,10 @@ enum Command {
         /// Ranges of the cluster beside those of its nodes and their pods: services, for instance.
         /// Never translated. Several: with commas.
         #[arg(long, env = "SPILLWAY_CLUSTER_RANGES", value_delimiter = ',')]
-        cluster_ranges: Vec<Ipv4Net>,
+        cluster_ranges: Vec<IpNet>,
         /// Egress addresses that Spillway has alone although they are the first of their interface.
         #[arg(long, env = "SPILLWAY_OWN_ADDRESSES", value_delimiter = ',')]
-        own_addresses: Vec<Ipv4Addr>,
+        own_addresses: Vec<IpAddr>,
         /// A device that the router drives: on it Spillway itself answers for egress addresses that
         /// this host does not have, and announces them. Without it, such policies are not carried.
         #[arg(long, env = "SPILLWAY_ANNOUNCE_ON", value_name = "DEVICE", value_parser = parse_device)]
@@ -50,6 +50,13 @@ enum Command {
         /// gateway's address in it, the node's, and the device between them.
         #[arg(long, env = "SPILLWAY_OWN_PODS", value_parser = parse_tunnel)]
         own_pods: Option<Tunnel>,
+        /// The VXLAN network identifier of replies: a number, or `flow` for that of the flow's own
+        /// frames. Cilium expects 2, and in a cluster of both families 9 …
+        #[arg(long, env = "SPILLWAY_REPLY_VNI", default_value = "2", value_parser = parse_vni)]
+        reply_vni: ReplyVni,
+        /// … and 10 for IPv6. Default: the same.
+        #[arg(long, env = "SPILLWAY_REPLY_VNI_IPV6", value_parser = parse_vni)]
+        reply_vni_ipv6: Option<ReplyVni>,
     },
     /// Check policies in files, without a cluster. `-` is the standard input.
     Lint {
@@ -65,7 +72,7 @@ enum Command {
         /// The pod, as `namespace/name`.
         pod: String,
         /// Where it wants to go.
-        destination: Ipv4Addr,
+        destination: IpAddr,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -91,6 +98,10 @@ fn parse_tunnel(text: &str) -> Result<Tunnel, String> {
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
 }
 
+fn parse_vni(text: &str) -> Result<ReplyVni, String> {
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match start(Arguments::parse()).await {
@@ -104,7 +115,16 @@ async fn main() -> ExitCode {
 
 async fn start(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
-        Command::Run { node, socket, cluster_ranges, own_addresses, announce_on, own_pods } => {
+        Command::Run {
+            node,
+            socket,
+            cluster_ranges,
+            own_addresses,
+            announce_on,
+            own_pods,
+            reply_vni,
+            reply_vni_ipv6,
+        } => {
             let filter = tracing_subscriber::EnvFilter::try_from_default_env();
             // The client's own lines say less than ours, and say it for every attempt.
             let filter = filter.unwrap_or_else(|_| "info,kube_client=off,kube_runtime=off".into());
@@ -113,7 +133,16 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
             log.with_writer(std::io::stderr).init();
             let own_addresses = own_addresses.into_iter().collect();
             let host = Host::default();
-            let here = Here { node, host, own_addresses, announce_on, own_pods, cluster_ranges };
+            let here = Here {
+                node,
+                host,
+                own_addresses,
+                announce_on,
+                own_pods,
+                cluster_ranges,
+                reply_vni,
+                reply_vni_ipv6,
+            };
             run::run(connect().await?, socket, here).await?;
         }
         Command::Lint { files, json } => return lint_files(&files, json),

@@ -1,12 +1,15 @@
 //! What is read of Kubernetes' objects.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta, PartialObjectMeta};
 
+use spillway_api::check_host_address;
+
 use crate::cluster::{Labels, Node, Pod, PodKey, PolicyObject};
+use crate::family::Addresses;
 use crate::policy::{PRIORITY_ANNOTATION, Policy};
 
 /// `CiliumEgressGatewayPolicy`.
@@ -48,14 +51,17 @@ pub fn pod(object: core::Pod) -> (PodKey, Pod) {
     let (spec, status) = (object.spec.unwrap_or_default(), object.status.unwrap_or_default());
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let several = status.pod_ips.into_iter().flatten().map(|entry| entry.ip);
-    let mut addresses = several.chain(status.pod_ip).filter_map(|ip| ip.parse::<Ipv4Addr>().ok());
-    let has_own = !ended && spec.host_network != Some(true);
+    let texts = several.chain(status.pod_ip).filter(|_| !ended && spec.host_network != Some(true));
+    let addresses = texts.filter_map(|ip| ip.parse::<IpAddr>().ok());
+    // The router would refuse the whole document for one that no packet comes from.
+    let addresses = addresses.filter(|address| check_host_address(*address).is_ok());
+    let addresses = Addresses::first_of(addresses);
     let pod = Pod {
         uid: object.metadata.uid.clone().unwrap_or_default(),
         labels: object.metadata.labels.clone().unwrap_or_default(),
         service_account: spec.service_account_name.unwrap_or_default(),
         node: spec.node_name.unwrap_or_default(),
-        address: addresses.next().filter(|_| has_own),
+        addresses,
     };
     (pod_key(object.metadata), pod)
 }
@@ -73,11 +79,11 @@ fn pod_key(metadata: ObjectMeta) -> PodKey {
 
 /// A service's addresses in the cluster.
 #[must_use]
-pub fn service(object: core::Service) -> (PodKey, Vec<Ipv4Addr>) {
+pub fn service(object: core::Service) -> (PodKey, Vec<IpAddr>) {
     let spec = object.spec.unwrap_or_default();
     let texts = spec.cluster_ips.into_iter().flatten().chain(spec.cluster_ip);
     // A headless service has "None".
-    let mut addresses: Vec<Ipv4Addr> = texts.filter_map(|text| text.parse().ok()).collect();
+    let mut addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
     addresses.sort_unstable();
     addresses.dedup();
     (pod_key(object.metadata), addresses)
@@ -85,7 +91,7 @@ pub fn service(object: core::Service) -> (PodKey, Vec<Ipv4Addr>) {
 
 /// The API server's own addresses: the endpoints of the service `kubernetes`.
 #[must_use]
-pub fn api_server(object: core::Endpoints) -> (PodKey, Vec<Ipv4Addr>) {
+pub fn api_server(object: core::Endpoints) -> (PodKey, Vec<IpAddr>) {
     let addresses = object.subsets.into_iter().flatten().flat_map(|subset| subset.addresses);
     let addresses = addresses.flatten().filter_map(|address| address.ip.parse().ok()).collect();
     (pod_key(object.metadata), addresses)
@@ -102,17 +108,18 @@ pub fn namespace(object: core::Namespace) -> (String, Labels) {
 pub fn node(object: core::Node) -> (String, Node) {
     let (spec, status) = (object.spec.unwrap_or_default(), object.status.unwrap_or_default());
     let internal = status.addresses.into_iter().flatten().filter(|a| a.type_ == "InternalIP");
-    let address =
-        internal.filter_map(|a| a.address.parse::<IpAddr>().ok()).find_map(|ip| match ip {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        });
+    let internal: Vec<IpAddr> = internal.filter_map(|a| a.address.parse().ok()).collect();
+    let address = internal.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
     let ranges = spec.pod_cidrs.into_iter().flatten().chain(spec.pod_cidr);
-    let mut pod_ranges: Vec<Ipv4Net> = ranges.filter_map(|range| range.parse().ok()).collect();
+    let mut pod_ranges: Vec<IpNet> = ranges.filter_map(|range| range.parse().ok()).collect();
     pod_ranges.sort_unstable();
     pod_ranges.dedup();
     let mut conditions = status.conditions.into_iter().flatten();
     let ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
     let labels = object.metadata.labels.unwrap_or_default();
-    (object.metadata.name.unwrap_or_default(), Node { labels, address, pod_ranges, ready })
+    let node = Node { labels, address, internal, pod_ranges, ready };
+    (object.metadata.name.unwrap_or_default(), node)
 }

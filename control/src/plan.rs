@@ -2,20 +2,22 @@
 //! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use spillway_api::limits::PREFIXES_PER_POLICY_MAX;
-use spillway_api::{Document, Tunnel};
+use spillway_api::{Document, IpFamily, ReplyVni, Tunnel};
 
 use crate::cluster::{Cluster, Node, PolicyObject};
 use crate::document::{Carried, document};
+use crate::egress::Egress;
+use crate::family::Addresses;
 use crate::gateway::{Host, candidates, choose};
-use crate::policy::{Gateway, Policy};
+use crate::policy::Policy;
 use crate::prefixes::exclude;
 
-/// Never a destination outside of the cluster (RFC 3927).
-const LINK_LOCAL: &str = "169.254.0.0/16";
+/// Never a destination outside of the cluster (RFC 3927; RFC 4291, 2.5.6).
+const LINK_LOCAL: [&str; 2] = ["169.254.0.0/16", "fe80::/10"];
 
 /// The label of nodes that Spillway runs on.
 pub const GATEWAY_LABEL: &str = "spillway.io/gateway";
@@ -28,13 +30,17 @@ pub struct Here {
     /// Its addresses.
     pub host: Host,
     /// Addresses that are Spillway's alone although they are the first of their interface.
-    pub own_addresses: BTreeSet<Ipv4Addr>,
+    pub own_addresses: BTreeSet<IpAddr>,
     /// The device on which Spillway itself announces egress addresses that the host does not have.
     pub announce_on: Option<String>,
     /// The tunnel through which this node's own pods come, if they do.
     pub own_pods: Option<Tunnel>,
     /// Ranges of the cluster that no object tells: services, pods of some address managers.
-    pub cluster_ranges: Vec<Ipv4Net>,
+    pub cluster_ranges: Vec<IpNet>,
+    /// The VXLAN network identifier of replies.
+    pub reply_vni: ReplyVni,
+    /// That of IPv6 replies, where it is another.
+    pub reply_vni_ipv6: Option<ReplyVni>,
 }
 
 /// Whether something is so, and why: a condition without its times.
@@ -69,8 +75,9 @@ pub struct Report {
     pub uid: String,
     /// The generation that this is about.
     pub generation: i64,
-    /// The address that the outside sees, when this gateway carries the policy out.
-    pub egress_address: Option<Ipv4Addr>,
+    /// The addresses that the outside sees, when this gateway carries the policy out: one of each
+    /// family that has one.
+    pub egress_addresses: Vec<IpAddr>,
     /// Pods with an address that it selects.
     pub pods: usize,
     /// Those of them that Cilium sends to this gateway.
@@ -113,9 +120,9 @@ pub fn plan(cluster: &Cluster, here: &Here) -> Plan {
             continue;
         };
         match carry(cluster, here, &ranges, name, policy, &mut report) {
-            Some(policy) => carried.push(policy),
-            None if !concerns(cluster, here, policy) => continue,
-            None => {}
+            Ok(policy) => carried.push(policy),
+            Err(_) if !concerns(cluster, here, policy) => continue,
+            Err(finding) => report.carried = finding,
         }
         reports.push(report);
     }
@@ -137,7 +144,7 @@ fn new_report(cluster: &Cluster, name: &str, object: &PolicyObject) -> Report {
         policy: name.to_owned(),
         uid: object.uid.clone(),
         generation: object.generation,
-        egress_address: None,
+        egress_addresses: Vec::new(),
         pods: cluster.selected_numbers(name).map_or(0, |pods| pods.count_ones(..)),
         pods_sent_here: 0,
         accepted,
@@ -175,41 +182,58 @@ fn gateways(cluster: &Cluster) -> impl Iterator<Item = (&str, &Node)> {
 fn carry<'a>(
     cluster: &'a Cluster,
     here: &Here,
-    ranges: &[Ipv4Net],
+    ranges: &[IpNet],
     name: &'a str,
     policy: &'a Policy,
     report: &mut Report,
-) -> Option<Carried<'a>> {
+) -> Result<Carried<'a>, Finding> {
     let Some(Node { labels, .. }) = cluster.node(&here.node) else {
         let message = format!("the cluster has no node {}: is --node right?", here.node);
-        report.carried = Finding::no("NodeUnknown", message);
-        return None;
+        return Err(Finding::no("NodeUnknown", message));
     };
-    let entries = policy.gateways.iter().enumerate();
-    let ours = entries.filter(|(_, gateway)| gateway.nodes.matches_labels(labels));
     let candidates = candidates(cluster, policy);
-    let address = |(entry, gateway)| {
-        let chosen = candidates.iter().find(|candidate| candidate.entry == entry);
-        (entry, egress_address(here, gateway, chosen.map(|candidate| candidate.node)))
-    };
-    let addresses: Vec<(usize, Result<Ipv4Addr, String>)> = ours.map(address).collect();
-    if addresses.is_empty() {
+    let egress = Egress::find(here, policy, labels, &candidates);
+    if egress.is_elsewhere() {
         let message = "no node matches the nodeSelector of egressGateway: label one";
-        report.carried = Finding::no("NoGateway", message);
-        return None;
+        return Err(Finding::no("NoGateway", message));
     }
-    let Some(default) = addresses.iter().find_map(|(_, address)| address.clone().ok()) else {
-        let why = addresses.into_iter().find_map(|(_, address)| address.err()).unwrap_or_default();
-        report.carried = Finding::no("EgressAddressMissing", why);
-        return None;
-    };
+    if egress.default.is_empty() {
+        let why = IpFamily::ALL.into_iter().find_map(|family| egress.missing(family));
+        return Err(Finding::no("EgressAddressMissing", why.unwrap_or_default()));
+    }
+    let (destinations, exclusions) = outside(policy, ranges)?;
+    report.egress_addresses = egress.default.iter().collect();
+    let mut pods: BTreeMap<Addresses, Vec<usize>> = BTreeMap::new();
+    let mut refused = None;
+    for (number, key, pod) in cluster.selected(name) {
+        let chosen = choose(&candidates, || cluster.spread_key(key, pod));
+        let chosen = chosen.filter(|candidate| candidate.node == here.node);
+        report.pods_sent_here += usize::from(chosen.is_some());
+        let its_egress = chosen.map_or(egress.default, |chosen| egress.of_entry(chosen.entry));
+        pods.entry(its_egress).or_default().push(number);
+        let families = pod.addresses.iter().map(IpFamily::of);
+        refused = refused.or(families.into_iter().find(|family| egress.missing(*family).is_some()));
+    }
+    // Without pods the addresses are still ours: late replies die by name instead of reaching the
+    // host.
+    pods.entry(egress.default).or_default();
+    // A policy for both families is good where pods have one only.
+    if let Some(family) = refused {
+        let why = egress.missing(family).unwrap_or_default();
+        let message = format!("{family} is refused, and only that family: {why}");
+        report.carried = Finding::no("FamilyRefused", message);
+    }
+    Ok(Carried { name, policy, destinations, exclusions, pods })
+}
+
+/// A policy's destinations and exclusions, without what lies in the cluster.
+fn outside(policy: &Policy, ranges: &[IpNet]) -> Result<(Vec<IpNet>, Vec<IpNet>), Finding> {
     let (mut destinations, mut exclusions) =
         (policy.destinations.clone(), policy.exclusions.clone());
     exclude(&mut destinations, &mut exclusions, ranges);
     if destinations.is_empty() {
         let message = "all its destinations are in the cluster: pods, nodes, services";
-        report.carried = Finding::no("NothingOutside", message);
-        return None;
+        return Err(Finding::no("NothingOutside", message));
     }
     // One policy too large must not make the router refuse the document of all.
     let prefixes = destinations.len() + exclusions.len();
@@ -218,80 +242,49 @@ fn carry<'a>(
             "{prefixes} prefixes, those of the cluster included; at most {PREFIXES_PER_POLICY_MAX}: \
              make two policies of it"
         );
-        report.carried = Finding::no("TooManyPrefixes", message);
-        return None;
+        return Err(Finding::no("TooManyPrefixes", message));
     }
-    report.egress_address = Some(default);
-    let mut pods: BTreeMap<Ipv4Addr, Vec<usize>> = BTreeMap::new();
-    for (number, key, pod) in cluster.selected(name) {
-        let chosen = choose(&candidates, || cluster.spread_key(key, pod));
-        let chosen = chosen.filter(|candidate| candidate.node == here.node);
-        report.pods_sent_here += usize::from(chosen.is_some());
-        let of_entry = chosen.and_then(|candidate| {
-            let own = addresses.iter().find(|(entry, _)| *entry == candidate.entry)?;
-            own.1.clone().ok()
-        });
-        pods.entry(of_entry.unwrap_or(default)).or_default().push(number);
-    }
-    // Without pods the address is still ours: late replies die by name instead of reaching the host.
-    pods.entry(default).or_default();
-    Some(Carried { name, policy, destinations, exclusions, pods })
-}
-
-/// The egress address that an entry of a policy means here. One that the host does not have may be
-/// announced: by one node only, the one that Cilium has `chosen`.
-fn egress_address(
-    here: &Here,
-    gateway: &Gateway,
-    chosen: Option<&str>,
-) -> Result<Ipv4Addr, String> {
-    let on_host = here.host.egress_address(gateway);
-    let (Some(address), Some(device)) = (gateway.address, &here.announce_on) else {
-        return on_host;
-    };
-    let is_elsewhere = gateway.interface.as_ref().is_some_and(|interface| interface != device);
-    match chosen {
-        _ if here.host.has(address) || is_elsewhere => on_host,
-        Some(node) if node == here.node => Ok(address),
-        Some(node) => {
-            Err(format!("{address} is announced by {node}, the first by name that matches"))
-        }
-        None => on_host,
-    }
+    Ok((destinations, exclusions))
 }
 
 /// What lies in the cluster and is never reached through a gateway.
-fn cluster_ranges(cluster: &Cluster, here: &Here) -> Vec<Ipv4Net> {
+fn cluster_ranges(cluster: &Cluster, here: &Here) -> Vec<IpNet> {
     let mut ranges = here.cluster_ranges.clone();
-    ranges.extend(LINK_LOCAL.parse::<Ipv4Net>());
+    ranges.extend(LINK_LOCAL.iter().filter_map(|range| range.parse::<IpNet>().ok()));
     for (_, node) in cluster.nodes() {
         ranges.extend(&node.pod_ranges);
-        ranges.extend(node.address.map(Ipv4Net::from));
+        ranges.extend(node.internal.iter().copied().map(IpNet::from));
     }
-    ranges.extend(cluster.api_servers().map(Ipv4Net::from));
-    ranges.extend(around_all(cluster.services()));
-    Ipv4Net::aggregate(&ranges)
+    ranges.extend(cluster.api_servers().map(IpNet::from));
+    for family in IpFamily::ALL {
+        ranges.extend(around_all(family, cluster.services()));
+    }
+    IpNet::aggregate(&ranges)
 }
 
-/// The range of services: the smallest prefix around their addresses, which is within the one that
-/// the API server gives them from. If that is wider than ranges of services are, there are several,
-/// and each address stands for itself.
-fn around_all(addresses: impl Iterator<Item = Ipv4Addr>) -> Vec<Ipv4Net> {
-    const LENGTH_MIN: u8 = 12;
-    let single: Vec<Ipv4Net> = addresses.map(Ipv4Net::from).collect();
+/// The range of a family's services: the smallest prefix around their addresses, which is within the
+/// one that the API server gives them from. If that is wider than ranges of services are, there are
+/// several, and each address stands for itself.
+fn around_all(family: IpFamily, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
+    let length_min = match family {
+        IpFamily::V4 => 12,
+        IpFamily::V6 => 64,
+    };
+    let of_family = addresses.filter(|address| IpFamily::of(*address) == family);
+    let single: Vec<IpNet> = of_family.map(IpNet::from).collect();
     let Some(first) = single.first() else { return single };
     let mut around = *first;
-    while around.prefix_len() >= LENGTH_MIN && !single.iter().all(|one| around.contains(one)) {
+    while around.prefix_len() >= length_min && !single.iter().all(|one| around.contains(one)) {
         let Some(wider) = around.supernet() else { break };
         around = wider;
     }
-    if around.prefix_len() >= LENGTH_MIN { vec![around] } else { single }
+    if around.prefix_len() >= length_min { vec![around] } else { single }
 }
 
 /// Policies of the same priority with the same destination that select the same pod: the first by
 /// name has it, and the others are told.
 fn conflicts(cluster: &Cluster) -> BTreeMap<&str, Finding> {
-    let mut groups: BTreeMap<(i32, Ipv4Net), Vec<&str>> = BTreeMap::new();
+    let mut groups: BTreeMap<(i32, IpNet), Vec<&str>> = BTreeMap::new();
     for (name, object) in cluster.policies() {
         let Ok(policy) = &object.policy else { continue };
         for destination in &policy.destinations {
@@ -304,12 +297,14 @@ fn conflicts(cluster: &Cluster) -> BTreeMap<&str, Finding> {
             .iter()
             .filter_map(|name| Some((*name, cluster.selected_numbers(name)?)))
             .collect();
+        let family = IpFamily::of_prefix(destination);
+        let has_address = |number: &usize| cluster.addresses(*number).get(family).is_some();
         for (index, (name, pods)) in all.iter().enumerate() {
-            let Some((holder, holds)) = all[..index].iter().find(|(_, p)| !p.is_disjoint(pods))
-            else {
-                continue;
-            };
-            let Some(pod) = cluster.first_by_name(pods.intersection(holds)) else { continue };
+            let contested = all[..index].iter().find_map(|(holder, holds)| {
+                let both = pods.intersection(holds).filter(has_address);
+                cluster.first_by_name(both).map(|pod| (holder, pod))
+            });
+            let Some((holder, pod)) = contested else { continue };
             let message = format!(
                 "policy {holder} has {destination} for pod {}/{} and others: it comes first by \
                  name. Give one of them the annotation spillway.io/priority",

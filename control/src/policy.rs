@@ -2,11 +2,12 @@
 //! with the field where it is.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use spillway_api::{check_host_address, check_not_mapped};
 
 use crate::labels::{Key, Selector, SelectorSpec, namespace_key, node_key, pod_key};
 
@@ -86,9 +87,9 @@ pub struct Policy {
     /// stands in. Empty: any node. (Cilium's way; `lint` warns of it.)
     pub nodes: Vec<Selector>,
     /// Where the pods' traffic is translated.
-    pub destinations: Vec<Ipv4Net>,
+    pub destinations: Vec<IpNet>,
     /// Where it is not, unless a longer destination says so.
-    pub exclusions: Vec<Ipv4Net>,
+    pub exclusions: Vec<IpNet>,
     /// Who may carry it out.
     pub gateways: Vec<Gateway>,
     /// What is not carried out, though the policy is.
@@ -109,10 +110,11 @@ pub struct PodSelector {
 pub struct Gateway {
     /// The nodes that may be it.
     pub nodes: Selector,
-    /// The interface whose first address is the egress address, or which must hold `address`.
+    /// The interface whose first address of each family is the egress address, or which must hold
+    /// `address`.
     pub interface: Option<String>,
-    /// The egress address.
-    pub address: Option<Ipv4Addr>,
+    /// The egress address; that of the other family is the first one of the same interface.
+    pub address: Option<IpAddr>,
 }
 
 impl Policy {
@@ -179,34 +181,23 @@ impl Policy {
     }
 
     fn add_prefixes(&mut self, spec: &Spec, faults: &mut Vec<Fault>) {
-        let mut six = Vec::new();
         for (field, texts, prefixes) in [
             ("destinationCIDRs", &spec.destinations, &mut self.destinations),
             ("excludedCIDRs", &spec.exclusions, &mut self.exclusions),
         ] {
             for (index, text) in texts.iter().flatten().enumerate() {
                 let field = format!("spec.{field}[{index}]");
-                match text.parse::<IpNet>() {
-                    // Cilium ignores host bits, so a manifest may have them.
-                    Ok(IpNet::V4(prefix)) => prefixes.push(prefix.trunc()),
-                    Ok(IpNet::V6(_)) => six.push(Fault::new(field, "IPv6 is not carried yet")),
-                    Err(_) => {
-                        let message =
-                            format!("{text:?} is no prefix; expected for instance 203.0.113.0/24");
-                        faults.push(Fault::new(field, message));
-                    }
+                match parse_prefix(text) {
+                    Ok(prefix) => prefixes.push(prefix),
+                    Err(message) => faults.push(Fault::new(field, message)),
                 }
             }
             prefixes.sort_unstable();
             prefixes.dedup();
         }
-        let destinations = spec.destinations.as_ref().map_or(0, Vec::len);
-        if destinations == 0 {
+        if spec.destinations.as_ref().is_none_or(Vec::is_empty) {
             faults.push(Fault::new("spec.destinationCIDRs", "required; one prefix at least"));
-        } else if self.destinations.is_empty() && faults.is_empty() {
-            faults.append(&mut six);
         }
-        self.warnings.append(&mut six);
     }
 
     fn add_gateways(&mut self, spec: &Spec, faults: &mut Vec<Fault>) {
@@ -275,14 +266,20 @@ fn parse_priority(text: Option<&str>, faults: &mut Vec<Fault>) -> i32 {
     })
 }
 
+/// Cilium ignores host bits, so a manifest may have them.
+fn parse_prefix(text: &str) -> Result<IpNet, String> {
+    let prefix = text.parse::<IpNet>().map_err(|_| {
+        format!("{text:?} is no prefix; expected for instance 203.0.113.0/24 or 2001:db8::/32")
+    })?;
+    check_not_mapped(prefix.trunc()).map(|()| prefix.trunc())
+}
+
 /// An empty address is none, as in Cilium's CRD.
-fn parse_address(text: Option<&str>, at: &str, faults: &mut Vec<Fault>) -> Option<Ipv4Addr> {
+fn parse_address(text: Option<&str>, at: &str, faults: &mut Vec<Fault>) -> Option<IpAddr> {
     let text = text.filter(|text| !text.is_empty())?;
-    let message = match text.parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => return Some(address),
-        Ok(IpAddr::V6(_)) => "IPv6 egress addresses are not carried yet".to_owned(),
-        Err(_) => format!("{text:?} is no address; expected for instance 192.0.2.10"),
-    };
-    faults.push(Fault::new(format!("{at}.egressIP"), message));
-    None
+    let parsed = text.parse::<IpAddr>().map_err(|_| {
+        format!("{text:?} is no address; expected for instance 192.0.2.10 or 2001:db8::10")
+    });
+    let checked = parsed.and_then(|address| check_host_address(address).map(|()| address));
+    checked.map_err(|message| faults.push(Fault::new(format!("{at}.egressIP"), message))).ok()
 }

@@ -1,9 +1,9 @@
-//! Sets of IPv4 prefixes.
+//! Sets of prefixes, of both families: a prefix of one holds none of the other.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// What is left of `prefix` without `hole`, as few prefixes as can say it.
-pub(crate) fn subtract(prefix: Ipv4Net, hole: Ipv4Net) -> Vec<Ipv4Net> {
+pub(crate) fn subtract(prefix: IpNet, hole: IpNet) -> Vec<IpNet> {
     if hole.contains(&prefix) {
         return Vec::new();
     }
@@ -24,23 +24,19 @@ pub(crate) fn subtract(prefix: Ipv4Net, hole: Ipv4Net) -> Vec<Ipv4Net> {
 
 /// What destinations with exclusions cover: the longest prefix decides, and an exclusion wins over
 /// a destination of the same length. Aggregated, and sorted.
-pub(crate) fn covered(destinations: &[Ipv4Net], exclusions: &[Ipv4Net]) -> Vec<Ipv4Net> {
-    let of_one = |&destination: &Ipv4Net| {
+pub(crate) fn covered(destinations: &[IpNet], exclusions: &[IpNet]) -> Vec<IpNet> {
+    let of_one = |&destination: &IpNet| {
         let inside = exclusions.iter().filter(|exclusion| destination.contains(*exclusion));
         inside.fold(vec![destination], |pieces, &hole| {
             pieces.into_iter().flat_map(|piece| subtract(piece, hole)).collect()
         })
     };
-    Ipv4Net::aggregate(&destinations.iter().flat_map(of_one).collect())
+    IpNet::aggregate(&destinations.iter().flat_map(of_one).collect())
 }
 
 /// Takes `holes` out of what destinations with exclusions cover, and leaves the destinations' own
 /// lengths as they are: they decide between policies.
-pub(crate) fn exclude(
-    destinations: &mut Vec<Ipv4Net>,
-    exclusions: &mut Vec<Ipv4Net>,
-    holes: &[Ipv4Net],
-) {
+pub(crate) fn exclude(destinations: &mut Vec<IpNet>, exclusions: &mut Vec<IpNet>, holes: &[IpNet]) {
     destinations.retain(|destination| !holes.iter().any(|hole| hole.contains(destination)));
     for hole in holes {
         if destinations.iter().any(|destination| destination.contains(hole)) {
@@ -57,9 +53,9 @@ pub(crate) fn exclude(
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
+    use std::net::IpAddr;
 
-    fn nets(text: &str) -> Vec<Ipv4Net> {
+    fn nets(text: &str) -> Vec<IpNet> {
         text.split_whitespace().map(|net| net.parse().unwrap()).collect()
     }
 
@@ -73,23 +69,41 @@ mod tests {
         assert_eq!(subtract(whole, "11.0.0.0/8".parse().unwrap()), [whole]);
         assert_eq!(subtract(whole, "0.0.0.0/0".parse().unwrap()), []);
         assert_eq!(subtract(whole, "10.1.2.3/32".parse().unwrap()).len(), 24);
+        let whole = "2001:db8::/32".parse().unwrap();
+        assert_eq!(
+            subtract(whole, "2001:db8:8000::/34".parse().unwrap()),
+            nets("2001:db8::/33 2001:db8:c000::/34")
+        );
+        assert_eq!(subtract(whole, "2001:db8::1/128".parse().unwrap()).len(), 96);
+        assert_eq!(subtract(whole, "0.0.0.0/0".parse().unwrap()), [whole]);
     }
 
     /// The rule itself, one address at a time.
-    fn is_covered(address: Ipv4Addr, destinations: &[Ipv4Net], exclusions: &[Ipv4Net]) -> bool {
-        let longest = |nets: &[Ipv4Net]| {
+    fn is_covered(address: IpAddr, destinations: &[IpNet], exclusions: &[IpNet]) -> bool {
+        let longest = |nets: &[IpNet]| {
             let around = nets.iter().filter(|net| net.contains(&address));
             around.map(|net| i16::from(net.prefix_len())).max().unwrap_or(-1)
         };
         longest(destinations) > longest(exclusions)
     }
 
-    /// Prefixes that meet often: within 10.0.0.0/26.
-    fn few_nets() -> impl Strategy<Value = Vec<Ipv4Net>> {
-        let net = (0u8..64, 26u8..=32).prop_map(|(host, length)| {
-            Ipv4Net::new(Ipv4Addr::new(10, 0, 0, host), length).unwrap().trunc()
+    /// One of 64 addresses of each family.
+    fn host(is_v4: bool, host: u8) -> IpAddr {
+        if is_v4 {
+            [10, 0, 0, host].into()
+        } else {
+            [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(host)].into()
+        }
+    }
+
+    /// Prefixes that meet often: within 10.0.0.0/26 and fd00::/122.
+    fn few_nets() -> impl Strategy<Value = Vec<IpNet>> {
+        let net = (any::<bool>(), 0u8..64, 0u8..=6).prop_map(|(is_v4, number, host_bits)| {
+            let address = IpNet::from(host(is_v4, number));
+            let length = address.max_prefix_len() - host_bits;
+            IpNet::new(address.addr(), length).unwrap().trunc()
         });
-        proptest::collection::vec(net, 0..6)
+        proptest::collection::vec(net, 0..9)
     }
 
     proptest! {
@@ -100,8 +114,8 @@ mod tests {
             let set = covered(&destinations, &exclusions);
             let (mut left, mut out) = (destinations.clone(), exclusions.clone());
             exclude(&mut left, &mut out, &holes);
-            for host in 0..64 {
-                let address = Ipv4Addr::new(10, 0, 0, host);
+            for number in 0..128 {
+                let address = host(number < 64, number % 64);
                 let was = is_covered(address, &destinations, &exclusions);
                 prop_assert_eq!(set.iter().any(|net| net.contains(&address)), was);
                 let hole = holes.iter().any(|hole| hole.contains(&address));

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
-use crate::plan::{Finding, Here, plan};
+use crate::plan::{Finding, Here, Report, plan};
 use crate::publish::{Outcome, publish};
 use crate::status::Told;
 use crate::watch::{Synced, Update};
@@ -159,7 +159,9 @@ fn say(
     };
     let mut current = planned.told.clone();
     if let Err(failure) = &outcome.result {
-        for report in current.reports.iter_mut().filter(|report| report.carried.holds) {
+        // One of which only a family is refused is carried too.
+        let carried = |report: &&mut Report| !report.egress_addresses.is_empty();
+        for report in current.reports.iter_mut().filter(carried) {
             report.carried = Finding::no(failure.reason, failure.message.clone());
         }
     }

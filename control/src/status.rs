@@ -239,8 +239,9 @@ fn status(report: &Report, before: &Value, now: &str) -> Value {
         "podsSentHere": report.pods_sent_here,
         "conditions": conditions,
     });
-    if let Some(address) = report.egress_address {
-        status["egressAddress"] = address.to_string().into();
+    if let Some(first) = report.egress_addresses.first() {
+        status["egressAddress"] = first.to_string().into();
+        status["egressAddresses"] = json!(report.egress_addresses);
     }
     status
 }

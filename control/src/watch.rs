@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::{StreamExt as _, pin_mut};
@@ -59,9 +59,9 @@ pub enum Update {
     /// Of nodes.
     Nodes(Change<String, Node>),
     /// Of services.
-    Services(Change<PodKey, Vec<Ipv4Addr>>),
+    Services(Change<PodKey, Vec<IpAddr>>),
     /// Of the API server's endpoints.
-    ApiServers(Change<PodKey, Vec<Ipv4Addr>>),
+    ApiServers(Change<PodKey, Vec<IpAddr>>),
     /// Of Cilium's endpoints.
     Endpoints(Change<PodKey, String>),
 }

@@ -1,14 +1,15 @@
 //! Objects as an API server has them, and the document that must come of them.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use spillway_api::{Document, EgressAddressKind};
+use spillway_api::{Document, EgressAddressKind, ReplyVni};
 use spillway_control::cluster::{Change, Cluster};
 use spillway_control::explain::explain;
+use spillway_control::family::PerFamily;
 use spillway_control::gateway::Host;
 use spillway_control::objects;
 use spillway_control::plan::{Here, Plan, plan};
@@ -56,6 +57,10 @@ fn feed(cluster: &mut Cluster, events: &[Event]) {
     }
 }
 
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
 fn pod(name: &str, app: &str, node: &str, ip: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -65,6 +70,13 @@ fn pod(name: &str, app: &str, node: &str, ip: &str) -> Value {
     })
 }
 
+/// A pod with several addresses.
+fn dual_pod(name: &str, app: &str, ips: &[&str]) -> Value {
+    let mut pod = pod(name, app, "worker1", ips[0]);
+    pod["status"]["podIPs"] = ips.iter().map(|ip| json!({ "ip": ip })).collect();
+    pod
+}
+
 fn node(name: &str, ip: &str, labels: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Node",
@@ -72,6 +84,12 @@ fn node(name: &str, ip: &str, labels: &Value) -> Value {
         "spec": {"podCIDR": "10.0.0.0/16"},
         "status": {"addresses": [{"type": "InternalIP", "address": ip}]},
     })
+}
+
+/// Gives a node another internal address.
+fn add_address(node: &mut Value, ip: &str) {
+    let addresses = node["status"]["addresses"].as_array_mut().unwrap();
+    addresses.push(json!({"type": "InternalIP", "address": ip}));
 }
 
 fn policy(name: &str, priority: i32, app: &str, destinations: &Value) -> Value {
@@ -107,7 +125,7 @@ fn here() -> Here {
     let addresses = ["192.168.44.128", "192.168.44.129"].map(|ip| ip.parse().unwrap());
     let host = Host {
         interfaces: [("eth0".into(), addresses.into())].into(),
-        default_interface: Some("eth0".into()),
+        default_interfaces: PerFamily { v4: Some("eth0".into()), v6: None },
     };
     Here { node: "worker2".into(), host, ..Here::default() }
 }
@@ -123,10 +141,9 @@ fn with(policies: impl IntoIterator<Item = Value>) -> Vec<Event> {
 }
 
 /// Which policy of the document translates; the router's rule, one address at a time.
-fn decides(document: &Document, pod: Ipv4Addr, to: Ipv4Addr) -> Option<&str> {
-    let longest = |nets: &[Ipv4Net]| {
-        nets.iter().filter(|net| net.contains(&to)).map(Ipv4Net::prefix_len).max()
-    };
+fn decides(document: &Document, pod: IpAddr, to: IpAddr) -> Option<&str> {
+    let longest =
+        |nets: &[IpNet]| nets.iter().filter(|net| net.contains(&to)).map(IpNet::prefix_len).max();
     let groups = document.groups();
     let covers = |policy: &&spillway_api::Policy| {
         let length = longest(&policy.destinations)?;
@@ -158,7 +175,7 @@ fn a_policy_becomes_a_document_that_the_router_takes() {
         ("192.168.44.129", EgressAddressKind::Own)
     );
     let [one] = &plan.document.policies[..] else { panic!("{text}") };
-    assert_eq!(one.pods, [Ipv4Addr::new(10, 0, 1, 40), Ipv4Addr::new(10, 0, 1, 41)]);
+    assert_eq!(one.pods, ["10.0.1.40", "10.0.1.41"].map(ip));
     let report = &plan.reports[0];
     assert_eq!((report.pods, report.pods_sent_here), (2, 2));
     assert!(report.accepted.holds && report.carried.holds && !report.conflicted.holds);
@@ -203,7 +220,7 @@ fn what_is_in_the_cluster_is_never_translated() {
             "169.254.0.0/16",
             "192.168.44.5/32",
             "192.168.44.128/32",
-            "192.168.211.128/32"
+            "192.168.211.128/32",
         ]
     );
     assert_eq!(plan.reports[1].carried.reason, "NothingOutside");
@@ -213,7 +230,7 @@ fn what_is_in_the_cluster_is_never_translated() {
 fn priority_goes_before_length_and_length_before_name() {
     let wide = json!(["203.0.0.0/16"]);
     let narrow = json!(["203.0.113.0/24"]);
-    let (pod, to) = (Ipv4Addr::new(10, 0, 1, 40), Ipv4Addr::new(203, 0, 113, 10));
+    let (pod, to) = (ip("10.0.1.40"), ip("203.0.113.10"));
     for (first, second, winner) in [
         (policy("a", 0, "app1", &wide), policy("b", 0, "app1", &narrow), "b"),
         (policy("a", 1, "app1", &wide), policy("b", 0, "app1", &narrow), "a"),
@@ -287,14 +304,29 @@ fn a_pod_that_several_policies_select_is_named_once() {
     ]));
     let Document { pod_groups, policies, .. } = &plan.document;
     let [group] = &pod_groups[..] else { panic!("{pod_groups:?}") };
-    assert_eq!(group.pods, [Ipv4Addr::new(10, 0, 1, 40), Ipv4Addr::new(10, 0, 1, 41)]);
+    assert_eq!(group.pods, ["10.0.1.40", "10.0.1.41"].map(ip));
     let groups_of = |one: &spillway_api::Policy| one.pod_groups.clone().unwrap();
     let named: Vec<_> = policies.iter().map(|one| (groups_of(one), &one.pods[..])).collect();
     let group = vec![group.name.clone()];
-    let alone = [Ipv4Addr::new(10, 0, 1, 50)];
+    let alone = [ip("10.0.1.50")];
     assert_eq!(named, [(group.clone(), &[][..]), (group, &[][..]), (vec![], &alone[..])]);
     let text = serde_json::to_string(&plan.document).unwrap();
     assert_eq!(Document::parse(&text).unwrap(), plan.document);
+}
+
+/// Where the pods of [`events`] send.
+const REMOTES: [&str; 6] = [
+    "203.0.113.1",
+    "203.0.113.200",
+    "203.0.1.1",
+    "198.51.100.1",
+    "2001:db8:203::1",
+    "2001:db8:204::1",
+];
+
+/// The addresses that a pod of [`events`] may have.
+fn pod_addresses(number: u8) -> [String; 2] {
+    [format!("10.0.1.{}", 100 + number), format!("fd00:10:1::{number}")]
 }
 
 /// Changes of few objects, so that they meet: pods that move and end, policies that change, nodes
@@ -305,9 +337,14 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         Just(json!(["203.0.113.0/24"])),
         Just(json!(["203.0.0.0/16"])),
         Just(json!(["203.0.113.0/25", "198.51.100.0/24"])),
+        Just(json!(["2001:db8:203::/48", "203.0.113.0/24"])),
+        Just(json!(["2001:db8::/32"])),
     ];
-    let pods = (0u8..4, app.clone()).prop_map(|(pod_number, app)| {
-        pod(&format!("pod{pod_number}"), app, "worker1", &format!("10.0.1.{}", 100 + pod_number))
+    let pods = (0u8..4, app.clone(), 1u8..4).prop_map(|(pod_number, app, has)| {
+        let both = pod_addresses(pod_number);
+        let own: Vec<&str> =
+            (0..2).filter(|bit| has >> bit & 1 == 1).map(|bit| both[bit].as_str()).collect();
+        dual_pod(&format!("pod{pod_number}"), app, &own)
     });
     let policies = (0u8..3, 0i32..2, app, net).prop_map(|(number, priority, app, net)| {
         policy(&format!("p{number}"), priority, app, &net)
@@ -330,7 +367,7 @@ proptest! {
         let mut cluster = Cluster::default();
         feed(&mut cluster, &worlds());
         feed(&mut cluster, &events);
-        let lived = plan(&cluster, &here());
+        let lived = plan(&cluster, &dual_here());
 
         // The last state of every object, in another order.
         let mut last = std::collections::BTreeMap::new();
@@ -342,18 +379,21 @@ proptest! {
         let length = fresh.len() as u64;
         fresh.rotate_left(usize::try_from(seed % length).unwrap());
         if seed % 2 == 0 { fresh.reverse(); }
-        prop_assert_eq!(&lived, &planned(&fresh));
+        let mut told_anew = Cluster::default();
+        feed(&mut told_anew, &fresh);
+        prop_assert_eq!(&lived, &plan(&told_anew, &dual_here()));
 
         let text = serde_json::to_string(&lived.document).unwrap();
         let read = Document::parse(&text).unwrap();
         prop_assert_eq!(&read, &lived.document);
-        for number in 100..104 {
-            let pod = Ipv4Addr::new(10, 0, 1, number);
-            for to in [[203, 0, 113, 1], [203, 0, 113, 200], [203, 0, 1, 1], [198, 51, 100, 1]] {
-                let key = ("default".into(), format!("pod{}", number - 100));
-                let told = explain(&cluster, &key, to.into());
+        for number in 0..4 {
+            let key = ("default".into(), format!("pod{number}"));
+            let [v4, v6] = pod_addresses(number).map(|text| ip(&text));
+            for to in REMOTES.map(ip) {
+                let pod = if to.is_ipv4() { v4 } else { v6 };
+                let told = explain(&cluster, &key, to);
                 let carried = told.policy.filter(|_| told.gateway.as_deref() == Some("worker2"));
-                prop_assert_eq!(decides(&lived.document, pod, to.into()), carried.as_deref());
+                prop_assert_eq!(decides(&lived.document, pod, to), carried.as_deref());
             }
         }
     }
@@ -365,7 +405,7 @@ fn announcing(node: &str, announce_on: Option<&str>, events: &[Event]) -> Plan {
     feed(&mut cluster, events);
     let host = Host {
         interfaces: [("eth0".into(), vec!["192.168.44.128".parse().unwrap()])].into(),
-        default_interface: Some("eth0".into()),
+        default_interfaces: PerFamily { v4: Some("eth0".into()), v6: None },
     };
     let announce_on = announce_on.map(Into::into);
     plan(&cluster, &Here { node: node.into(), host, announce_on, ..Here::default() })
@@ -381,7 +421,7 @@ fn an_address_that_the_host_does_not_have_is_announced_where_that_is_allowed() {
     let plan = announcing("worker2", Some("eth0"), &events);
     assert!(plan.reports[0].carried.holds, "{:?}", plan.reports[0]);
     let [egress] = &plan.document.egress_addresses[..] else { panic!("{:?}", plan.document) };
-    assert_eq!(egress.address, Ipv4Addr::new(192, 168, 44, 129));
+    assert_eq!(egress.address, ip("192.168.44.129"));
     assert_eq!((egress.kind, egress.announce.as_deref()), (EgressAddressKind::Own, Some("eth0")));
     plan.document.validate().unwrap();
 
@@ -419,4 +459,222 @@ fn only_the_device_that_announces_and_only_one_node_has_the_address() {
     // When the first one goes, the second takes over.
     events.push(Event { object: node("worker2", "192.168.44.128", &labels), gone: true });
     assert!(announcing("worker3", Some("eth0"), &events).reports[0].carried.holds);
+}
+
+/// A gateway whose `eth0` has addresses of both families.
+fn dual_here() -> Here {
+    let addresses = ["192.168.44.128", "192.168.44.129", "2001:db8:44::128", "2001:db8:44::129"];
+    let default = Some("eth0".to_owned());
+    let host = Host {
+        interfaces: [("eth0".into(), addresses.map(ip).into())].into(),
+        default_interfaces: PerFamily { v4: default.clone(), v6: default },
+    };
+    Here { host, ..here() }
+}
+
+/// A world of pods that have both families or one.
+fn dual_planned(here: &Here, policies: impl IntoIterator<Item = Value>) -> Plan {
+    let mut cluster = Cluster::default();
+    feed(&mut cluster, &with(policies));
+    feed(
+        &mut cluster,
+        &[
+            there(dual_pod("app1-dual", "app1", &["10.0.1.60", "fd00:10:1::60"])),
+            there(dual_pod("app1-six", "app1", &["fd00:10:1::61"])),
+        ],
+    );
+    let plan = plan(&cluster, here);
+    plan.document.validate().unwrap();
+    plan
+}
+
+fn both_families(address: Option<&str>, interface: Option<&str>) -> Value {
+    let mut both = policy("both", 0, "app1", &json!(["0.0.0.0/0", "::/0"]));
+    both["spec"]["excludedCIDRs"] = json!(["203.0.113.20/32", "2001:db8:203::20/128"]);
+    both["spec"]["egressGateway"]["egressIP"] = json!(address);
+    both["spec"]["egressGateway"]["interface"] = json!(interface);
+    both
+}
+
+#[test]
+fn a_policy_for_both_families_has_an_egress_address_of_each() {
+    for (address, interface, expected) in [
+        (Some("192.168.44.129"), None, ["192.168.44.129", "2001:db8:44::128"]),
+        (Some("2001:db8:44::129"), None, ["192.168.44.128", "2001:db8:44::129"]),
+        (None, Some("eth0"), ["192.168.44.128", "2001:db8:44::128"]),
+        (None, None, ["192.168.44.128", "2001:db8:44::128"]),
+    ] {
+        let plan = dual_planned(&dual_here(), [both_families(address, interface)]);
+        let [one] = &plan.document.policies[..] else { panic!("{plan:?}") };
+        assert_eq!(one.egress_list(), expected.map(ip));
+        assert_eq!(plan.reports[0].egress_addresses, expected.map(ip));
+        assert_eq!(plan.reports[0].carried.reason, "Programmed", "{:?}", plan.reports[0]);
+        assert_eq!((plan.reports[0].pods, plan.reports[0].pods_sent_here), (4, 4));
+        let pods = ["10.0.1.40", "10.0.1.41", "10.0.1.60", "fd00:10:1::60", "fd00:10:1::61"];
+        assert_eq!(one.pods, pods.map(ip));
+        assert_eq!(one.destinations, ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap()));
+        let is_shared = |address: &IpAddr| {
+            *address != ip("192.168.44.129") && *address != ip("2001:db8:44::129")
+        };
+        for egress in &plan.document.egress_addresses {
+            let shared = egress.kind == EgressAddressKind::Shared;
+            assert_eq!(shared, is_shared(&egress.address), "{egress:?}");
+        }
+    }
+}
+
+#[test]
+fn only_the_family_without_an_egress_address_is_refused() {
+    let plan = dual_planned(&here(), [both_families(Some("192.168.44.129"), None)]);
+    let [one] = &plan.document.policies[..] else { panic!("{plan:?}") };
+    assert_eq!(one.egress_list(), [ip("192.168.44.129")]);
+    // It is covered all the same: the router drops it.
+    let [four, six] = ["10.0.1.60", "fd00:10:1::60"].map(ip);
+    assert_eq!(decides(&plan.document, four, ip("198.51.100.1")), Some("both"));
+    assert_eq!(decides(&plan.document, six, ip("2001:db8:203::1")), Some("both"));
+    let report = &plan.reports[0];
+    assert_eq!(report.egress_addresses, [ip("192.168.44.129")]);
+    assert_eq!(
+        (report.carried.holds, report.carried.reason, report.carried.message.as_str()),
+        (
+            false,
+            "FamilyRefused",
+            "IPv6 is refused, and only that family: eth0 of this gateway has no IPv6 address"
+        )
+    );
+    // Nothing is refused where no pod has the family, or the policy does not ask for it.
+    let alone = planned(&with([both_families(Some("192.168.44.129"), None)]));
+    assert_eq!(alone.reports[0].carried.reason, "Programmed");
+    let four = policy("four", 0, "app1", &json!(["0.0.0.0/0"]));
+    let plan = dual_planned(&dual_here(), [four]);
+    assert_eq!(plan.reports[0].carried.reason, "Programmed");
+    assert_eq!(plan.reports[0].egress_addresses, [ip("192.168.44.129")]);
+    assert_eq!(plan.document.policies[0].pods, ["10.0.1.40", "10.0.1.41", "10.0.1.60"].map(ip));
+    assert_eq!(plan.document.egress_addresses.len(), 1);
+}
+
+#[test]
+fn without_an_address_of_either_family_nothing_is_carried() {
+    for address in ["192.168.44.200", "2001:db8:44::200"] {
+        let plan = dual_planned(&dual_here(), [both_families(Some(address), None)]);
+        assert_eq!(plan.document.policies, []);
+        let said = &plan.reports[0].carried;
+        assert_eq!(said.reason, "EgressAddressMissing");
+        assert!(said.message.contains(address), "{}", said.message);
+    }
+}
+
+#[test]
+fn an_ipv6_address_is_announced_too() {
+    let named = both_families(Some("2001:db8:44::200"), None);
+    let here = Here { announce_on: Some("eth0".into()), ..dual_here() };
+    let plan = dual_planned(&here, [named]);
+    assert_eq!(plan.reports[0].carried.reason, "Programmed", "{:?}", plan.reports[0]);
+    let announced: Vec<_> = plan
+        .document
+        .egress_addresses
+        .iter()
+        .map(|egress| (egress.address, egress.kind, egress.announce.as_deref()))
+        .collect();
+    assert_eq!(
+        announced,
+        [
+            (ip("192.168.44.128"), EgressAddressKind::Shared, None),
+            (ip("2001:db8:44::200"), EgressAddressKind::Own, Some("eth0")),
+        ]
+    );
+}
+
+#[test]
+fn what_is_in_the_cluster_is_never_translated_in_ipv6_either() {
+    let mut inside = node("worker3", "192.168.44.133", &json!({}));
+    inside["spec"]["podCIDRs"] = json!(["10.3.0.0/16", "fd00:10:3::/48"]);
+    add_address(&mut inside, "2001:db8:44::133");
+    let service = json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "default", "name": "kubernetes"},
+        "spec": {"clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00:96::1"]}});
+    let plan = dual_planned(&dual_here(), [inside, service, both_families(None, None)]);
+    let excluded = &plan.document.policies[0].excluded_destinations;
+    let excluded: Vec<String> = excluded.iter().map(ToString::to_string).collect();
+    let v6: Vec<&str> =
+        excluded.iter().map(String::as_str).filter(|net| net.contains(':')).collect();
+    assert_eq!(
+        v6,
+        [
+            "2001:db8:44::133/128",
+            "2001:db8:203::20/128",
+            "fd00:10:3::/48",
+            "fd00:96::1/128",
+            "fe80::/10"
+        ]
+    );
+}
+
+/// Ranges of the cluster are in no policy: what covers all but those is not cut in pieces for them.
+#[test]
+fn priorities_of_policies_for_everything_do_not_fall_into_pieces() {
+    let mut policies: Vec<Value> = (0..100_u32)
+        .map(|number| {
+            let mut one = node(&format!("node{number}"), "192.168.50.1", &json!({}));
+            let address = format!("2001:db8:44::{:x}:1", number.wrapping_mul(40_503) & 0xffff);
+            add_address(&mut one, &address);
+            one
+        })
+        .collect();
+    let mut high = both_families(None, None);
+    high["metadata"]["annotations"]["spillway.io/priority"] = "1".into();
+    let mut low = both_families(None, None);
+    low["metadata"]["name"] = "low".into();
+    low["spec"]["destinationCIDRs"] = json!(["::/0"]);
+    policies.extend([high, low]);
+    let plan = dual_planned(&dual_here(), policies);
+    let part = plan.document.policies.iter().find(|policy| policy.name == "low").unwrap();
+    let prefixes = part.destinations.len() + part.excluded_destinations.len();
+    assert!(prefixes < 350, "{prefixes}");
+}
+
+#[test]
+fn addresses_that_no_packet_has_are_refused_with_their_policy() {
+    for (field, value) in [
+        ("egressIP", "fe80::1"),
+        ("egressIP", "ff02::1"),
+        ("egressIP", "224.0.0.1"),
+        ("egressIP", "::ffff:192.0.2.1"),
+    ] {
+        let mut one = policy("p", 0, "app1", &json!(["::/0"]));
+        one["spec"]["egressGateway"][field] = value.into();
+        let plan = dual_planned(&dual_here(), [one]);
+        let said = &plan.reports[0].accepted;
+        assert!(said.message.contains("spec.egressGateway.egressIP"), "{said:?}");
+        assert!(said.message.contains(value), "{said:?}");
+    }
+    // A pod's is left out: one pod must not make the router refuse the document of all.
+    let odd = dual_pod("app1-odd", "app1", &["10.0.1.70", "fe80::70"]);
+    let plan = dual_planned(&dual_here(), [odd, both_families(None, None)]);
+    assert!(plan.document.policies[0].pods.contains(&ip("10.0.1.70")));
+    assert!(!plan.document.policies[0].pods.contains(&ip("fe80::70")));
+}
+
+#[test]
+fn a_pod_without_the_destinations_family_is_explained() {
+    let mut cluster = Cluster::default();
+    feed(&mut cluster, &with([both_families(None, None)]));
+    feed(&mut cluster, &[there(dual_pod("app1-dual", "app1", &["10.0.1.60", "fd00:10:1::60"]))]);
+    let explained =
+        |pod: &str, to: &str| explain(&cluster, &("default".into(), pod.into()), ip(to));
+    let six = explained("app1-dual", "2001:db8:203::1");
+    assert_eq!(six.policy.as_deref(), Some("both"), "{six}");
+    assert_eq!(six.destination.map(|net| net.to_string()).as_deref(), Some("::/0"));
+    assert_eq!(explained("app1-dual", "2001:db8:203::20").policy, None);
+    let only_four = explained("app1-a", "2001:db8:203::1");
+    assert_eq!(only_four.policy, None);
+    assert!(only_four.why[0].contains("no IPv6 address of its own"), "{only_four}");
+}
+
+#[test]
+fn replies_have_the_vnis_that_are_configured() {
+    let vni = (ReplyVni::Fixed(9), Some(ReplyVni::Fixed(10)));
+    let here = Here { reply_vni: vni.0, reply_vni_ipv6: vni.1, ..dual_here() };
+    let document = dual_planned(&here, []).document;
+    assert_eq!((document.reply_vni, document.reply_vni_ipv6), vni);
 }

@@ -127,7 +127,7 @@ fn policies_become_documents_and_are_answered() {
     let api = &cluster.api;
     api.apply_file("control/tests/policies/tutorials.yaml");
     api.kubectl(&["delete", "cegp", "--all"], "");
-    api.run_pod("app1-a", "app1", "worker1", "10.0.1.40");
+    api.run_pod("app1-a", "app1", "worker1", &["10.0.1.40"]);
     // worker1 was a gateway once.
     api.apply(&json!({"apiVersion": "spillway.io/v1alpha1", "kind": "SpillwayPolicyStatus",
         "metadata": {"name": "app1.worker1"},
@@ -157,7 +157,7 @@ fn policies_become_documents_and_are_answered() {
     assert_eq!(row[..9], expected, "{table}");
 
     // A pod that is labelled later joins within a second.
-    api.run_pod("late", "none", "worker1", "10.0.1.41");
+    api.run_pod("late", "none", "worker1", &["10.0.1.41"]);
     let before = Instant::now();
     api.kubectl(&["label", "pod", "late", "app=app1", "--overwrite"], "");
     let labelled = Instant::now();
@@ -190,11 +190,51 @@ fn policies_become_documents_and_are_answered() {
     assert!(control.is_running());
 }
 
+/// A pod and a policy of both families. The gateway gets its IPv6 address later: until then only
+/// that family is refused.
+#[test]
+fn a_missing_family_is_said_and_the_other_one_is_carried() {
+    let cluster = Cluster::new("dual");
+    let api = &cluster.api;
+    api.run_pod("app1-a", "app1", "worker1", &["10.0.1.40", "fd00:10:1::40"]);
+    let mut both = policy("both", "app1", "192.168.44.129");
+    both["spec"]["destinationCIDRs"] = json!(["203.0.113.0/24", "2001:db8:203::/48"]);
+    both["spec"]["excludedCIDRs"] = json!(["2001:db8:203::20/128"]);
+    api.apply(&both);
+    let _control = cluster.control();
+    cluster.wait_for_pods("both", &["10.0.1.40", "fd00:10:1::40"]);
+    let refused =
+        ["Accepted=True/Accepted", "Conflicted=False/NoConflict", "Programmed=False/FamilyRefused"];
+    cluster.wait_for_conditions("both", &refused);
+    let egress = || {
+        let text = api.kubectl(&["get", "sps", "both.worker2", "-o", "json"], "");
+        serde_json::from_str::<Value>(&text).unwrap()["status"]["egressAddresses"].clone()
+    };
+    assert_eq!(egress(), json!(["192.168.44.129"]));
+
+    api.namespace.sysctl("net/ipv6/conf/uplink/disable_ipv6", "0");
+    let address = "2001:db8:44::129";
+    let add = ["ip", "address", "add", &format!("{address}/64"), "dev", "uplink", "nodad"];
+    api.namespace.run(add);
+    cluster.wait_for_conditions("both", &[refused[0], refused[1], "Programmed=True/Programmed"]);
+    assert_eq!(egress(), json!(["192.168.44.129", address]));
+    let document = cluster.router.document().unwrap();
+    let listed: Vec<String> =
+        document.egress_addresses.iter().map(|egress| egress.address.to_string()).collect();
+    assert_eq!(listed, ["192.168.44.129", address]);
+
+    // An IPv6 address that the policy names itself.
+    let mut named = policy("named", "app1", address);
+    named["spec"]["destinationCIDRs"] = json!(["2001:db8:204::/48"]);
+    api.apply(&named);
+    cluster.wait_for_pods("named", &["fd00:10:1::40"]);
+}
+
 #[test]
 fn outages_change_nothing_and_are_made_up_for() {
     let cluster = Cluster::new("outage");
     let api = &cluster.api;
-    api.run_pod("app1-a", "app1", "worker1", "10.0.1.40");
+    api.run_pod("app1-a", "app1", "worker1", &["10.0.1.40"]);
     api.apply(&policy("app1", "app1", "192.168.44.129"));
     let mut control = cluster.control();
     cluster.wait_for_pods("app1", &["10.0.1.40"]);
@@ -203,7 +243,7 @@ fn outages_change_nothing_and_are_made_up_for() {
     let before = cluster.router.count();
     api.stop();
     api.resume();
-    api.run_pod("app1-b", "app1", "worker1", "10.0.1.41");
+    api.run_pod("app1-b", "app1", "worker1", &["10.0.1.41"]);
     cluster.wait_for_pods("app1", &["10.0.1.40", "10.0.1.41"]);
     assert_eq!(cluster.router.count(), before + 1, "an outage is no change");
 
@@ -228,8 +268,8 @@ fn outages_change_nothing_and_are_made_up_for() {
 fn what_etcd_has_forgotten_is_listed_anew() {
     let cluster = Cluster::new("compacted");
     let api = &cluster.api;
-    api.run_pod("app1-a", "app1", "worker1", "10.0.1.40");
-    api.run_pod("app1-b", "app1", "worker1", "10.0.1.41");
+    api.run_pod("app1-a", "app1", "worker1", &["10.0.1.40"]);
+    api.run_pod("app1-b", "app1", "worker1", &["10.0.1.41"]);
     api.apply(&policy("app1", "app1", "192.168.44.129"));
     let control = cluster.control();
     cluster.wait_for_pods("app1", &["10.0.1.40", "10.0.1.41"]);
@@ -240,7 +280,7 @@ fn what_etcd_has_forgotten_is_listed_anew() {
     api.stop();
     api.resume();
     api.kubectl(&["delete", "pod", "app1-a", "--grace-period=0", "--force"], "");
-    api.run_pod("app1-c", "app1", "worker1", "10.0.1.42");
+    api.run_pod("app1-c", "app1", "worker1", &["10.0.1.42"]);
     api.compact();
     api.stop();
     api.resume();
@@ -252,7 +292,7 @@ fn what_etcd_has_forgotten_is_listed_anew() {
 fn a_slow_and_flapping_api_server_is_followed() {
     let cluster = Cluster::new("slow");
     let api = &cluster.api;
-    api.run_pod("app1-a", "app1", "worker1", "10.0.1.40");
+    api.run_pod("app1-a", "app1", "worker1", &["10.0.1.40"]);
     api.apply(&policy("app1", "app1", "192.168.44.129"));
     let mut control = cluster.control();
     cluster.wait_for_pods("app1", &["10.0.1.40"]);
@@ -260,7 +300,7 @@ fn a_slow_and_flapping_api_server_is_followed() {
         api.stop();
         api.resume();
         if round == 0 {
-            api.run_pod("app1-b", "app1", "worker1", "10.0.1.41");
+            api.run_pod("app1-b", "app1", "worker1", &["10.0.1.41"]);
         } else {
             api.kubectl(&["delete", "pod", "app1-b", "--grace-period=0", "--force"], "");
         }
@@ -271,7 +311,7 @@ fn a_slow_and_flapping_api_server_is_followed() {
     }
     // A connection of 500 kbit/s, for etcd too.
     let slow = "tc qdisc add dev lo root tbf rate 500kbit burst 16kb latency 10s";
-    api.run_pod("app1-c", "none", "worker1", "10.0.1.42");
+    api.run_pod("app1-c", "none", "worker1", &["10.0.1.42"]);
     api.namespace.run(slow.split(' '));
     api.kubectl(&["label", "pod", "app1-c", "app=app1", "--overwrite"], "");
     cluster.wait_for_pods("app1", &["10.0.1.40", "10.0.1.42"]);

@@ -139,7 +139,7 @@ impl ApiServer {
     }
 
     /// Makes a pod, and gives it an address as its kubelet would.
-    pub(crate) fn run_pod(&self, name: &str, app: &str, node: &str, address: &str) {
+    pub(crate) fn run_pod(&self, name: &str, app: &str, node: &str, addresses: &[&str]) {
         self.apply(&serde_json::json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
@@ -148,8 +148,10 @@ impl ApiServer {
         let path = format!("/api/v1/namespaces/default/pods/{name}/status");
         let pod = self.kubectl(&["get", "--raw", &path], "");
         let mut pod: Value = serde_json::from_str(&pod).unwrap();
+        let all: Vec<Value> =
+            addresses.iter().map(|address| serde_json::json!({ "ip": address })).collect();
         pod["status"] = serde_json::json!({
-            "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+            "phase": "Running", "podIP": addresses[0], "podIPs": all,
         });
         self.kubectl(&["replace", "--raw", &path, "-f", "-"], &pod.to_string());
     }
