@@ -168,7 +168,7 @@ impl Gateway {
     /// How many flows live.
     pub(super) fn flows(&self) -> u64 {
         match &self.nat {
-            Nat::Spillway(engine) => engine.counters().flows_live,
+            Nat::Spillway(engine) => engine.flows_live(),
             Nat::Naive { naive, .. } => naive.flows() as u64,
         }
     }

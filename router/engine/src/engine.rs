@@ -242,6 +242,12 @@ impl Engine {
         self.v6.expire(now, &tables.v6);
     }
 
+    /// How many flows live: what [`Engine::counters`] says too.
+    #[must_use]
+    pub fn flows_live(&self) -> u64 {
+        self.v4.counters.flows_live + self.v6.counters.flows_live
+    }
+
     /// What was counted, of both families.
     #[must_use]
     pub fn counters(&self) -> Counters {

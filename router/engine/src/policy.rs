@@ -12,6 +12,7 @@ mod options;
 mod pairing;
 
 pub use options::NatOptions;
+pub(crate) use pairing::paired;
 pub use pairing::paired_address;
 
 /// Index of a policy in [`Policies::policies`].

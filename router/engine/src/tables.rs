@@ -13,7 +13,7 @@ use crate::family::{Family, V4, V6};
 use crate::fib::{Fib, Way};
 use crate::flow::Timeouts;
 use crate::map::Map;
-use crate::policy::{NatOptions, Policies, PolicyIndex, paired_address};
+use crate::policy::{NatOptions, Policies, PolicyIndex, paired};
 use crate::steer::REPLY_IP_OFFSET;
 
 /// Index of a device, in the order of the configuration's `devices`.
@@ -339,7 +339,7 @@ impl<F: Family> FamilyTables<F> {
         pod: F::Address,
     ) -> Option<&EgressAddress<F>> {
         let policy = self.policies.policies().get(usize::from(policy))?;
-        self.egress(paired_address(pod, &policy.egress_addresses)?)
+        self.egress(paired::<F>(pod, &policy.egress_addresses)?)
     }
 
     /// A listed egress address.

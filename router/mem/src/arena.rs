@@ -59,11 +59,15 @@ impl<T: Copy> Arena<T> {
         (index, unsafe { self.first.add(index).as_ref() })
     }
 
-    /// Starts to load the cache line at which the value of a place begins. A hint: it changes nothing but
-    /// time, whether the place exists or not.
+    /// Starts to load the cache line at which the value of a place begins, and the next one if the value
+    /// is larger. A hint: it changes nothing but time, whether the place exists or not.
     #[inline(always)]
     pub fn prefetch(&self, index: usize) {
-        prefetch_at(self.first.as_ptr().wrapping_add(index));
+        let value = self.first.as_ptr().wrapping_add(index);
+        prefetch_at(value);
+        if size_of::<T>() > CACHE_LINE {
+            prefetch_at(value.wrapping_byte_add(CACHE_LINE));
+        }
     }
 
     /// The layout of `len` values: a whole number of huge pages where they fill at least one.

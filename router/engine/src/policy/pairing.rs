@@ -7,12 +7,22 @@
 
 use std::net::IpAddr;
 
+use crate::family::Family;
+
 /// The egress address of a pod among those of its policy, in whatever order they are; `None` when
 /// there are none of its family.
 #[must_use]
 pub fn paired_address<A: Copy + Ord + Into<IpAddr>>(pod: A, addresses: &[A]) -> Option<A> {
     let weighed = |address: &A| Some((weight(pod.into(), (*address).into())?, *address));
     addresses.iter().filter_map(weighed).max().map(|(_, address)| address)
+}
+
+/// The same among addresses of the pod's family. Mostly there is one, which need not be weighed.
+pub(crate) fn paired<F: Family>(pod: F::Address, addresses: &[F::Address]) -> Option<F::Address> {
+    match addresses {
+        [only] => Some(*only),
+        _ => paired_address(pod, addresses),
+    }
 }
 
 /// How much an address weighs for a pod; `None` when they are of two families. To change it is to give
