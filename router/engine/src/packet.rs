@@ -16,8 +16,7 @@ use crate::DropReason;
 use crate::flow::{Hasher, Tuple};
 use crate::reassembly::Datagram;
 use crate::steer::{
-    KIND_MASK, KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, SteerHeader,
-    TUNNEL_IP_OFFSET,
+    KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, STEER_HEADER_LEN, SteerHeader, TUNNEL_IP_OFFSET,
 };
 
 pub(crate) use ecn::encapsulate as tunnel_tos;
@@ -96,9 +95,9 @@ impl<F: Wire> Packet<F> {
     pub(crate) fn parse_any_ttl(frame: &[u8], hasher: &Hasher) -> Result<Self, DropReason> {
         let head = frame.first_chunk::<STEER_HEADER_LEN>().ok_or(DropReason::Truncated)?;
         let steer = SteerHeader::parse(head);
-        let direction = match (steer.kind & KIND_MASK, steer.kind & !KIND_MASK) {
-            (KIND_TUNNEL, family) if family == F::STEER_FAMILY => Direction::Forward,
-            (KIND_REPLY, family) if family == F::STEER_FAMILY => Direction::Reply,
+        let direction = match steer.kind ^ F::STEER_FAMILY {
+            KIND_TUNNEL => Direction::Forward,
+            KIND_REPLY => Direction::Reply,
             _ => return Err(DropReason::UnknownKind),
         };
         let (link, packet) =

@@ -1,26 +1,96 @@
 //! The short way against the long one: the same frames through two engines, one of which has no short
-//! way. Everything that can be seen of them must be the same.
+//! way. Everything that can be seen of them must be the same, of either family.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
 use super::super::*;
 use super::{Context, Sum};
 use crate::checksum::checksum;
-use crate::family::V4;
+use crate::family::{Family, V4, V6};
 use crate::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
-use crate::packet::Usual;
+use crate::packet::{Usual, Wire};
 use crate::policy::{NatOptions, Policies, Policy};
 use crate::steer::{KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use crate::tables::EPOCH_NONE;
-use crate::tables::{Device, EgressAddress, FamilyInput, Neighbour, Peer, TablesInput};
+use crate::tables::{
+    Device, EgressAddress, FamilyInput, FamilyTables, Neighbour, Peer, TablesInput,
+};
 
 const PODS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 1, 40), Ipv4Addr::new(10, 0, 1, 41)];
+const PODS6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x40), Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x41)];
+const REMOTE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 3, 0, 0, 0, 0, 0x50);
+const EGRESS6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 7);
+const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 const REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
 const EGRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const PEERS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 11), Ipv4Addr::new(192, 0, 2, 12)];
+
+/// A family to test.
+trait Sample: Wire {
+    fn tables(tables: &Tables) -> &FamilyTables<Self>;
+
+    /// A packet of this shape that carries this.
+    fn packet(shape: &Shape, transport: &[u8]) -> Vec<u8>;
+
+    /// Makes the checksum of a packet's header right, if it has one.
+    fn mend(packet: &mut [u8]);
+}
+
+impl Sample for V4 {
+    fn tables(tables: &Tables) -> &FamilyTables<Self> {
+        &tables.v4
+    }
+
+    fn packet(shape: &Shape, transport: &[u8]) -> Vec<u8> {
+        let (source, destination) =
+            if shape.is_reply { (REMOTE, EGRESS) } else { (PODS[shape.pod], REMOTE) };
+        let length = u16::try_from(20 + transport.len()).unwrap();
+        let mut packet = vec![0x45, shape.tos, 0, 0, 0, 7, 0, 0, shape.ttl, shape.protocol, 0, 0];
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[6..8].copy_from_slice(&shape.fragment.to_be_bytes());
+        packet.extend(source.octets());
+        packet.extend(destination.octets());
+        let sum = checksum(&packet);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet.extend(transport);
+        packet
+    }
+
+    fn mend(packet: &mut [u8]) {
+        let header = &mut packet[..20];
+        header[10..12].fill(0);
+        let sum = checksum(header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+impl Sample for V6 {
+    fn tables(tables: &Tables) -> &FamilyTables<Self> {
+        &tables.v6
+    }
+
+    /// What comes in fragments has a fragment header, what has a reserved flag has options.
+    fn packet(shape: &Shape, transport: &[u8]) -> Vec<u8> {
+        let (source, destination) =
+            if shape.is_reply { (REMOTE6, EGRESS6) } else { (PODS6[shape.pod], REMOTE6) };
+        let protocol = if shape.protocol == 1 { Self::ICMP } else { shape.protocol };
+        let (next, extension): (u8, &[u8]) = match shape.fragment {
+            0x2000 => (44, &[protocol, 0, 0, 1, 0, 0, 0, 7]),
+            0x8000 => (60, &[protocol, 0, 1, 4, 0, 0, 0, 0]),
+            _ => (protocol, &[]),
+        };
+        let length = u16::try_from(40 + extension.len() + transport.len()).unwrap();
+        let mut header = Self::header(source, destination, next, shape.tos, length);
+        header[7] = shape.ttl;
+        [&header, extension, transport].concat()
+    }
+
+    fn mend(_: &mut [u8]) {}
+}
 
 /// A step of a test.
 #[derive(Clone, Debug)]
@@ -114,52 +184,33 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Shape {
-    fn frame(&self) -> Vec<u8> {
+    fn frame<F: Sample>(&self) -> Vec<u8> {
         let ip_offset = if self.is_reply { REPLY_IP_OFFSET } else { TUNNEL_IP_OFFSET };
         let mut frame = vec![0; ip_offset];
         if self.is_reply {
-            frame[0] = KIND_REPLY;
-            frame[REPLY_IP_OFFSET - 2..].copy_from_slice(&[8, 0]);
+            frame[0] = KIND_REPLY | F::STEER_FAMILY;
+            frame[REPLY_IP_OFFSET - 2..].copy_from_slice(&F::ETHERTYPE);
         } else {
-            frame[0] = KIND_TUNNEL | self.outer_ecn << 6;
+            frame[0] = KIND_TUNNEL | F::STEER_FAMILY | self.outer_ecn << 6;
             frame[4..8].copy_from_slice(&PEERS[self.peer].octets());
             frame[8] = 2;
         }
-        frame.extend(self.packet());
+        frame.extend(F::packet(self, &self.transport::<F>()));
+        frame.resize(frame.len() + self.padding, 0xee);
         for (at, byte) in &self.mutations {
             if let Some(place) = frame.get_mut(*at) {
                 *place = *byte;
             }
         }
         if self.is_mended {
-            let header = &mut frame[ip_offset..ip_offset + 20];
-            header[10..12].fill(0);
-            let sum = checksum(header);
-            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            F::mend(&mut frame[ip_offset..]);
         }
         frame.truncate(self.cut.unwrap_or(frame.len()));
         frame
     }
 
-    fn packet(&self) -> Vec<u8> {
-        let transport = self.transport();
-        let (source, destination) =
-            if self.is_reply { (REMOTE, EGRESS) } else { (PODS[self.pod], REMOTE) };
-        let length = u16::try_from(20 + transport.len()).unwrap();
-        let mut packet = vec![0x45, self.tos, 0, 0, 0, 7, 0, 0, self.ttl, self.protocol, 0, 0];
-        packet[2..4].copy_from_slice(&length.to_be_bytes());
-        packet[6..8].copy_from_slice(&self.fragment.to_be_bytes());
-        packet.extend(source.octets());
-        packet.extend(destination.octets());
-        let sum = checksum(&packet);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        packet.extend(transport);
-        packet.resize(packet.len() + self.padding, 0xee);
-        packet
-    }
-
     /// Of TCP and UDP with some checksum, right or not: nobody looks at it.
-    fn transport(&self) -> Vec<u8> {
+    fn transport<F: Sample>(&self) -> Vec<u8> {
         let (source, destination) = if self.is_reply { (443, self.port) } else { (self.port, 443) };
         let mut bytes = Vec::new();
         bytes.extend(source.to_be_bytes());
@@ -179,7 +230,7 @@ impl Shape {
                 bytes.extend(sum.to_be_bytes());
             }
             _ => {
-                let kind = if self.is_reply { 0 } else { 8 };
+                let kind = if self.is_reply { F::ECHO_REPLY } else { F::ECHO_REQUEST };
                 let [high, low] = self.port.to_be_bytes();
                 bytes = vec![kind, 0, 0, 0, high, low, 0, 1];
             }
@@ -241,11 +292,42 @@ fn tables(epoch: u32, mtu: u16) -> Tables {
             ),
             neighbours: vec![neighbour(0, ROUTER), neighbour(1, PEERS[0])],
         },
+        v6: tables_ipv6(),
         ..TablesInput::default()
     })
 }
 
-fn engine() -> Translator<V4> {
+fn tables_ipv6() -> FamilyInput<V6> {
+    let all = V6::EVERYTHING;
+    let hop = NextHop { device: Some(0), gateway: Some(ROUTER6), weight: 1 };
+    let target = RouteTarget::Forward(vec![hop]);
+    let policy = Policy {
+        name: "app".to_owned(),
+        egress_addresses: vec![EGRESS6],
+        destinations: vec![all],
+        excluded: Vec::new(),
+        pods: PODS6.to_vec(),
+        pod_groups: Vec::new(),
+        options: NatOptions::default(),
+    };
+    FamilyInput {
+        policies: Policies::new(vec![policy], &[]),
+        egress_addresses: vec![EgressAddress {
+            address: EGRESS6,
+            port_first: 1024,
+            port_last: 65_535,
+            own: true,
+            announce: None,
+        }],
+        fib: Fib::new(
+            &[Rule { from: all, to: all, action: RuleAction::Table(254) }],
+            vec![Route { table: 254, destination: all, metric: 0, target }],
+        ),
+        neighbours: vec![Neighbour { device: 0, address: ROUTER6, mac: [2, 0, 0, 0, 1, 1] }],
+    }
+}
+
+fn engine<F: Sample>() -> Translator<F> {
     let config = EngineConfig {
         worker: 0,
         owners: [0; CLASSES],
@@ -261,8 +343,8 @@ fn engine() -> Translator<V4> {
 }
 
 /// What [`Translator::burst`] does, without the short way.
-fn process_the_long_way(
-    engine: &mut Translator<V4>,
+fn process_the_long_way<F: Sample>(
+    engine: &mut Translator<F>,
     now: Nanos,
     tables: &Tables,
     frames: &mut [&mut [u8]],
@@ -270,14 +352,14 @@ fn process_the_long_way(
 ) {
     engine.now = now;
     for (frame, verdict) in frames.iter_mut().zip(verdicts) {
-        let is_ours = engine.unusual(Context::new(&tables.v4, now), frame, verdict);
+        let is_ours = engine.unusual(Context::new(F::tables(tables), now), frame, verdict);
         engine.counters.received += u64::from(is_ours);
     }
     engine.counters.flows_live = u64::from(engine.flows.live());
 }
 
 /// Everything that is known of all flows, but for places.
-fn flows(engine: &Translator<V4>) -> Vec<String> {
+fn flows<F: Sample>(engine: &Translator<F>) -> Vec<String> {
     let mut records = Vec::new();
     assert_eq!(engine.flows.page(0, 1000, engine.now, &mut records), None);
     let saved = (0..engine.flows.originals.groups())
@@ -296,44 +378,59 @@ proptest! {
 
     #[test]
     fn the_short_way_does_what_the_long_way_does(steps in prop::collection::vec(step(), 1..40)) {
-        let (mut short, mut long) = (engine(), engine());
-        let (mut now, mut epoch) = (SECOND, 1);
-        let mut tables_now = tables(epoch, 1500);
-        for step in steps {
-            match step {
-                Step::Burst(shapes) => {
-                    let mut ours: Vec<_> = shapes.iter().map(Shape::frame).collect();
-                    let mut theirs = ours.clone();
-                    let drop = Verdict::Drop(DropReason::Truncated);
-                    let (mut verdicts, mut expected) = ([drop; 12], [drop; 12]);
-                    let mut frames: Vec<_> = ours.iter_mut().map(Vec::as_mut_slice).collect();
-                    short.burst::<true>(now, &tables_now.v4, &mut frames, &mut verdicts);
-                    let mut frames: Vec<_> = theirs.iter_mut().map(Vec::as_mut_slice).collect();
-                    process_the_long_way(&mut long, now, &tables_now, &mut frames, &mut expected);
-                    prop_assert_eq!(verdicts, expected);
-                    prop_assert_eq!(ours, theirs);
-                }
-                Step::Tables { mtu, is_programmed } => {
-                    epoch += 1;
-                    tables_now = tables(if is_programmed { epoch } else { EPOCH_NONE }, mtu);
-                }
-                Step::Wait { seconds } => {
-                    now += seconds * SECOND;
-                    for engine in [&mut short, &mut long] {
-                        (0..4).for_each(|_| engine.expire(now, &tables_now.v4));
-                    }
+        check::<V4>(&steps)?;
+    }
+
+    #[test]
+    fn the_short_way_of_ipv6_does_the_same(steps in prop::collection::vec(step(), 1..40)) {
+        check::<V6>(&steps)?;
+    }
+}
+
+fn check<F: Sample>(steps: &[Step]) -> Result<(), TestCaseError> {
+    let (mut short, mut long) = (engine::<F>(), engine::<F>());
+    let (mut now, mut epoch) = (SECOND, 1);
+    let mut tables_now = tables(epoch, 1500);
+    for step in steps {
+        match step {
+            Step::Burst(shapes) => {
+                let mut ours: Vec<_> = shapes.iter().map(Shape::frame::<F>).collect();
+                let mut theirs = ours.clone();
+                let drop = Verdict::Drop(DropReason::Truncated);
+                let (mut verdicts, mut expected) = ([drop; 12], [drop; 12]);
+                let mut frames: Vec<_> = ours.iter_mut().map(Vec::as_mut_slice).collect();
+                short.burst::<true>(now, F::tables(&tables_now), &mut frames, &mut verdicts);
+                let mut frames: Vec<_> = theirs.iter_mut().map(Vec::as_mut_slice).collect();
+                process_the_long_way(&mut long, now, &tables_now, &mut frames, &mut expected);
+                prop_assert_eq!(verdicts, expected);
+                prop_assert_eq!(ours, theirs);
+            }
+            Step::Tables { mtu, is_programmed } => {
+                epoch += 1;
+                tables_now = tables(if *is_programmed { epoch } else { EPOCH_NONE }, *mtu);
+            }
+            Step::Wait { seconds } => {
+                now += seconds * SECOND;
+                for engine in [&mut short, &mut long] {
+                    (0..4).for_each(|_| engine.expire(now, F::tables(&tables_now)));
                 }
             }
-            prop_assert_eq!(&short.counters, &long.counters);
-            prop_assert_eq!(flows(&short), flows(&long));
         }
+        prop_assert_eq!(&short.counters, &long.counters);
+        prop_assert_eq!(flows(&short), flows(&long));
     }
+    Ok(())
 }
 
 /// A test that compares two engines says nothing of a short way that nobody takes.
 #[test]
 fn packets_of_known_flows_go_the_short_way() {
-    let mut engine = engine();
+    go_the_short_way::<V4>();
+    go_the_short_way::<V6>();
+}
+
+fn go_the_short_way<F: Sample>() {
+    let mut engine = engine::<F>();
     let tables = tables(1, 1500);
     let shape = |is_reply, protocol, tcp_flags| Shape {
         is_reply,
@@ -354,7 +451,7 @@ fn packets_of_known_flows_go_the_short_way() {
         is_mended: false,
         cut: None,
     };
-    let mut usual = Usual::<V4>::NONE;
+    let mut usual = Usual::<F>::NONE;
     for (protocol, is_reply, flags, is_usual) in [
         (17, false, 0, true),
         (17, true, 0, true),
@@ -366,19 +463,19 @@ fn packets_of_known_flows_go_the_short_way() {
         (6, true, 0x14, false),
         (1, false, 0, false),
     ] {
-        let frame = shape(is_reply, protocol, flags).frame();
+        let frame = shape(is_reply, protocol, flags).frame::<F>();
         usual.glance(&frame, &engine.hasher);
         assert_eq!(usual.direction.is_some(), is_usual, "{protocol} {flags:#x} {is_reply}");
     }
     // And with a flow, to the end of it.
     for is_reply in [false, false, true] {
-        let mut frame = shape(is_reply, 17, 0).frame();
+        let mut frame = shape(is_reply, 17, 0).frame::<F>();
         let mut verdicts = [Verdict::Drop(DropReason::Truncated)];
         let mut glances = [Usual::NONE];
         engine.glance::<true>(&[&mut frame], &mut glances);
         engine.seek::<true>(&mut glances);
         let mut sum = Sum::default();
-        let context = Context::new(&tables.v4, SECOND);
+        let context = Context::new(F::tables(&tables), SECOND);
         let [usual] = &glances;
         let sent = match is_reply {
             false => engine.forward_usual(context, &mut frame, usual, &mut sum),
@@ -387,7 +484,7 @@ fn packets_of_known_flows_go_the_short_way() {
         let is_known = engine.counters.flows_created > 0;
         assert_eq!(sent.is_some(), is_known, "reply: {is_reply}");
         if !is_known {
-            engine.burst::<true>(SECOND, &tables.v4, &mut [&mut frame], &mut verdicts);
+            engine.burst::<true>(SECOND, F::tables(&tables), &mut [&mut frame], &mut verdicts);
         }
     }
 }
