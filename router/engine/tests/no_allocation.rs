@@ -66,9 +66,24 @@ fn bursts() -> Vec<Vec<Vec<u8>>> {
 /// As the README says: bytes of a flow beyond so many, and of a mapping with each of the first 65,536.
 #[test]
 fn a_flow_takes_as_much_memory_as_the_readme_says() {
+    let [flows, mappings] = bytes_of_each(|flows_max| EngineConfig { flows_max, ..config() });
+    let [flows6, mappings6] =
+        bytes_of_each(|flows_max_ipv6| EngineConfig { flows_max_ipv6, ..config() });
+    let readme = include_str!("../README.md");
+    for said in [
+        format!("Memory: {flows} bytes for each flow of `flows_max`, {flows6} of"),
+        format!("{mappings} for each of at most 65,536"),
+        format!("mappings ({mappings6} of IPv6)"),
+    ] {
+        assert!(readme.contains(&said), "{said}");
+    }
+}
+
+/// Bytes of a flow, and of a mapping.
+fn bytes_of_each(config: impl Fn(u32) -> EngineConfig) -> [usize; 2] {
     let bytes_of = |flows_max| {
         let before = BYTES.get();
-        drop(spillway_engine::Engine::new(&EngineConfig { flows_max, ..config() }));
+        drop(spillway_engine::Engine::new(&config(flows_max)));
         BYTES.get() - before
     };
     // So many more flows fill whole huge pages of each table; the few fill none, and can all be mapped.
@@ -77,13 +92,7 @@ fn a_flow_takes_as_much_memory_as_the_readme_says() {
     let of_few = bytes_of(2 * few) - bytes_of(few);
     let (many, few) = (many as usize, few as usize);
     let of_mappings = of_few - of_many * few / many;
-    let readme = include_str!("../README.md");
-    for said in [
-        format!("Memory: {} bytes for each flow", of_many.div_ceil(many)),
-        format!("{} for each of at most 65,536", of_mappings.div_ceil(few)),
-    ] {
-        assert!(readme.contains(&said), "{said}");
-    }
+    [of_many.div_ceil(many), of_mappings.div_ceil(few)]
 }
 
 /// What a policy may ask for, and what it gets that asks for nothing.

@@ -5,7 +5,7 @@
 //! weight. A new address takes its share of the pods and moves no other; the pods of one that goes
 //! are shared out among the rest. Nobody gains by making weights collide, so the hash has no key.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::family::Family;
 
@@ -33,7 +33,7 @@ fn weight(pod: IpAddr, address: IpAddr) -> Option<u64> {
             Some(mix(u64::from(pod.to_bits()) << 32 | u64::from(address.to_bits())))
         }
         (IpAddr::V6(pod), IpAddr::V6(address)) => {
-            let halves = [pod, address].map(|address| address.to_bits());
+            let halves = [pod, address].map(Ipv6Addr::to_bits);
             let words =
                 halves.into_iter().flat_map(|bits| [bits >> 64, bits & u128::from(u64::MAX)]);
             #[expect(clippy::cast_possible_truncation, reason = "the halves have 64 bits")]
@@ -56,7 +56,7 @@ fn mix(word: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
