@@ -1,6 +1,6 @@
 //! Packets, built by etherparse with all their checksums.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, IpHeaders, IpNumber, Ipv4Header, Ipv4HeaderSlice,
@@ -305,4 +305,39 @@ pub fn ethernet_arp(source: [u8; 6], destination: [u8; 6], arp: &[u8]) -> Vec<u8
     let header =
         etherparse::Ethernet2Header { source, destination, ether_type: etherparse::EtherType::ARP };
     [&header.to_bytes(), arp].concat()
+}
+
+/// Puts extension headers in front of what a packet carries: each its number, and its bytes from the
+/// second on, which are 8 at least with the first.
+pub fn extended(packet: &[u8], extensions: &[(u8, &[u8])]) -> Vec<u8> {
+    let (header, payload) = packet.split_at(40);
+    let mut bytes = header.to_vec();
+    let mut next = 6;
+    for (number, rest) in extensions {
+        bytes[next] = *number;
+        next = bytes.len();
+        bytes.push(0);
+        bytes.extend(*rest);
+    }
+    bytes[next] = header[6];
+    bytes.extend(payload);
+    let length = u16::try_from(bytes.len() - 40).unwrap();
+    bytes[4..6].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
+/// A neighbour solicitation as a host sends it.
+pub fn solicitation(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    target: Ipv6Addr,
+    option: &[u8],
+) -> Vec<u8> {
+    let payload = [&target.octets(), option].concat();
+    let mut bytes = Vec::new();
+    PacketBuilder::ipv6(source.octets(), destination.octets(), 255)
+        .icmpv6_raw(135, 0, [0; 4])
+        .write(&mut bytes, &payload)
+        .unwrap();
+    bytes
 }

@@ -1,10 +1,10 @@
 //! What must hold for any bytes whatever: shared by the fuzz target and the tests.
 
 use etherparse::ArpOperation;
-use spillway_engine::steer::{KIND_ARP, KIND_MASK, KIND_PING, KIND_TUNNEL};
+use spillway_engine::steer::{KIND_ARP, KIND_MASK, KIND_NEIGHBOUR, KIND_PING, KIND_TUNNEL};
 use spillway_engine::{ANSWER_ROOM, Answer, BURST_MAX, DropReason, EngineConfig, Verdict};
 
-use super::build::{Body, arp, cut, error, packet};
+use super::build::{Body, arp, cut, error, extended, packet, solicitation};
 use super::gateway::*;
 
 /// Frames that a gateway with [`valid_gateway`]'s flows forwards.
@@ -51,10 +51,52 @@ pub fn valid_frames() -> Vec<Vec<u8>> {
     ]
 }
 
+/// The same of IPv6, with and without extension headers.
+pub fn valid_frames_ipv6() -> Vec<Vec<u8>> {
+    let (udp, tcp) = ((POD6, 5000), (POD6, 40_001));
+    let (dns, https, host) = ((REMOTE6, 53), (REMOTE6, 443), (REMOTE6, 0));
+    let (public_udp, public_tcp) = ((EGRESS6, 5000), (EGRESS6, 40_001));
+    let question = cut(&packet(Body::Udp, udp, dns, 64), 16);
+    let answer = cut(&packet(Body::Udp, dns, public_udp, 64), 16);
+    let chain: &[(u8, &[u8])] = &[(0, &[0, 1, 4, 0, 0, 0, 0]), (60, &[0, 5, 2, 0, 0, 0, 0])];
+    let routed: &[(u8, &[u8])] = &[(43, &[0, 0, 0, 0, 0, 0, 0])];
+    let group = "ff02::1:ff00:9".parse().unwrap();
+    vec![
+        tunnel_frame(&packet(Body::Udp, udp, dns, 64)),
+        tunnel_frame(&extended(&packet(Body::Udp, udp, dns, 64), chain)),
+        tunnel_frame(&packet(Body::Syn, tcp, https, 64)),
+        tunnel_frame(&extended(&packet(Body::Ack, tcp, https, 64), routed)),
+        tunnel_frame(&packet(Body::EchoRequest, (POD6, 2000), host, 64)),
+        tunnel_frame(&packet(Body::SctpInit, (POD6, 3000), (REMOTE6, 2905), 64)),
+        tunnel_frame(&packet(Body::Gre, (POD6, 0), host, 64)),
+        tunnel_frame(&error((1, 4), POD6, REMOTE6, 64, &packet(Body::Udp, dns, udp, 9))),
+        reply_frame(&packet(Body::Udp, dns, public_udp, 64)),
+        reply_frame(&extended(&packet(Body::SynAck, https, public_tcp, 64), chain)),
+        reply_frame(&packet(Body::EchoReply, host, (EGRESS6, 2000), 64)),
+        reply_frame(&packet(Body::SctpInitAck, (REMOTE6, 2905), (EGRESS6, 3000), 64)),
+        reply_frame(&error((2, 0), REMOTE6, EGRESS6, 64, &packet(Body::Udp, public_udp, dns, 1))),
+        reply_frame(&error(
+            (3, 0),
+            REMOTE6,
+            EGRESS6,
+            64,
+            &extended(&packet(Body::Syn, public_tcp, https, 1), routed),
+        )),
+        tunnel_frame(&question[0]),
+        tunnel_frame(&question[1]),
+        reply_frame(&answer[0]),
+        reply_frame(&answer[1]),
+        neighbour_frame(ROUTER_MAC, &solicitation(REMOTE6, group, ANNOUNCED6, &[0; 0])),
+        ping_frame(&packet(Body::EchoRequest, (REMOTE6, 7), (ANNOUNCED6, 0), 64)),
+    ]
+}
+
 /// A small gateway that has the flows of [`valid_frames`].
 pub fn valid_gateway() -> Gateway {
-    let mut gateway = Gateway::with(EngineConfig { flows_max: 64, ..config() }, tables());
-    for frame in valid_frames().into_iter().take(9) {
+    let config = EngineConfig { flows_max: 64, flows_max_ipv6: 64, ..config() };
+    let mut gateway = Gateway::with(config, tables());
+    let opening = valid_frames().into_iter().take(9);
+    for frame in opening.chain(valid_frames_ipv6().into_iter().take(7)) {
         gateway.process(frame);
     }
     gateway
@@ -77,7 +119,9 @@ pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
     for ((frame, verdict), kind) in frames.iter().zip(verdicts).zip(kinds) {
         let from_pod = kind == KIND_TUNNEL;
         match *verdict {
-            Verdict::Transmit { length, .. } if [KIND_ARP, KIND_PING].contains(&kind) => {
+            Verdict::Transmit { length, .. }
+                if [KIND_ARP, KIND_PING, KIND_NEIGHBOUR].contains(&kind) =>
+            {
                 check_answer(&frame[..usize::from(length)], kind);
             }
             Verdict::Transmit { length, .. } => check_sent(&frame[..usize::from(length)], from_pod),
@@ -106,7 +150,15 @@ fn answer_any(gateway: &mut Gateway, reason: DropReason, frame: &[u8]) {
 
 /// What is answered is said of the announced address, and by nobody else.
 fn check_answer(frame: &[u8], kind: u8) {
-    if kind == KIND_ARP {
+    if frame[12..14] == [0x86, 0xdd] {
+        let (header, rest) = etherparse::Ipv6Header::from_slice(&frame[14..]).unwrap();
+        assert_eq!(usize::from(header.payload_length), frame.len() - 54);
+        assert_eq!(header.source, ANNOUNCED6.octets());
+        let (hops, answer) = if kind == KIND_PING { (64, 129) } else { (255, 136) };
+        assert_eq!((header.hop_limit, rest[0]), (hops, answer));
+        let icmp = etherparse::Icmpv6Slice::from_slice(rest).unwrap();
+        assert!(icmp.is_checksum_valid(header.source, header.destination));
+    } else if kind == KIND_ARP {
         let said = (UPLINK_MAC, ANNOUNCED);
         assert_eq!(frame[12..14], [8, 6]);
         let asker = (frame[32..38].try_into().unwrap(), <[u8; 4]>::try_from(&frame[38..]).unwrap());
@@ -126,6 +178,9 @@ fn check_answer(frame: &[u8], kind: u8) {
 /// a pod, and headers are right.
 fn check_sent(frame: &[u8], from_pod: bool) {
     let packet = if from_pod { &frame[14..] } else { &frame[64..] };
+    if packet[0] >> 4 == 6 {
+        return check_sent_ipv6(frame, packet, from_pod);
+    }
     let (header, _) = etherparse::Ipv4Header::from_slice(packet).unwrap();
     assert_header_sum(packet);
     assert_eq!(usize::from(header.total_len), packet.len());
@@ -137,6 +192,19 @@ fn check_sent(frame: &[u8], from_pod: bool) {
         assert_header_sum(&frame[14..]);
         assert_eq!(usize::from(outer.total_len), frame.len() - 14);
         assert_eq!(outer.source, TUNNEL.octets());
+    }
+}
+
+/// The same of IPv6.
+fn check_sent_ipv6(frame: &[u8], packet: &[u8], from_pod: bool) {
+    let (header, _) = etherparse::Ipv6Header::from_slice(packet).unwrap();
+    assert_eq!(usize::from(header.payload_length), packet.len() - 40);
+    if from_pod {
+        assert_eq!((header.source, &frame[12..14]), (EGRESS6.octets(), &[0x86, 0xdd][..]));
+    } else {
+        assert!([POD6.octets(), OTHER_POD6.octets()].contains(&header.destination));
+        assert_eq!(frame[62..64], [0x86, 0xdd]);
+        assert_header_sum(&frame[14..]);
     }
 }
 

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use spillway_engine::steer::KIND_TUNNEL;
 use spillway_engine::{ANNOUNCEMENT_ROOM, Answer, DropReason, Verdict};
 
-use crate::common::build::{Body, cut, error, ethernet, packet, packet_with, vxlan};
+use crate::common::build::{
+    Body, cut, error, ethernet, extended, packet, packet_with, solicitation, vxlan,
+};
 use crate::common::gateway::*;
 use crate::drops::Case;
 
@@ -23,25 +25,6 @@ const DESTINATION: u8 = 60;
 
 fn request() -> Vec<u8> {
     packet(Body::Udp, POD_END, REMOTE_END, 64)
-}
-
-/// Puts extension headers in front of what a packet carries: each its number, and its bytes from the
-/// second on, which are 8 at least with the first.
-fn extended(packet: &[u8], extensions: &[(u8, &[u8])]) -> Vec<u8> {
-    let (header, payload) = packet.split_at(40);
-    let mut bytes = header.to_vec();
-    let mut next = 6;
-    for (number, rest) in extensions {
-        bytes[next] = *number;
-        next = bytes.len();
-        bytes.push(0);
-        bytes.extend(*rest);
-    }
-    bytes[next] = header[6];
-    bytes.extend(payload);
-    let length = u16::try_from(bytes.len() - 40).unwrap();
-    bytes[4..6].copy_from_slice(&length.to_be_bytes());
-    bytes
 }
 
 /// 8 bytes of options: all padding.
@@ -354,22 +337,6 @@ fn fragments_leave_in_any_order_with_an_identification_of_their_own() {
         }
         assert!(sent.windows(2).all(|pair| pair[0][58..62] == pair[1][58..62]));
     }
-}
-
-/// A neighbour solicitation as a host sends it.
-fn solicitation(
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    target: Ipv6Addr,
-    option: &[u8],
-) -> Vec<u8> {
-    let payload = [&target.octets(), option].concat();
-    let mut bytes = Vec::new();
-    etherparse::PacketBuilder::ipv6(source.octets(), destination.octets(), 255)
-        .icmpv6_raw(135, 0, [0; 4])
-        .write(&mut bytes, &payload)
-        .unwrap();
-    bytes
 }
 
 /// An advertisement as the announced address sends it.

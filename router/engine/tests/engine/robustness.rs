@@ -4,7 +4,7 @@ use std::path::Path;
 
 use spillway_engine::BURST_MAX;
 
-use crate::common::fuzz::{process_any, run, valid_frames, valid_gateway};
+use crate::common::fuzz::{process_any, run, valid_frames, valid_frames_ipv6, valid_gateway};
 use crate::common::gateway::SECOND;
 use crate::common::random::Random;
 
@@ -15,7 +15,7 @@ const MUTATED: usize = 300_000;
 fn every_valid_frame_is_forwarded() {
     // Of fragments, the later after the first.
     let mut gateway = valid_gateway();
-    for frame in valid_frames() {
+    for frame in [valid_frames(), valid_frames_ipv6()].concat() {
         gateway.sent(frame);
     }
 }
@@ -51,7 +51,9 @@ fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
         }
     }
     let ip = if frame.first() == Some(&2) { 64 } else { 14 };
-    if frame.len() >= ip + 20 && random.below(4) > 0 {
+    // Of IPv6 there is none.
+    let is_ipv4 = frame.get(ip).is_some_and(|first| first >> 4 != 6);
+    if is_ipv4 && frame.len() >= ip + 20 && random.below(4) > 0 {
         frame[ip + 10..ip + 12].fill(0);
         let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&frame[ip..ip + 20]);
         let checksum = sum.ones_complement().to_be().to_be_bytes();
@@ -61,7 +63,7 @@ fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
 
 #[test]
 fn mutated_frames_break_nothing() {
-    let valid = valid_frames();
+    let valid = [valid_frames(), valid_frames_ipv6()].concat();
     let mut gateway = valid_gateway();
     let mut random = Random(20_250_131);
     let mut tried = 0;
