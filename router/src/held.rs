@@ -12,8 +12,11 @@ use arrayvec::ArrayVec;
 use spillway_engine::Ticket;
 use spillway_engine::tables::DeviceIndex;
 
-/// How many frames one worker holds at most, for neighbours and as many again for fragments.
-pub(crate) const HELD_FRAMES_MAX: usize = 128;
+/// How many frames one worker holds at most for neighbours …
+pub(crate) const NEIGHBOUR_FRAMES_MAX: usize = 128;
+
+/// … and for fragments: all that the engine lets wait, 64 in each direction of each family.
+pub(crate) const FRAGMENT_FRAMES_MAX: usize = 256;
 
 /// How long a frame waits for a neighbour before it is dropped, in nanoseconds.
 pub(crate) const HOLD_NS_MAX: u64 = 1_000_000_000;
@@ -40,13 +43,13 @@ pub(crate) struct Held<F, W> {
     pub(crate) deadline_ns: u64,
 }
 
-/// The frames of one worker that wait for one kind of thing, oldest first.
+/// The frames of one worker that wait for one kind of thing, `MAX` at most, oldest first.
 #[derive(Debug)]
-pub(crate) struct HeldFrames<F, W> {
-    frames: ArrayVec<Held<F, W>, HELD_FRAMES_MAX>,
+pub(crate) struct HeldFrames<F, W, const MAX: usize> {
+    frames: ArrayVec<Held<F, W>, MAX>,
 }
 
-impl<F, W: PartialEq> HeldFrames<F, W> {
+impl<F, W: PartialEq, const MAX: usize> HeldFrames<F, W, MAX> {
     pub(crate) fn new() -> Self {
         Self { frames: ArrayVec::new() }
     }
@@ -85,6 +88,8 @@ impl<F, W: PartialEq> HeldFrames<F, W> {
 mod tests {
     use super::*;
 
+    type Queue = HeldFrames<u32, Unresolved, NEIGHBOUR_FRAMES_MAX>;
+
     fn held(frame: u32, deadline_ns: u64) -> Held<u32, Unresolved> {
         let waits_for = Unresolved { device: 0, address: IpAddr::from([192, 0, 2, 1]) };
         Held { frame, ticket: Ticket::default(), waits_for, deadline_ns }
@@ -92,7 +97,7 @@ mod tests {
 
     #[test]
     fn frames_leave_in_the_order_in_which_they_came() {
-        let mut queue = HeldFrames::new();
+        let mut queue = Queue::new();
         queue.hold(held(1, 10)).unwrap();
         queue.hold(held(2, 20)).unwrap();
         assert_eq!(queue.pop_expired(9), None);
@@ -104,8 +109,8 @@ mod tests {
 
     #[test]
     fn a_full_queue_gives_the_newcomer_back() {
-        let mut queue = HeldFrames::new();
-        for frame in 0..HELD_FRAMES_MAX {
+        let mut queue = Queue::new();
+        for frame in 0..NEIGHBOUR_FRAMES_MAX {
             queue.hold(held(u32::try_from(frame).unwrap(), 1)).unwrap();
         }
         assert_eq!(queue.hold(held(999, 1)), Err(999));
@@ -114,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_neighbour_is_asked_for_once() {
-        let mut queue = HeldFrames::new();
+        let mut queue = Queue::new();
         let neighbour = held(0, 0).waits_for;
         assert!(!queue.waits_for(&neighbour));
         queue.hold(held(0, 1)).unwrap();

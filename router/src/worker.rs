@@ -18,7 +18,9 @@ use spillway_engine::{
 };
 use spillway_xdp::{Frame, Lane, LaneStatistics};
 
-use crate::held::{HOLD_NS_MAX, Held, HeldFrames, Unresolved};
+use crate::held::{
+    FRAGMENT_FRAMES_MAX, HOLD_NS_MAX, Held, HeldFrames, NEIGHBOUR_FRAMES_MAX, Unresolved,
+};
 use crate::inbox::{Exchange, Handed};
 
 /// How long an idle worker sleeps at most, in nanoseconds: expiry goes on without traffic.
@@ -81,9 +83,9 @@ pub(crate) struct WorkerParts {
 pub(crate) struct Worker {
     parts: WorkerParts,
     /// Frames that wait for a neighbour.
-    held: HeldFrames<Frame, Unresolved>,
+    held: HeldFrames<Frame, Unresolved, NEIGHBOUR_FRAMES_MAX>,
     /// Fragments that wait for the first of their packet.
-    fragments: HeldFrames<Frame, ()>,
+    fragments: HeldFrames<Frame, (), FRAGMENT_FRAMES_MAX>,
     burst: ArrayVec<Frame, BURST_MAX>,
 }
 

@@ -15,6 +15,8 @@ mod usual;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use crate::family::{V4, V6};
 use crate::flow::{FlowRecord, NotRestored, PodFlows, SavedFlow, Timeouts};
 use crate::fragment::Fragments;
@@ -139,6 +141,9 @@ pub struct Engine {
     v6: Translator<V6>,
 }
 
+/// A bit for each frame of a burst says whose it is.
+const _: () = assert!(BURST_MAX <= u64::BITS as usize);
+
 /// Set in the cursor of a page of IPv6 flows. No table has so many groups.
 const CURSOR_IPV6: u32 = 1 << 31;
 
@@ -165,10 +170,7 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        let left = self.v4.burst::<true>(now, &tables.v4, frames, verdicts);
-        if left > 0 {
-            self.v6.burst::<true>(now, &tables.v6, frames, verdicts);
-        }
+        self.burst::<true>(now, tables, frames, verdicts);
     }
 
     /// The same without asking for memory ahead of its use: benchmarks show what that is worth.
@@ -180,9 +182,35 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        let left = self.v4.burst::<false>(now, &tables.v4, frames, verdicts);
-        if left > 0 {
-            self.v6.burst::<false>(now, &tables.v6, frames, verdicts);
+        self.burst::<false>(now, tables, frames, verdicts);
+    }
+
+    /// IPv4 first, then what is left. A frame that has been sent on its way has no steer header any
+    /// more: nobody may look at it for one again.
+    fn burst<const PREFETCH: bool>(
+        &mut self,
+        now: Nanos,
+        tables: &Tables,
+        frames: &mut [&mut [u8]],
+        verdicts: &mut [Verdict],
+    ) {
+        let left = self.v4.burst::<PREFETCH>(now, &tables.v4, frames, verdicts);
+        if left == 0 {
+            return;
+        }
+        let mut places: ArrayVec<&mut Verdict, BURST_MAX> = ArrayVec::new();
+        let mut rest: ArrayVec<&mut [u8], BURST_MAX> = ArrayVec::new();
+        for (index, (frame, verdict)) in frames.iter_mut().zip(verdicts).take(BURST_MAX).enumerate()
+        {
+            if left >> index & 1 == 1 {
+                rest.push(frame);
+                places.push(verdict);
+            }
+        }
+        let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+        self.v6.burst::<PREFETCH>(now, &tables.v6, &mut rest, &mut verdicts);
+        for (place, verdict) in places.into_iter().zip(verdicts) {
+            *place = verdict;
         }
     }
 

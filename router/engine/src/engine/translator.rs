@@ -143,15 +143,15 @@ impl<F: Wire> Translator<F> {
     }
 
     /// The frames of a burst that are of this family go through in stages, so that while one packet
-    /// waits for memory the others do, too: headers, tags, entries; then each packet in turn. Gives how
-    /// many frames are of the other family: they, and their verdicts, are left as they are.
+    /// waits for memory the others do, too: headers, tags, entries; then each packet in turn. Gives which
+    /// frames are of the other family, by a bit for each: they, and their verdicts, are left as they are.
     pub(super) fn burst<const PREFETCH: bool>(
         &mut self,
         now: Nanos,
         tables: &FamilyTables<F>,
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
-    ) -> usize {
+    ) -> u64 {
         self.now = now;
         let count = frames.len().min(verdicts.len()).min(BURST_MAX);
         let context = Context::new(tables, now);
@@ -166,7 +166,7 @@ impl<F: Wire> Translator<F> {
         }
         let left = self.send_each(context, frames, usual, verdicts);
         self.glances = glances;
-        self.counters.received += (count - left) as u64;
+        self.counters.received += count as u64 - u64::from(left.count_ones());
         self.counters.flows_live = u64::from(self.flows.live());
         left
     }
@@ -272,20 +272,21 @@ impl<F: Wire> Translator<F> {
         }
     }
 
-    /// Counts a frame that goes no further now.
+    /// Counts a frame that goes no further now. Either family may count the frames that the other
+    /// has held or handed off as given up: only the sum is a number, so both wrap.
     pub(super) fn halt(&mut self, ticket: Ticket, halt: Halt) -> Verdict {
         match halt {
             Halt::Drop(reason) => self.drop(reason),
             Halt::Hold { device, address } => {
-                self.counters.held += 1;
+                self.counters.held = self.counters.held.wrapping_add(1);
                 Verdict::Hold { device, address, ticket }
             }
             Halt::Await { until } => {
-                self.counters.held += 1;
+                self.counters.held = self.counters.held.wrapping_add(1);
                 Verdict::Await { until }
             }
             Halt::HandOff { worker, ticket } => {
-                self.counters.handed_off += 1;
+                self.counters.handed_off = self.counters.handed_off.wrapping_add(1);
                 Verdict::HandOff { worker, ticket }
             }
         }

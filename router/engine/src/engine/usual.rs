@@ -73,8 +73,8 @@ impl<F: Wire> Translator<F> {
         }
     }
 
-    /// Stage 3: sends each packet on its way, in the order in which they came; gives how many are of
-    /// the other family.
+    /// Stage 3: sends each packet on its way, in the order in which they came; gives which ones are
+    /// of the other family, by a bit for each.
     #[inline(never)]
     pub(super) fn send_each(
         &mut self,
@@ -82,9 +82,10 @@ impl<F: Wire> Translator<F> {
         frames: &mut [&mut [u8]],
         glances: &[Usual<F>],
         verdicts: &mut [Verdict],
-    ) -> usize {
+    ) -> u64 {
         let (mut forward, mut reply, mut left) = (Sum::default(), Sum::default(), 0);
-        for ((frame, verdict), usual) in frames.iter_mut().zip(verdicts).zip(glances) {
+        let frames = frames.iter_mut().zip(verdicts).zip(glances);
+        for (index, ((frame, verdict), usual)) in frames.enumerate() {
             let sent = match usual.direction {
                 Some(Direction::Forward) => self.forward_usual(context, frame, usual, &mut forward),
                 Some(Direction::Reply) => self.reply_usual(context, frame, usual, &mut reply),
@@ -92,7 +93,7 @@ impl<F: Wire> Translator<F> {
             };
             match sent {
                 Some((device, length)) => *verdict = Verdict::Transmit { device, length },
-                None => left += usize::from(!self.unusual(context, frame, verdict)),
+                None => left |= u64::from(!self.unusual(context, frame, verdict)) << index,
             }
         }
         let (forward, reply) = (forward.traffic(), reply.traffic());

@@ -80,12 +80,14 @@ impl Identifications {
     }
 }
 
-/// The next number that one of so many shares gives out in the place that a hash chooses.
+/// The next number that one of so many shares gives out in the place that a hash chooses. Where it
+/// starts is the hash's, and so a secret (RFC 7739).
 fn next(given: &mut [u32; PLACES], hash: u64, shares: u32, share: u32) -> u32 {
-    let [.., place] = hash.to_be_bytes();
+    let [.., o0, o1, o2, o3, place] = hash.to_be_bytes();
     let Some(given) = given.get_mut(usize::from(place)) else { return share };
     *given = given.wrapping_add(1);
-    given.wrapping_mul(shares).wrapping_add(share)
+    let offset = u32::from_be_bytes([o0, o1, o2, o3]);
+    given.wrapping_add(offset).wrapping_mul(shares).wrapping_add(share)
 }
 
 #[cfg(test)]

@@ -30,8 +30,8 @@ const PARAMETER_PROBLEM: u8 = 4;
 
 /// The first matches the table's empty slots (and is the hop-by-hop options in the wrong place); of
 /// the others a checksum or signature covers the addresses, or nothing comes: DCCP, AH, "no next
-/// header", mobility, UDP-Lite, HIP, Shim6.
-const UNTRANSLATABLE: [u8; 8] = [0, 33, 51, 59, 135, 136, 139, 140];
+/// header", OSPF, PIM, VRRP, mobility, UDP-Lite, HIP, Shim6.
+const UNTRANSLATABLE: [u8; 11] = [0, 33, 51, 59, 89, 103, 112, 135, 136, 139, 140];
 
 /// Where the parts of a packet are that have no fixed place, in bytes from its start.
 #[derive(Clone, Copy, Debug, Default)]

@@ -43,8 +43,10 @@ pub const UPLINK: u16 = 0;
 pub const UNDERLAY: u16 = 1;
 pub const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub const UNDERLAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
-pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
-pub const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
+/// Its first byte could be that of a steer header of IPv6 …
+pub const ROUTER_MAC: [u8; 6] = [0xee, 0, 0, 0, 1, 1];
+/// … and this one's that of a reply's.
+pub const PEER_MAC: [u8; 6] = [0x22, 0, 0, 0, 1, 2];
 pub const DIRECT_PEER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 3];
 pub const POD_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
 pub const VNI: [u8; 3] = [0, 0x9c, 0x40];
