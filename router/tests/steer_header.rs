@@ -27,6 +27,11 @@ fn both_sides_have_the_same_constants() {
     assert_eq!(defined("KIND_REPLY"), u64::from(steer::KIND_REPLY));
     assert_eq!(defined("KIND_ARP"), u64::from(steer::KIND_ARP));
     assert_eq!(defined("KIND_PING"), u64::from(steer::KIND_PING));
+    assert_eq!(defined("KIND_NEIGHBOUR"), u64::from(steer::KIND_NEIGHBOUR));
+    assert_eq!(defined("FAMILY_6"), u64::from(steer::FAMILY_6));
+    assert_eq!(defined("EXTENSIONS_MAX"), u64::from(steer::EXTENSIONS_MAX));
+    assert_eq!(defined("EXTENSION_BYTES_MAX"), u64::from(steer::EXTENSION_BYTES_MAX));
+    assert_eq!(defined("UNDERLAY_6"), u64::from(steer::UNDERLAY_6));
     assert_eq!(defined("ECN_SHIFT"), u64::from(steer::ECN_SHIFT));
     assert_eq!(defined("DATAGRAM_NS_MAX"), spillway_engine::DATAGRAM_NS_MAX);
     assert_eq!(defined("CLASSES"), steer::CLASSES as u64);

@@ -64,6 +64,12 @@ pub const KIND_PING: u8 = 4;
 /// same way; with [`FAMILY_6`].
 pub const KIND_NEIGHBOUR: u8 = 5;
 
+/// The most extension headers of an IPv6 packet that are looked past …
+pub const EXTENSIONS_MAX: u16 = 6;
+
+/// … and the most bytes of them all.
+pub const EXTENSION_BYTES_MAX: u16 = 256;
+
 /// How many classes the 65,536 ports fall into.
 pub const CLASSES: usize = 256;
 

@@ -3,12 +3,7 @@
 //! steering program alike.
 
 use crate::DropReason;
-
-/// The most extension headers of a packet …
-const EXTENSIONS_MAX: u16 = 6;
-
-/// … and the most bytes of them all.
-const EXTENSION_BYTES_MAX: u16 = 256;
+use crate::steer::{EXTENSION_BYTES_MAX, EXTENSIONS_MAX};
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
