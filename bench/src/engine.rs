@@ -1,6 +1,7 @@
 //! The engine alone: frames in memory, no system call.
 
 mod cases;
+mod family;
 mod forwarding;
 mod frames;
 mod gateway;
@@ -16,6 +17,7 @@ use clap::ValueEnum;
 use spillway_engine::BURST_MAX;
 
 pub(crate) use cases::Case;
+use family::AddressFamily;
 use forwarding::{Direction, Distribution, Matrix};
 use frames::Protocol;
 use gateway::Variant;
@@ -31,6 +33,9 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 1000, 64_512, 1_032_192, 4_128_768])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=FLOWS_MAX))]
     flows: Vec<u32>,
+    /// Forwarding: which IP packets are; the naive engine knows IPv4 alone, like the other groups.
+    #[arg(long, value_delimiter = ',', default_values = ["4", "6"])]
+    families: Vec<AddressFamily>,
     /// Forwarding: which flows packets belong to.
     #[arg(long, value_delimiter = ',', default_values = ["uniform", "zipf"])]
     distributions: Vec<Distribution>,
@@ -114,6 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 impl Args {
     fn matrix(&self) -> Matrix {
         Matrix {
+            families: self.families.clone(),
             flows: self.flows.clone(),
             distributions: self.distributions.clone(),
             directions: self.directions.clone(),

@@ -29,6 +29,9 @@ fn a_measurement_of_the_engine_becomes_a_report() {
         assert!(tables.contains(&format!("\n## Engine: {section}\n")), "{section}: {tables}");
     }
     assert!(!tables.contains("| forward, 1,000 flows, ns | ≤ 20 | – |"), "{tables}");
+    let families = "| forward, 1,000 flows, IPv6's ns times IPv4's | ≤ 1.2 |";
+    assert!(tables.contains(families), "{tables}");
+    assert!(!tables.contains(&format!("{families} – |")), "{tables}");
     let plot = std::fs::read_to_string(results.join("engine.svg")).unwrap();
     assert!(plot.starts_with("<svg ") && plot.contains("nanoseconds a packet"), "{plot}");
 }

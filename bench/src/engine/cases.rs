@@ -7,6 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use spillway_engine::BURST_MAX;
 
+use super::family::AddressFamily;
 use super::frames::{BURST, Frames, Protocol};
 use super::gateway::{Gateway, Variant, Way};
 use super::lives::IDLE_NS;
@@ -19,7 +20,7 @@ const NEW_FLOWS: u32 = 16_384;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Case {
-    /// UDP from pods, 64,512 flows.
+    /// UDP from pods, 64,512 flows; IPv4 where nothing else is said.
     ForwardUdp,
     ReplyUdp,
     ForwardTcp,
@@ -28,23 +29,29 @@ pub(crate) enum Case {
     ForwardUdpAlone,
     /// The naive engine, for comparison.
     NaiveForwardUdp,
+    ForwardUdpIpv6,
+    ReplyUdpIpv6,
     /// The packet that opens a flow.
     NewUdp,
     NewTcp,
+    NewUdpIpv6,
     /// The end of a flow that was idle.
     Teardown,
 }
 
 impl Case {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::ForwardUdp,
         Self::ReplyUdp,
         Self::ForwardTcp,
         Self::ReplyTcp,
         Self::ForwardUdpAlone,
         Self::NaiveForwardUdp,
+        Self::ForwardUdpIpv6,
+        Self::ReplyUdpIpv6,
         Self::NewUdp,
         Self::NewTcp,
+        Self::NewUdpIpv6,
         Self::Teardown,
     ];
 
@@ -57,8 +64,11 @@ impl Case {
             Self::ReplyTcp => "reply-tcp",
             Self::ForwardUdpAlone => "forward-udp-alone",
             Self::NaiveForwardUdp => "naive-forward-udp",
+            Self::ForwardUdpIpv6 => "forward-udp-ipv6",
+            Self::ReplyUdpIpv6 => "reply-udp-ipv6",
             Self::NewUdp => "new-udp",
             Self::NewTcp => "new-tcp",
+            Self::NewUdpIpv6 => "new-udp-ipv6",
             Self::Teardown => "teardown",
         }
     }
@@ -66,33 +76,44 @@ impl Case {
     /// Of how many packets, or flows, the instructions are counted.
     pub(crate) fn packets(self) -> u32 {
         match self {
-            Self::NewUdp | Self::NewTcp | Self::Teardown => NEW_FLOWS,
+            Self::NewUdp | Self::NewTcp | Self::NewUdpIpv6 | Self::Teardown => NEW_FLOWS,
             _ => BURSTS * BURST,
         }
     }
 
     /// Does what is counted, in functions whose names say so.
     pub(crate) fn run(self) -> Result<()> {
+        use AddressFamily::{Ipv4, Ipv6};
+        use Protocol::{Tcp, Udp};
+        use Variant::{Naive, Spillway};
+        use Way::{Forward, Reply};
         match self {
-            Self::ForwardUdp => forward(Variant::Spillway, Protocol::Udp, Way::Forward, BURST_MAX),
-            Self::ReplyUdp => forward(Variant::Spillway, Protocol::Udp, Way::Reply, BURST_MAX),
-            Self::ForwardTcp => forward(Variant::Spillway, Protocol::Tcp, Way::Forward, BURST_MAX),
-            Self::ReplyTcp => forward(Variant::Spillway, Protocol::Tcp, Way::Reply, BURST_MAX),
-            Self::ForwardUdpAlone => forward(Variant::Spillway, Protocol::Udp, Way::Forward, 1),
-            Self::NaiveForwardUdp => {
-                forward(Variant::Naive, Protocol::Udp, Way::Forward, BURST_MAX)
-            }
-            Self::NewUdp => open(Protocol::Udp),
-            Self::NewTcp => open(Protocol::Tcp),
+            Self::ForwardUdp => forward(Spillway, Ipv4, Udp, Forward, BURST_MAX),
+            Self::ReplyUdp => forward(Spillway, Ipv4, Udp, Reply, BURST_MAX),
+            Self::ForwardTcp => forward(Spillway, Ipv4, Tcp, Forward, BURST_MAX),
+            Self::ReplyTcp => forward(Spillway, Ipv4, Tcp, Reply, BURST_MAX),
+            Self::ForwardUdpAlone => forward(Spillway, Ipv4, Udp, Forward, 1),
+            Self::NaiveForwardUdp => forward(Naive, Ipv4, Udp, Forward, BURST_MAX),
+            Self::ForwardUdpIpv6 => forward(Spillway, Ipv6, Udp, Forward, BURST_MAX),
+            Self::ReplyUdpIpv6 => forward(Spillway, Ipv6, Udp, Reply, BURST_MAX),
+            Self::NewUdp => open(Ipv4, Udp),
+            Self::NewTcp => open(Ipv4, Tcp),
+            Self::NewUdpIpv6 => open(Ipv6, Udp),
             Self::Teardown => end(),
         }
     }
 }
 
-fn forward(variant: Variant, protocol: Protocol, way: Way, burst: usize) -> Result<()> {
+fn forward(
+    variant: Variant,
+    family: AddressFamily,
+    protocol: Protocol,
+    way: Way,
+    burst: usize,
+) -> Result<()> {
     let flows = 64_512;
     let mut frames = Frames::new(protocol);
-    let mut gateway = Gateway::new(variant, flows);
+    let mut gateway = Gateway::new(variant, family, flows);
     gateway.fill(flows, &mut frames)?;
     let mut random = SmallRng::seed_from_u64(7);
     for _ in 0..BURSTS {
@@ -105,19 +126,20 @@ fn forward(variant: Variant, protocol: Protocol, way: Way, burst: usize) -> Resu
     Ok(())
 }
 
-fn open(protocol: Protocol) -> Result<()> {
+fn open(family: AddressFamily, protocol: Protocol) -> Result<()> {
     let mut frames = Frames::new(protocol);
-    let mut gateway = Gateway::new(Variant::Spillway, NEW_FLOWS);
+    let mut gateway = Gateway::new(Variant::Spillway, family, NEW_FLOWS);
     gateway.counted_open(NEW_FLOWS, &mut frames);
     ensure!(gateway.flows() == u64::from(NEW_FLOWS), "{} of {NEW_FLOWS} live", gateway.flows());
     Ok(())
 }
 
 fn end() -> Result<()> {
-    let mut gateway = Gateway::new(Variant::Spillway, NEW_FLOWS);
+    let mut gateway = Gateway::new(Variant::Spillway, AddressFamily::Ipv4, NEW_FLOWS);
     gateway.fill(NEW_FLOWS, &mut Frames::new(Protocol::Udp))?;
     gateway.wait(IDLE_NS);
-    gateway.counted_pass_of_time();
-    ensure!(gateway.flows() == 0, "{} flows do not end", gateway.flows());
+    while gateway.flows() > 0 {
+        gateway.counted_pass_of_time();
+    }
     Ok(())
 }

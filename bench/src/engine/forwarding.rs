@@ -1,5 +1,5 @@
 //! What a packet of a known flow costs: each number of flows, order of flows, size of burst and way;
-//! the variants in turn, round by round, so that they meet the same machine.
+//! the families and variants in turn, round by round, so that they meet the same machine.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use rand_distr::Zipf;
 use serde::Serialize;
 use spillway_engine::BURST_MAX;
 
+use super::family::AddressFamily;
 use super::frames::{BURST, Frames, Protocol};
 use super::gateway::{Gateway, Variant, Way};
 use crate::measure::{Spread, nanos_per};
@@ -47,6 +48,7 @@ pub(crate) enum Direction {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Forwarding {
     pub(crate) name: Direction,
+    pub(crate) family: AddressFamily,
     pub(crate) protocol: Protocol,
     pub(crate) flows: u32,
     pub(crate) distribution: Distribution,
@@ -61,6 +63,7 @@ pub(crate) struct Forwarding {
 /// What is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Matrix {
+    pub(crate) families: Vec<AddressFamily>,
     pub(crate) flows: Vec<u32>,
     pub(crate) distributions: Vec<Distribution>,
     pub(crate) directions: Vec<Direction>,
@@ -115,7 +118,11 @@ impl Draw {
 }
 
 /// A gateway and who forwards with it: the engine with and without prefetching has the same flows.
-type Stand = (Gateway, Vec<Variant>);
+struct Stand {
+    gateway: Gateway,
+    family: AddressFamily,
+    variants: Vec<Variant>,
+}
 
 /// One combination of what is varied, and what was seen of it.
 struct Case {
@@ -123,8 +130,8 @@ struct Case {
     direction: Direction,
     burst: usize,
     draw: Draw,
-    /// Nanoseconds per packet of each round, by variant.
-    samples: Vec<(Variant, Vec<f64>)>,
+    /// Nanoseconds per packet of each round, by family and variant.
+    samples: Vec<(AddressFamily, Variant, Vec<f64>)>,
 }
 
 /// Measures it all, and gives each line to `tell`. Rounds go over all cases, so that a machine that is
@@ -144,10 +151,11 @@ pub(crate) fn measure(
         }
         for case in cases {
             let Case { distribution, direction, burst, samples, .. } = case;
-            for (variant, samples) in samples {
+            for (family, variant, samples) in samples {
                 let Spread { low, median, high } = Spread::of(samples);
                 tell(Forwarding {
                     name: direction,
+                    family,
                     protocol: matrix.protocol,
                     flows,
                     distribution,
@@ -158,7 +166,7 @@ pub(crate) fn measure(
                 })?;
             }
         }
-        for (gateway, _) in &stands {
+        for Stand { gateway, .. } in &stands {
             ensure!(gateway.dropped() == 0, "{} packets were dropped", gateway.dropped());
         }
     }
@@ -172,8 +180,10 @@ fn cases(matrix: &Matrix, flows: u32, stands: &[Stand]) -> Result<Vec<Case>> {
         for &direction in &matrix.directions {
             for &burst in &matrix.bursts {
                 let draw = Draw::new(flows, distribution, direction)?;
-                let variants = stands.iter().flat_map(|(_, variants)| variants);
-                let samples = variants.map(|variant| (*variant, Vec::new())).collect();
+                let samples = stands.iter().flat_map(|stand| {
+                    stand.variants.iter().map(|variant| (stand.family, *variant, Vec::new()))
+                });
+                let samples = samples.collect();
                 cases.push(Case { distribution, direction, burst, draw, samples });
             }
         }
@@ -181,28 +191,31 @@ fn cases(matrix: &Matrix, flows: u32, stands: &[Stand]) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Gateways with so many flows for all variants.
+/// Gateways with so many flows for all families and variants.
 fn stands(matrix: &Matrix, flows: u32, frames: &mut Frames) -> Result<Vec<Stand>> {
-    let (naive, ours): (Vec<_>, Vec<_>) =
-        matrix.variants.iter().partition(|variant| **variant == Variant::Naive);
     let mut stands = Vec::new();
-    for variants in [ours, naive] {
-        if let Some(first) = variants.first() {
-            let mut gateway = Gateway::new(*first, flows);
-            gateway.fill(flows, frames)?;
-            stands.push((gateway, variants));
+    for &family in &matrix.families {
+        let known = matrix.variants.iter().filter(|variant| variant.knows(family));
+        let (naive, ours): (Vec<_>, Vec<_>) = known.partition(|it| **it == Variant::Naive);
+        for variants in [ours, naive] {
+            if let Some(first) = variants.first() {
+                let mut gateway = Gateway::new(*first, family, flows);
+                gateway.fill(flows, frames)?;
+                stands.push(Stand { gateway, family, variants });
+            }
         }
     }
+    ensure!(!stands.is_empty(), "no variant of those named forwards packets of those families");
     Ok(stands)
 }
 
-/// One round of a case: all variants in turn.
+/// One round of a case: all families and variants in turn.
 fn in_turn(stands: &mut [Stand], frames: &mut Frames, case: &mut Case) {
     let mut samples = case.samples.iter_mut();
-    for (gateway, variants) in stands {
+    for Stand { gateway, variants, .. } in stands {
         for variant in variants {
             let nanos = round(gateway, frames, &mut case.draw, case.burst, *variant);
-            if let Some((_, samples)) = samples.next() {
+            if let Some((.., samples)) = samples.next() {
                 samples.push(nanos);
             }
         }

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use spillway_engine::tables::Tables;
 use spillway_engine::{BURST_MAX, DropReason, Engine, Nanos, Verdict};
 
+use super::family::AddressFamily;
 use super::frames::Frames;
 use super::naive::Naive;
 use super::world::{self, Flow, SECOND};
@@ -19,7 +20,7 @@ pub(crate) enum Variant {
     Spillway,
     /// The same without asking for memory ahead of its use: what prefetching is worth.
     NoPrefetch,
-    /// Two hash maps, one packet at a time.
+    /// Two hash maps, one packet at a time; IPv4 alone.
     Naive,
 }
 
@@ -27,6 +28,11 @@ impl Variant {
     /// Whether flows begin and end in its own way.
     pub(super) fn has_own_lives(self) -> bool {
         self != Self::NoPrefetch
+    }
+
+    /// Whether it forwards packets of a family.
+    pub(super) fn knows(self, family: AddressFamily) -> bool {
+        self != Self::Naive || family == AddressFamily::Ipv4
     }
 }
 
@@ -54,6 +60,8 @@ enum Nat {
 /// A NAT, its tables and the ports that it gave to its flows.
 pub(super) struct Gateway {
     nat: Nat,
+    /// That of its flows.
+    family: AddressFamily,
     tables: Tables,
     verdicts: [Verdict; BURST_MAX],
     now: Nanos,
@@ -62,18 +70,19 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Without flows, with room for `flows`.
-    pub(super) fn new(variant: Variant, flows: u32) -> Self {
+    /// Without flows, with room for `flows` of a family that the variant knows.
+    pub(super) fn new(variant: Variant, family: AddressFamily, flows: u32) -> Self {
         let nat = match variant {
             Variant::Naive => {
                 Nat::Naive { naive: Box::new(Naive::new(flows as usize)), dropped: 0 }
             }
             Variant::Spillway | Variant::NoPrefetch => {
-                Nat::Spillway(Box::new(world::engine(flows)))
+                Nat::Spillway(Box::new(world::engine(family, flows)))
             }
         };
         Self {
             nat,
+            family,
             tables: world::tables(flows),
             verdicts: [Verdict::Drop(DropReason::Truncated); BURST_MAX],
             now: SECOND,
@@ -90,10 +99,10 @@ impl Gateway {
             let numbers = || (0..BURST_MAX).zip(first..flows);
             let count = numbers().count();
             for (at, number) in numbers() {
-                frames.write_forward(at, &Flow::new(number), true);
+                frames.write_forward(at, &self.flow(number), true);
             }
             let forward = self.timed_pass(&mut frames.slices()[..count]);
-            self.egress_ports.extend((0..count).map(|at| frames.egress_port(at)));
+            self.egress_ports.extend((0..count).map(|at| frames.egress_port(at, self.family)));
             for (at, number) in numbers() {
                 self.write(frames, at, number, Way::Reply, true);
             }
@@ -112,7 +121,7 @@ impl Gateway {
             let numbers = (0..BURST_MAX).zip(first..flows);
             let count = numbers.clone().count();
             for (at, number) in numbers {
-                frames.write_forward(at, &Flow::new(number), true);
+                frames.write_forward(at, &self.flow(number), true);
             }
             self.counted_pass(BURST_MAX, &mut frames.slices()[..count]);
         }
@@ -124,13 +133,11 @@ impl Gateway {
         self.pass(false, burst, frames);
     }
 
-    /// Rounds of expiry until all flows have ended, counted.
+    /// One round of ending idle flows, counted.
     #[inline(never)]
     pub(super) fn counted_pass_of_time(&mut self) {
-        while self.flows() > 0 {
-            self.expire();
-            self.wait(SECOND / 1000);
-        }
+        self.expire();
+        self.wait(SECOND / 1000);
     }
 
     /// Opens the flows of a range, all towards the same remote; gives how long that took.
@@ -143,7 +150,7 @@ impl Gateway {
         for first in flows.clone().step_by(BURST_MAX) {
             let mut count = 0;
             for (at, number) in (0..BURST_MAX).zip(first..flows.end) {
-                frames.write_forward(at, &Flow::new(number).towards_one_remote(), true);
+                frames.write_forward(at, &self.flow(number).towards_one_remote(), true);
                 count = at + 1;
             }
             taken += self.timed_pass(&mut frames.slices()[..count]);
@@ -157,6 +164,10 @@ impl Gateway {
         ensure!(self.dropped() == 0, "{} packets of new flows were dropped", self.dropped());
         ensure!(self.flows() == u64::from(flows), "{} of {flows} flows live", self.flows());
         Ok(())
+    }
+
+    fn flow(&self, number: u32) -> Flow {
+        Flow::new(self.family, number)
     }
 
     fn timed_pass(&mut self, frames: &mut [&mut [u8]]) -> Duration {
@@ -186,7 +197,7 @@ impl Gateway {
 
     /// Writes a packet of a flow that is open: one that opens the connection, or a later one.
     pub(super) fn write(&self, frames: &mut Frames, at: usize, number: u32, way: Way, opens: bool) {
-        let flow = Flow::new(number);
+        let flow = self.flow(number);
         match way {
             Way::Forward => frames.write_forward(at, &flow, opens),
             Way::Reply => {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
+use super::family::AddressFamily;
 use super::frames::{Frames, Protocol};
 use super::gateway::{Gateway, Variant};
 use super::world::SECOND;
@@ -52,14 +53,14 @@ pub(crate) fn measure(
     let mut frames = Frames::new(protocol);
     let (mut new, mut with_reply, mut ends) = (vec![], vec![], vec![]);
     let mut round_times = vec![];
-    let mut gateway = Gateway::new(variant, flows);
+    let mut gateway = Gateway::new(variant, AddressFamily::Ipv4, flows);
     for _ in 0..rounds {
         let half = flows / 2;
         let opened = gateway.open(flows, half, &mut frames);
         new.push(nanos_per(opened.forward, flows - half));
         with_reply.push(nanos_per(opened.forward + opened.reply, flows - half));
         if variant == Variant::Naive {
-            gateway = Gateway::new(variant, flows);
+            gateway = Gateway::new(variant, AddressFamily::Ipv4, flows);
             continue;
         }
         gateway.wait(IDLE_NS);

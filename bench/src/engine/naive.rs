@@ -8,7 +8,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use spillway_engine::steer::{KIND_REPLY, REPLY_IP_OFFSET, STEER_HEADER_LEN, TUNNEL_OVERHEAD};
 
-use super::world::{EGRESS, ROUTER_MAC, UPLINK_MAC};
+use super::family::EGRESS;
+use super::world::{ROUTER_MAC, UPLINK_MAC};
 
 const UDP: u8 = 17;
 const TCP: u8 = 6;

@@ -4,6 +4,7 @@
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
+use super::family::AddressFamily;
 use super::frames::{Frames, Protocol};
 use super::gateway::{Gateway, Variant};
 use crate::measure::{Spread, nanos_per};
@@ -33,7 +34,7 @@ pub(crate) fn measure(protocol: Protocol, rounds: usize) -> Result<Vec<Lease>> {
     let mut refused = vec![0; STEPS as usize + 1];
     let mut frames = Frames::new(protocol);
     for _ in 0..rounds {
-        let mut gateway = Gateway::new(Variant::Spillway, 2 * PORTS);
+        let mut gateway = Gateway::new(Variant::Spillway, AddressFamily::Ipv4, 2 * PORTS);
         for (step, (samples, refused)) in (0..).zip(samples.iter_mut().zip(&mut refused)) {
             let until = PORTS * (step + 1) / STEPS;
             let flows = PORTS * step / STEPS..until;

@@ -12,6 +12,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 use spillway_engine::BURST_MAX;
 
+use super::family::AddressFamily;
 use super::frames::{BURST, Frames, Protocol};
 use super::gateway::{Gateway, Variant, Way};
 use crate::measure::Spread;
@@ -45,7 +46,7 @@ pub(crate) fn measure(flows: u32, workers: usize, rounds: usize) -> Result<Vec<S
     );
     let mut gateways = Vec::new();
     for _ in 0..workers {
-        let mut gateway = Gateway::new(Variant::Spillway, flows);
+        let mut gateway = Gateway::new(Variant::Spillway, AddressFamily::Ipv4, flows);
         gateway.fill(flows, &mut Frames::new(Protocol::Udp))?;
         gateways.push(gateway);
     }

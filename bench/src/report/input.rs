@@ -43,6 +43,7 @@ pub(super) enum Direction {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Forwarding {
+    pub(super) family: String,
     pub(super) protocol: String,
     pub(super) flows: u32,
     pub(super) distribution: String,
@@ -163,10 +164,22 @@ impl Measured {
         })
     }
 
-    /// Nanoseconds of a packet among so many flows, any as likely as any other, in full bursts.
+    /// Nanoseconds of an IPv4 packet among so many flows, any as likely as any other, in full bursts.
     pub(super) fn ns(&self, way: Direction, flows: u32, variant: &str) -> Option<f64> {
+        self.ns_of("IPv4", way, flows, variant)
+    }
+
+    /// The same of either family.
+    pub(super) fn ns_of(
+        &self,
+        family: &str,
+        way: Direction,
+        flows: u32,
+        variant: &str,
+    ) -> Option<f64> {
         let is_it = |line: &Forwarding| {
-            line.flows == flows
+            line.family == family
+                && line.flows == flows
                 && line.variant == variant
                 && line.distribution == "uniform"
                 && line.burst == 64

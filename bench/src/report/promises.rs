@@ -55,6 +55,7 @@ pub(super) fn forward_targets() -> impl Iterator<Item = (f64, f64)> {
 
 const INSTRUCTIONS_MOST: f64 = 240.0;
 const REPLY_MORE_NS_MOST: f64 = 5.0;
+const IPV6_TIMES_IPV4_MOST: f64 = 1.2;
 const NEW_FLOW_NS_MOST: f64 = 300.0;
 const NEW_FLOWS_PER_US_LEAST: f64 = 1.5;
 const NEW_FLOWS_AMONG: u32 = 258_048;
@@ -102,7 +103,9 @@ impl Promise {
 
 /// All promises, and how this machine compares.
 pub(super) fn section(measured: &Measured) -> Result<String> {
-    let promises = [forwarding(measured), lives(measured)?, end_to_end(measured)].concat();
+    let promises =
+        [forwarding(measured), families(measured), lives(measured)?, end_to_end(measured)];
+    let promises = promises.concat();
     let rows: Vec<_> = promises.iter().map(Promise::row).collect();
     Ok(format!(
         "\n## Promises\n{}{}{}",
@@ -138,6 +141,21 @@ fn forwarding(measured: &Measured) -> Vec<Promise> {
         let more = reply.zip(forward).map(|(reply, forward)| reply - forward);
         let what = format!("reply, {} flows, ns more than forward", grouped(*flows));
         promises.push(Promise::at_most(what, REPLY_MORE_NS_MOST, more));
+    }
+    promises
+}
+
+/// IPv6 beside IPv4, in the same run.
+fn families(measured: &Measured) -> Vec<Promise> {
+    let mut promises = Vec::new();
+    for way in [Direction::Forward, Direction::Reply] {
+        for Forward { flows, .. } in &FORWARD {
+            let [ipv4, ipv6] =
+                ["IPv4", "IPv6"].map(|family| measured.ns_of(family, way, *flows, "spillway"));
+            let times = ipv6.zip(ipv4).map(|(ipv6, ipv4)| ipv6 / ipv4);
+            let what = format!("{}, {} flows, IPv6's ns times IPv4's", way.name(), grouped(*flows));
+            promises.push(Promise::at_most(what, IPV6_TIMES_IPV4_MOST, times));
+        }
     }
     promises
 }
@@ -307,9 +325,9 @@ mod tests {
 
     /// A measured world: 64,512 flows at so many nanoseconds, by us and by the naive engine.
     fn measured(ours: f64, naive: f64) -> Measured {
-        let line = |name: &str, variant: &str, ns: f64| {
+        let line = |name: &str, variant: &str, family: &str, ns: f64| {
             serde_json::json!({
-                "name": name, "protocol": "udp", "flows": 64_512, "distribution": "uniform",
+                "name": name, "family": family, "protocol": "udp", "flows": 64_512, "distribution": "uniform",
                 "burst": 64, "variant": variant, "ns_per_packet": ns,
                 "ns_per_packet_quartiles": [ns, ns],
             })
@@ -319,9 +337,10 @@ mod tests {
             "ns_per_flow": 40.0, "ns_per_flow_quartiles": [1, 2], "round_us_longest_and_p999": [201.0, 150.0],
         });
         let lines = [
-            line("forward", "spillway", ours),
-            line("forward", "naive", naive),
-            line("reply", "spillway", ours + 5.5),
+            line("forward", "spillway", "IPv4", ours),
+            line("forward", "naive", "IPv4", naive),
+            line("reply", "spillway", "IPv4", ours + 5.5),
+            line("forward", "spillway", "IPv6", 36.0),
             end,
         ];
         let engine = lines.map(|line| serde_json::from_value(line).unwrap()).into();
@@ -335,6 +354,10 @@ mod tests {
         let times = "64,512 flows, times as fast as naive in the same run | ≥ 1.3 | 1.34 | met |";
         assert!(text.contains(times), "{text}");
         assert!(text.contains("nowhere slower here"), "{text}");
+        let times = "| forward, 64,512 flows, IPv6's ns times IPv4's | ≤ 1.2 |";
+        assert!(text.contains(&format!("{times} 1.20 | **missed** |")), "{text}");
+        let other = section(&measured(30.1, 40.0)).unwrap();
+        assert!(other.contains(&format!("{times} 1.20 | met |")), "{other}");
         assert!(text.contains("| 64,512 | 40.0 | 40 | 1.00 |"), "{text}");
     }
 

@@ -49,7 +49,9 @@ fn matrix(measured: &Measured, way: Direction) -> String {
     let lines: Vec<_> =
         measured.forwarding().filter(|(its, _)| *its == way).map(|(_, line)| line).collect();
     let columns = distinct(lines.iter().map(|line| (line.variant.as_str(), line.burst)));
-    let key = |line: &Forwarding| (line.protocol.clone(), line.flows, line.distribution.clone());
+    let key = |line: &Forwarding| {
+        (line.family.clone(), line.protocol.clone(), line.flows, line.distribution.clone())
+    };
     let mut rows = Vec::new();
     for row in distinct(lines.iter().map(|line| key(line))) {
         let cell = |(variant, burst): &(&str, u32)| {
@@ -61,8 +63,8 @@ fn matrix(measured: &Measured, way: Direction) -> String {
                 spread(line.ns_per_packet, low, high)
             })
         };
-        let (protocol, flows, distribution) = &row;
-        let head = format!("{protocol}, {}, {distribution}", grouped(*flows));
+        let (family, protocol, flows, distribution) = &row;
+        let head = format!("{family}, {protocol}, {}, {distribution}", grouped(*flows));
         rows.push([vec![head], columns.iter().map(cell).collect()].concat());
     }
     let heads: Vec<_> =
@@ -239,7 +241,7 @@ mod tests {
     fn the_matrix_has_a_column_for_each_variant_and_burst() {
         let line = |variant: &str, burst: u32, ns: f64| {
             let line = serde_json::json!({
-                "name": "mixed", "protocol": "tcp", "flows": 1000, "distribution": "zipf 1.1",
+                "name": "mixed", "family": "IPv6", "protocol": "tcp", "flows": 1000, "distribution": "zipf 1.1",
                 "burst": burst, "variant": variant, "ns_per_packet": ns,
                 "ns_per_packet_quartiles": [ns - 1.0, ns + 1.0],
             });
@@ -251,7 +253,7 @@ mod tests {
         for line in [
             "## Engine: mixed\n",
             "| flows | spillway, burst 1 | spillway, burst 64 | naive, burst 1 |\n",
-            "| tcp, 1,000, zipf 1.1 | 50.0 (49.0–51.0) | 20.0 (19.0–21.0) | 30.0 (29.0–31.0) |\n",
+            "| IPv6, tcp, 1,000, zipf 1.1 | 50.0 (49.0–51.0) | 20.0 (19.0–21.0) | 30.0 (29.0–31.0) |\n",
         ] {
             assert!(text.contains(line), "{line}: {text}");
         }

@@ -4,21 +4,24 @@ use anyhow::Result;
 use plotters::prelude::*;
 
 use super::Plot;
-use super::canvas::{self, BLUE, INK, Mark, ORANGE, SKY, draw_axes, room_above};
+use super::canvas::{self, BLUE, GREY, INK, Mark, ORANGE, SKY, draw_axes, room_above};
 use crate::report::input::{Direction, Measured};
 use crate::report::markdown::grouped;
 use crate::report::promises::forward_targets;
 
-const VARIANTS: [(&str, &str, RGBColor); 3] = [
-    ("spillway", "Spillway", BLUE),
-    ("no-prefetch", "Spillway without prefetching", SKY),
-    ("naive", "naive (two hash maps)", ORANGE),
+/// Family, variant, and how they are shown.
+const SERIES: [(&str, &str, &str, RGBColor); 4] = [
+    ("IPv4", "spillway", "Spillway", BLUE),
+    ("IPv6", "spillway", "Spillway, IPv6", GREY),
+    ("IPv4", "no-prefetch", "without prefetching", SKY),
+    ("IPv4", "naive", "naive (two hash maps)", ORANGE),
 ];
 
-/// A variant's flows and nanoseconds.
-fn points(measured: &Measured, variant: &str) -> Vec<(f64, f64)> {
+/// A series' flows and nanoseconds.
+fn points(measured: &Measured, family: &str, variant: &str) -> Vec<(f64, f64)> {
     let lines = measured.forwarding().filter(|(way, line)| {
         *way == Direction::Forward
+            && line.family == family
             && line.variant == variant
             && line.distribution == "uniform"
             && line.burst == 64
@@ -27,14 +30,15 @@ fn points(measured: &Measured, variant: &str) -> Vec<(f64, f64)> {
 }
 
 pub(super) fn plot(measured: &Measured) -> Result<Option<Plot>> {
-    let series = VARIANTS.map(|(variant, _, colour)| (points(measured, variant), colour));
+    let series =
+        SERIES.map(|(family, variant, _, colour)| (points(measured, family, variant), colour));
     let all = || series.iter().flat_map(|(points, _)| points);
     let Some(most) = all().map(|(flows, _)| *flows).reduce(f64::max) else { return Ok(None) };
     let least = all().map(|(flows, _)| *flows).fold(most, f64::min);
     let top = room_above(all().map(|(_, ns)| *ns));
-    let shown = VARIANTS.iter().zip(&series).filter(|(_, (points, _))| !points.is_empty());
+    let shown = SERIES.iter().zip(&series).filter(|(_, (points, _))| !points.is_empty());
     let mut legend: Vec<_> =
-        shown.map(|((_, name, colour), _)| (Mark::Line(*colour), *name)).collect();
+        shown.map(|((.., name, colour), _)| (Mark::Line(*colour), *name)).collect();
     legend.push((Mark::Target, "target"));
     let title = "Engine: nanoseconds a packet, forward, uniform, burst 64";
     let svg = canvas::draw(title, &legend, 560, |area| {
