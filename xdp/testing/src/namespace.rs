@@ -20,7 +20,8 @@ const DIRECTORY: &str = "/run/netns";
 
 /// A network namespace, `spwt-<pid>-<name>`, that lasts as long as this value.
 ///
-/// It has its loopback up and IPv6 off, so that no frame is in it that the test did not send.
+/// It has its loopback up and IPv6 off, so that no frame is in it that the test did not send: a test
+/// that needs IPv6 switches it on.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
@@ -43,6 +44,23 @@ impl Namespace {
         namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
         namespace.run(["ip", "link", "set", "lo", "up"]);
         namespace
+    }
+
+    /// Switches IPv6 on, for the devices that come. Their addresses can be used at once (no duplicate
+    /// address detection), and nobody asks for a router or follows one. What is left is what joining
+    /// a group says (RFC 3810).
+    ///
+    /// # Panics
+    ///
+    /// When the kernel refuses.
+    pub fn enable_ipv6(&self) {
+        for (parameter, value) in
+            [("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0")]
+        {
+            self.sysctl(&format!("net/ipv6/conf/default/{parameter}"), value);
+        }
+        self.sysctl("net/ipv6/conf/default/disable_ipv6", "0");
+        self.sysctl("net/ipv6/conf/all/disable_ipv6", "0");
     }
 
     /// The namespace's full name, as `ip netns` knows it.
