@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spillway_testing::{Process, wait_until};
 
+use crate::family::{FAMILIES, Family};
 use crate::sockets::{tcp, tcp_many};
-use crate::world::{EGRESS, Options, PODS, SERVER, Translator, World, at};
+use crate::world::{Options, Translator, World};
 
 const CONNECTIONS: usize = 10_000;
 
@@ -35,30 +36,39 @@ fn allow_files() {
     }
 }
 
+/// An address as packets have it.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
+    }
+}
+
 /// The pods' ends of connections to reflect.py.
 struct Connections(Vec<TcpStream>);
 
 impl Connections {
     /// Half from one pod, half from the other.
     fn open(world: &World, count: usize) -> Self {
-        let of_pod = |pod| tcp_many(count / 2, pod, at(SERVER_PORT));
+        let of_pod = |pod| tcp_many(count / 2, pod, world.at(SERVER_PORT));
         Self(world.pods.iter().flat_map(of_pod).collect())
     }
 
     /// Each says its number and hears it again, all at the same time. Returns the ports that the
     /// server sees.
-    fn converse(&mut self) -> BTreeSet<u16> {
+    fn converse(&mut self, family: &Family) -> BTreeSet<u16> {
+        let egress = octets(family.egress);
         for (number, pod) in (0_u64..).zip(&mut self.0) {
             pod.write_all(&number.to_be_bytes()).unwrap();
         }
         let mut ports = BTreeSet::new();
         for (number, pod) in (0_u64..).zip(&mut self.0) {
-            let (mut own, mut address, mut port) = ([0; 8], [0; 4], [0; 2]);
+            let (mut own, mut address, mut port) = ([0; 8], egress.clone(), [0; 2]);
             for part in [&mut own[..], &mut address, &mut port] {
                 pod.read_exact(part).expect("the server's answer");
             }
             assert_eq!(u64::from_be_bytes(own), number, "another connection's answer");
-            assert_eq!(Ipv4Addr::from(address), EGRESS);
+            assert_eq!(address, egress);
             assert!(ports.insert(u16::from_be_bytes(port)), "{port:?} twice");
         }
         ports
@@ -69,9 +79,9 @@ impl Connections {
 fn serve(world: &World) -> Process {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pods/reflect.py");
     let port = SERVER_PORT.to_string();
-    let server = world.server.spawn(["python3", script, &SERVER.to_string(), &port]);
+    let server = world.server.spawn(["python3", script, &world.family.server.to_string(), &port]);
     wait_until("the server listens", Duration::from_secs(30), || {
-        tcp(&world.server, 0, at(SERVER_PORT)).is_ok()
+        tcp(&world.server, 0, world.at(SERVER_PORT)).is_ok()
     });
     server
 }
@@ -90,7 +100,7 @@ fn assert_listed(world: &World, ports: &BTreeSet<u16>) {
         let page = world.client().flows(from).unwrap();
         for flow in page.rows {
             assert!(
-                flow.state == "established" && PODS.iter().any(|pod| flow.original.source == *pod),
+                flow.state == "established" && world.family.pods.contains(&flow.original.source),
                 "{flow:?}"
             );
             assert!(listed.insert(flow.reply.destination_port), "{flow:?} twice");
@@ -112,20 +122,27 @@ fn assert_nothing_dropped(world: &World) {
 fn ten_thousand_connections_are_established_used_closed_and_their_ports_come_back() {
     allow_files();
     let options = Options { workers: 2, queues: 2, ports: Some(PORTS), tcp_closing: 1 };
-    let world = World::new("many", &Translator::Spillway(&options));
-    let _server = serve(&world);
+    for family in FAMILIES {
+        let name = format!("many-{}", family.nft);
+        connect_and_close(&World::new(&name, &Translator::Spillway(&options), family));
+    }
+}
+
+fn connect_and_close(world: &World) {
+    let family = world.family;
+    let _server = serve(world);
     for count in [CONNECTIONS, LATER_CONNECTIONS] {
-        let mut connections = Connections::open(&world, count);
-        let ports = connections.converse();
+        let mut connections = Connections::open(world, count);
+        let ports = connections.converse(family);
         let [first, last] = [ports.first(), ports.last()].map(|port| *port.unwrap());
         assert!((PORTS.0..=PORTS.1).contains(&first) && (PORTS.0..=PORTS.1).contains(&last));
-        assert_listed(&world, &ports);
+        assert_listed(world, &ports);
         let workers = world.client().status().unwrap().workers;
         let least = count as u64 / 4;
         assert!(workers.iter().all(|worker| worker.flows > least), "{workers:?}");
-        assert_nothing_dropped(&world);
+        assert_nothing_dropped(world);
         drop(connections);
-        wait_until("the last flow ends", Duration::from_secs(60), || flows(&world) == 0);
+        wait_until("the last flow ends", Duration::from_secs(60), || flows(world) == 0);
     }
-    assert_nothing_dropped(&world);
+    assert_nothing_dropped(world);
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use spillway_testing::wait_until;
 
+use crate::family::{FAMILIES, Family};
 use crate::sockets::{SILENCE, accept, listen, tcp, tcp_within, word};
-use crate::world::{Options, Translator, World, at};
+use crate::world::{Options, Translator, World};
 
 /// How many workers share the range, one router after the other. With several, one that has no port
 /// left lets another adopt the flow.
@@ -33,7 +34,7 @@ impl Leased {
     /// By a connection from one of the pods, 0 or 1.
     fn new(world: &World, pod: usize, remote: &TcpListener) -> Self {
         let port = remote.local_addr().unwrap().port();
-        let pod = tcp(&world.pods[pod], 0, at(port)).expect("there is a port left");
+        let pod = tcp(&world.pods[pod], 0, world.at(port)).expect("there is a port left");
         let server = accept(remote);
         let port = server.peer_addr().unwrap().port();
         Self { pod, server, port }
@@ -68,15 +69,16 @@ fn flows(world: &World) -> u64 {
 /// No connection comes about, and that is counted.
 fn assert_exhausted(world: &World, pod: usize) {
     let before = refused(world);
-    let connected = tcp_within(SILENCE, &world.pods[pod], 0, at(REMOTE));
+    let connected = tcp_within(SILENCE, &world.pods[pod], 0, world.at(REMOTE));
     assert_eq!(word(connected.map(|_| "connected")), "silence");
     assert!(refused(world) > before);
 }
 
-fn exhaust(workers: u8) {
+fn exhaust(workers: u8, family: &'static Family) {
     let options = Options { workers, queues: 2, ports: Some((FIRST, LAST)), tcp_closing: 1 };
-    let world = World::new(&format!("last{workers}"), &Translator::Spillway(&options));
-    let remote = listen(&world.server, REMOTE);
+    let name = format!("last{workers}{}", family.nft);
+    let world = World::new(&name, &Translator::Spillway(&options), family);
+    let remote = listen(&world.server, world.at(REMOTE));
     let all: BTreeSet<u16> = (FIRST..=LAST).collect();
     let mut leased: Vec<Leased> =
         (0..all.len()).map(|number| Leased::new(&world, number % 2, &remote)).collect();
@@ -88,7 +90,7 @@ fn exhaust(workers: u8) {
     leased.iter_mut().for_each(Leased::use_it);
     assert_eq!(flows(&world), all.len() as u64, "what was refused left nothing behind");
 
-    let mut elsewhere = Leased::new(&world, 0, &listen(&world.server, OTHER_REMOTE));
+    let mut elsewhere = Leased::new(&world, 0, &listen(&world.server, world.at(OTHER_REMOTE)));
     elsewhere.use_it();
 
     // One ends: the next, of the other pod, has its port.
@@ -106,7 +108,7 @@ fn exhaust(workers: u8) {
 
 #[test]
 fn every_port_of_a_range_is_leased_before_one_connection_is_refused() {
-    for workers in WORKERS {
-        exhaust(*workers);
+    for (workers, family) in WORKERS.iter().flat_map(|workers| FAMILIES.map(|of| (*workers, of))) {
+        exhaust(workers, family);
     }
 }

@@ -11,5 +11,6 @@
 mod concurrent;
 mod differential;
 mod exhaustion;
+mod family;
 mod sockets;
 mod world;

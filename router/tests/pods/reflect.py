@@ -1,6 +1,6 @@
 """Tells each client the address and port that it is seen with: reflect.py ADDRESS PORT.
 
-For eight bytes that a client sends it gets the same eight, its address in four and its port in two.
+For eight bytes that a client sends it gets the same eight, its address and its port in two.
 """
 
 import asyncio
@@ -9,8 +9,9 @@ import sys
 
 
 async def serve(reader, writer):
-    address, port = writer.get_extra_info("peername")
-    seen = socket.inet_aton(address) + port.to_bytes(2, "big")
+    address, port, *_ = writer.get_extra_info("peername")
+    family = writer.get_extra_info("socket").family
+    seen = socket.inet_pton(family, address) + port.to_bytes(2, "big")
     try:
         while True:
             writer.write(await reader.readexactly(8) + seen)

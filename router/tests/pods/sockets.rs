@@ -1,7 +1,7 @@
 //! Sockets in namespaces, and what they see.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_reuseaddr, set_socket_timeout};
@@ -16,7 +16,7 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(700);
 
 /// A TCP connection from a port of the namespace; 0 is any. It waits [`PATIENCE`] at most, in
 /// everything.
-pub(crate) fn tcp(from: &Namespace, port: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
+pub(crate) fn tcp(from: &Namespace, port: u16, to: SocketAddr) -> io::Result<TcpStream> {
     tcp_within(PATIENCE, from, port, to)
 }
 
@@ -25,35 +25,44 @@ pub(crate) fn tcp_within(
     patience: Duration,
     from: &Namespace,
     port: u16,
-    to: SocketAddrV4,
+    to: SocketAddr,
 ) -> io::Result<TcpStream> {
     from.enter(|| connect_here(patience, port, to))
 }
 
 /// So many connections, one after the other.
-pub(crate) fn tcp_many(count: usize, from: &Namespace, to: SocketAddrV4) -> Vec<TcpStream> {
+pub(crate) fn tcp_many(count: usize, from: &Namespace, to: SocketAddr) -> Vec<TcpStream> {
     let one = |_| connect_here(PATIENCE, 0, to).expect("the pod connects");
     from.enter(|| (0..count).map(one).collect())
 }
 
 /// From the calling thread's namespace.
-fn connect_here(patience: Duration, port: u16, to: SocketAddrV4) -> io::Result<TcpStream> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+fn connect_here(patience: Duration, port: u16, to: SocketAddr) -> io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     set_socket_reuseaddr(&socket, true)?;
     // It bounds `connect` too.
     set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
     if port != 0 {
-        bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))?;
+        bind(&socket, &any_as(to, port))?;
     }
     connect(&socket, &to)?;
     Ok(TcpStream::from(socket))
 }
 
-/// Listens on a port of all addresses.
-pub(crate) fn listen(server: &Namespace, port: u16) -> TcpListener {
-    server.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap())
+/// A port of all addresses of another's family.
+fn any_as(other: SocketAddr, port: u16) -> SocketAddr {
+    let address: IpAddr = match other {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(address, port)
+}
+
+/// Listens on this port, on all addresses of the family.
+pub(crate) fn listen(server: &Namespace, at: SocketAddr) -> TcpListener {
+    server.enter(|| TcpListener::bind(any_as(at, at.port())).unwrap())
 }
 
 /// The next connection; one must be waiting, or come within [`PATIENCE`].
@@ -71,17 +80,17 @@ pub(crate) fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// A UDP socket on a port of all addresses; 0 is any.
-pub(crate) fn udp(namespace: &Namespace, port: u16) -> UdpSocket {
-    let socket =
-        namespace.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).expect("it is free");
+/// A UDP socket on this port, on all addresses of the family.
+pub(crate) fn udp(namespace: &Namespace, at: SocketAddr) -> UdpSocket {
+    let any = any_as(at, at.port());
+    let socket = namespace.enter(|| UdpSocket::bind(any)).expect("it is free");
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
-/// The same, speaking to one remote only: it is told of errors.
-pub(crate) fn udp_to(namespace: &Namespace, port: u16, to: SocketAddrV4) -> UdpSocket {
-    let socket = udp(namespace, port);
+/// The same from any or a certain port, speaking to one remote only: it is told of errors.
+pub(crate) fn udp_to(namespace: &Namespace, port: u16, to: SocketAddr) -> UdpSocket {
+    let socket = udp(namespace, any_as(to, port));
     socket.connect(to).unwrap();
     socket
 }

@@ -1,6 +1,6 @@
 //! One topology, with Spillway or with the kernel's own NAT on its gateway.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -11,23 +11,18 @@ use spillway_testing::{
 };
 use tempfile::TempDir;
 
-pub(crate) const PODS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 0, 1, 40), Ipv4Addr::new(10, 0, 1, 41)];
-pub(crate) const EGRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 3);
-pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-/// The same server, but packets of more than [`NARROW_MTU`] bytes do not reach it there.
-pub(crate) const NARROW: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
-pub(crate) const NARROW_MTU: u16 = 1300;
-/// The hop refuses what goes there: unreachable, and prohibited.
-pub(crate) const UNREACHABLE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 30);
-pub(crate) const PROHIBITED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 31);
+use crate::family::{FAMILIES, Family};
+
+/// What reaches the server by its narrow address.
+pub(crate) const NARROW_MTU: usize = 1300;
+
+/// What fits the tunnel, and what any device.
+pub(crate) const POD_MTU: usize = 1450;
+pub(crate) const MTU: usize = 1500;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
 /// The gateway's address for the tunnel.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
-/// What fits the tunnel.
-const POD_MTU: &str = "1450";
-/// For static neighbours only, so that an inner frame has the other end's link address.
-const TUNNEL_PEER: &str = "169.254.10.1";
 const NODE_MAC: &str = "02:00:00:00:00:0a";
 const GATEWAY_MAC: &str = "02:00:00:00:00:0b";
 
@@ -48,8 +43,10 @@ pub(crate) struct Options {
     pub(crate) tcp_closing: u32,
 }
 
-/// A topology in namespaces of its own.
+/// A topology of both families in namespaces of its own.
 pub(crate) struct World {
+    /// The family of its traffic.
+    pub(crate) family: &'static Family,
     pub(crate) pods: [Namespace; 2],
     pub(crate) server: Namespace,
     _nodes: [Namespace; 3],
@@ -57,17 +54,17 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(name: &str, translator: &Translator<'_>) -> Self {
+    pub(crate) fn new(name: &str, translator: &Translator<'_>, family: &'static Family) -> Self {
         require_root();
         let host = |host: &str| {
             let namespace = Namespace::new(&format!("{name}-{host}"));
-            for (parameter, value) in [
-                ("conf/all/rp_filter", "0"),
-                ("conf/default/rp_filter", "0"),
+            namespace.enable_ipv6();
+            for which in ["all", "default"] {
+                namespace.sysctl(&format!("net/ipv4/conf/{which}/rp_filter"), "0");
+            }
+            for family in FAMILIES {
                 // Every error that is owed is sent: how many is not the subject here.
-                ("icmp_ratelimit", "0"),
-            ] {
-                namespace.sysctl(&format!("net/ipv4/{parameter}"), value);
+                namespace.sysctl(family.error_rate_limit, "0");
             }
             namespace
         };
@@ -90,7 +87,12 @@ impl World {
             }
             Translator::Spillway(options) => Some(start(&gateway, options)),
         };
-        Self { pods, server, _nodes: [node, gateway, hop], spillway }
+        Self { family, pods, server, _nodes: [node, gateway, hop], spillway }
+    }
+
+    /// The server's address with a port.
+    pub(crate) fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.family.server, port)
     }
 
     /// The running Spillway's operator.
@@ -113,11 +115,6 @@ impl World {
     }
 }
 
-/// The server's address with a port.
-pub(crate) const fn at(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(SERVER, port)
-}
-
 /// A veth pair whose two kernels finish checksums before they send.
 fn link(a: &Namespace, a_device: &str, b: &Namespace, b_device: &str, queues: u8) {
     veth_pair(a, a_device, b, b_device, u32::from(queues));
@@ -129,67 +126,85 @@ fn ip(namespace: &Namespace, command: &str) {
     namespace.run(["ip"].into_iter().chain(command.split(' ')));
 }
 
-/// A VXLAN device, and a route of these words through it to the other end.
-fn tunnel(namespace: &Namespace, macs: [&str; 2], route: &str) {
+/// A VXLAN device, and for each family a route of these words through it to the other end.
+fn tunnel(namespace: &Namespace, macs: [&str; 2], route: impl Fn(&Family) -> String) {
     let [own, peer] = macs;
     ip(namespace, &format!("link add vx0 address {own} type vxlan external dstport 8472"));
     ip(namespace, &format!("link set vx0 up mtu {POD_MTU} arp off"));
-    ip(namespace, &format!("neighbour add {TUNNEL_PEER} lladdr {peer} dev vx0"));
-    ip(namespace, &format!("route add {route} via {TUNNEL_PEER} dev vx0 onlink"));
+    for family in FAMILIES {
+        let (via, route) = (family.tunnel_peer, route(family));
+        ip(namespace, &format!("neighbour add {via} lladdr {peer} dev vx0"));
+        ip(namespace, &format!("route add {route} via {via} dev vx0 onlink"));
+    }
+}
+
+/// Makes a host a router.
+fn forward(namespace: &Namespace) {
+    for family in FAMILIES {
+        namespace.sysctl(family.forwarding, "1");
+    }
 }
 
 fn make_node(node: &Namespace, pods: &[Namespace; 2]) {
-    node.sysctl("net/ipv4/ip_forward", "1");
+    forward(node);
     ip(node, &format!("address add {NODE}/24 dev uplink"));
-    tunnel(
-        node,
-        [NODE_MAC, GATEWAY_MAC],
-        &format!("203.0.113.0/24 encap ip id 40000 dst {GATEWAY}"),
-    );
-    for ((pod, address), device) in pods.iter().zip(PODS).zip(["pod-a", "pod-b"]) {
+    tunnel(node, [NODE_MAC, GATEWAY_MAC], |family| {
+        format!("{} encap ip id 40000 dst {GATEWAY}", family.outside)
+    });
+    for ((number, pod), device) in pods.iter().enumerate().zip(["pod-a", "pod-b"]) {
         link(pod, "eth0", node, device, 1);
         ip(pod, &format!("link set eth0 mtu {POD_MTU}"));
         ip(node, &format!("link set {device} mtu {POD_MTU}"));
-        ip(pod, &format!("address add {address}/32 dev eth0"));
-        ip(pod, "route add 169.254.1.1 dev eth0");
-        ip(pod, "route add default via 169.254.1.1");
-        ip(node, &format!("address add 169.254.1.1/32 dev {device}"));
-        ip(node, &format!("route add {address} dev {device}"));
+        for Family { pods, node: next_hop, .. } in FAMILIES {
+            let address = pods[number];
+            ip(pod, &format!("address add {address} dev eth0"));
+            ip(pod, &format!("route add {next_hop} dev eth0"));
+            ip(pod, &format!("route add default via {next_hop}"));
+            ip(node, &format!("address add {next_hop} dev {device}"));
+            ip(node, &format!("route add {address} dev {device}"));
+        }
     }
 }
 
 fn make_outside(hop: &Namespace, server: &Namespace) {
-    hop.sysctl("net/ipv4/ip_forward", "1");
-    ip(hop, "address add 192.168.2.2/24 dev gw");
-    ip(hop, "address add 203.0.113.1/24 dev srv");
-    ip(hop, &format!("route add {NARROW} dev srv mtu lock {NARROW_MTU}"));
-    ip(hop, &format!("route add unreachable {UNREACHABLE}"));
-    ip(hop, &format!("route add prohibit {PROHIBITED}"));
-    ip(server, &format!("address add {SERVER}/24 dev eth0"));
-    ip(server, &format!("address add {NARROW}/24 dev eth0"));
-    ip(server, "route add default via 203.0.113.1");
+    forward(hop);
+    for family in FAMILIES {
+        let Family { prefix, hop: to_gateway, hop_inside, narrow, .. } = family;
+        ip(hop, &format!("address add {to_gateway}/{prefix} dev gw"));
+        ip(hop, &format!("address add {hop_inside}/{prefix} dev srv"));
+        ip(hop, &format!("route add {narrow} dev srv mtu lock {NARROW_MTU}"));
+        ip(hop, &format!("route add unreachable {}", family.unreachable));
+        ip(hop, &format!("route add prohibit {}", family.prohibited));
+        ip(server, &format!("address add {}/{prefix} dev eth0", family.server));
+        // The server speaks as this address only where it was spoken to there.
+        ip(server, &format!("address add {narrow}/{prefix} dev eth0 preferred_lft 0"));
+        ip(server, &format!("route add default via {hop_inside}"));
+    }
 }
 
 fn make_gateway(gateway: &Namespace) {
-    gateway.sysctl("net/ipv4/ip_forward", "1");
+    forward(gateway);
     ip(gateway, &format!("address add {GATEWAY}/24 dev node"));
-    ip(gateway, "address add 192.168.2.1/24 dev out");
-    ip(gateway, &format!("address add {EGRESS}/32 dev out"));
-    // Errors of the kernel's own come from the addresses that Spillway's come from.
-    ip(gateway, &format!("route add 203.0.113.0/24 via 192.168.2.2 src {EGRESS}"));
+    for Family { prefix, gateway: address, hop, egress, outside, .. } in FAMILIES {
+        ip(gateway, &format!("address add {address}/{prefix} dev out"));
+        ip(gateway, &format!("address add {egress} dev out"));
+        // Errors of the kernel's own come from the addresses that Spillway's come from.
+        ip(gateway, &format!("route add {outside} via {hop} src {egress}"));
+    }
 }
 
 /// Makes the gateway's kernel do what Spillway does.
 fn masquerade(gateway: &Namespace) {
-    let route = format!("10.0.1.0/24 encap ip id 2 dst {NODE} src {GATEWAY}");
-    tunnel(gateway, [GATEWAY_MAC, NODE_MAC], &route);
-    gateway.run(["nft", "add table ip nat"]);
-    gateway.run([
-        "nft",
-        "add chain ip nat postrouting { type nat hook postrouting priority srcnat; }",
-    ]);
-    let pods = "ip saddr 10.0.1.0/24 oifname out";
-    gateway.run(["nft", &format!("add rule ip nat postrouting {pods} snat to {EGRESS}")]);
+    tunnel(gateway, [GATEWAY_MAC, NODE_MAC], |family| {
+        format!("{} encap ip id 2 dst {NODE} src {GATEWAY}", family.pod_network)
+    });
+    for Family { nft, pod_network, egress, .. } in FAMILIES {
+        gateway.run(["nft", &format!("add table {nft} nat")]);
+        let hook = "{ type nat hook postrouting priority srcnat; }";
+        gateway.run(["nft", &format!("add chain {nft} nat postrouting {hook}")]);
+        let pods = format!("{nft} saddr {pod_network} oifname out");
+        gateway.run(["nft", &format!("add rule {nft} nat postrouting {pods} snat to {egress}")]);
+    }
 }
 
 /// Starts Spillway on the gateway and waits until it has programmed its document.
@@ -229,22 +244,22 @@ devices: [{{name: node, queues: {queues}}}, {{name: out, queues: {queues}}}]
 }
 
 fn state_text(options: &Options) -> String {
-    let egress = match options.ports {
-        None => format!("{{address: {EGRESS}, kind: own}}"),
-        Some((first, last)) => {
-            format!("{{address: {EGRESS}, kind: shared, ports: {first}-{last}}}")
-        }
+    let kind = match options.ports {
+        None => "kind: own".to_owned(),
+        Some((first, last)) => format!("kind: shared, ports: {first}-{last}"),
     };
-    let [a, b] = PODS;
+    let [v4, v6] = FAMILIES;
+    let ([a, b], [c, d]) = (v4.pods, v6.pods);
     format!(
         "generation: 1
 tunnels: [{{address: {GATEWAY}, peers: [{{address: {NODE}}}]}}]
-egress_addresses: [{egress}]
+egress_addresses: [{{address: {0}, {kind}}}, {{address: {1}, {kind}}}]
 policies:
   - name: all
-    egress_address: {EGRESS}
-    destinations: [203.0.113.0/24]
-    pods: [{a}, {b}]
-"
+    egress_addresses: [{0}, {1}]
+    destinations: [{2}, {3}]
+    pods: [{a}, {b}, {c}, {d}]
+",
+        v4.egress, v6.egress, v4.outside, v6.outside
     )
 }

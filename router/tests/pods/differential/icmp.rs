@@ -5,7 +5,8 @@ use std::process::Command;
 use spillway_testing::Namespace;
 
 use super::Seen;
-use crate::world::{EGRESS, NARROW, SERVER, World};
+use super::udp::forget_ways;
+use crate::world::{NARROW_MTU, POD_MTU, World};
 
 /// What a command printed, whether it succeeded or not.
 fn said(namespace: &Namespace, command: &str) -> Vec<String> {
@@ -41,9 +42,10 @@ fn received(lines: &[String]) -> String {
 
 pub(super) fn ping(world: &World) -> Seen {
     let mut seen = Seen::default();
-    for size in [0, 8, 56, 57, 1422, 1423, 4000] {
+    let (server, fits) = (world.family.server, world.family.payload_of(POD_MTU));
+    for size in [0, 8, 56, 57, fits, fits + 1, 4000] {
         for _ in 0..2 {
-            seen.notes("pod", pings(&world.pods[0], &format!("-c 1 -W 5 -s {size} {SERVER}")));
+            seen.notes("pod", pings(&world.pods[0], &format!("-c 1 -W 5 -s {size} {server}")));
         }
     }
     seen
@@ -52,14 +54,15 @@ pub(super) fn ping(world: &World) -> Seen {
 /// The address is the host's too: both kernels answer, not the pods.
 pub(super) fn ping_egress(world: &World) -> Seen {
     let mut seen = Seen::default();
-    seen.notes("server", pings(&world.server, &format!("-c 1 -W 5 {EGRESS}")));
+    seen.notes("server", pings(&world.server, &format!("-c 1 -W 5 {}", world.family.egress)));
     seen
 }
 
 pub(super) fn two_pods_one_identifier(world: &World) -> Seen {
     let mut seen = Seen::default();
+    let server = world.family.server;
     for pod in [0, 1, 0] {
-        seen.notes("pod", pings(&world.pods[pod], &format!("-c 1 -W 5 -e 4242 {SERVER}")));
+        seen.notes("pod", pings(&world.pods[pod], &format!("-c 1 -W 5 -e 4242 {server}")));
     }
     seen
 }
@@ -67,10 +70,12 @@ pub(super) fn two_pods_one_identifier(world: &World) -> Seen {
 /// The router's error reaches the pod, with the size that fits.
 pub(super) fn ping_narrow(world: &World) -> Seen {
     let mut seen = Seen::default();
+    let (narrow, fits) = (world.family.narrow, world.family.payload_of(NARROW_MTU));
     for pod in &world.pods {
-        pod.run(["ip", "route", "flush", "cache"]);
-        seen.notes("pod", pings(pod, &format!("-c 1 -W 5 -M do -s 1400 {NARROW}")));
-        seen.notes("pod", pings(pod, &format!("-c 1 -W 5 -M do -s 1272 {NARROW}")));
+        forget_ways(pod, world.family);
+        for size in [1400, fits] {
+            seen.notes("pod", pings(pod, &format!("-c 1 -W 5 -M do -s {size} {narrow}")));
+        }
     }
     seen
 }
@@ -79,7 +84,7 @@ pub(super) fn ping_narrow(world: &World) -> Seen {
 fn trace(world: &World, how: &str) -> Seen {
     let mut seen = Seen::default();
     // Each hop has its five seconds, however quick the others were.
-    let command = format!("traceroute -n -q 1 -N 1 -w 5,0,0 -m 6 {how} {SERVER}");
+    let command = format!("traceroute -n -q 1 -N 1 -w 5,0,0 -m 6 {how} {}", world.family.server);
     let lines = said(&world.pods[0], &command);
     seen.notes("pod", lines.iter().skip(1).map(|line| hop(line)));
     seen

@@ -1,20 +1,20 @@
 //! Connections: opened, used, closed in every way, and opened again.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use spillway_testing::wait_until;
 
 use super::Seen;
 use crate::sockets::{PATIENCE, accept, digest, listen, pattern, reset, tcp, word};
-use crate::world::{NARROW, PROHIBITED, UNREACHABLE, World, at};
+use crate::world::World;
 
 /// A transfer in one direction.
 const BYTES: usize = 1 << 20;
 
 /// A connection from pod-a's port to the server's, accepted. The port's last connection may wait for
 /// its last acknowledgement still.
-fn open(world: &World, listener: &TcpListener, port: u16, to: SocketAddrV4) -> [TcpStream; 2] {
+fn open(world: &World, listener: &TcpListener, port: u16, to: SocketAddr) -> [TcpStream; 2] {
     let mut pod = None;
     wait_until("the pod's port is free again", PATIENCE, || {
         let connected = tcp(&world.pods[0], port, to);
@@ -59,9 +59,9 @@ fn next(stream: &mut TcpStream) -> String {
     word(stream.read(&mut [0; 8]))
 }
 
-fn there_and_back(world: &World, port: u16, to: SocketAddrV4) -> Seen {
+fn there_and_back(world: &World, port: u16, to: SocketAddr) -> Seen {
     let mut seen = Seen::default();
-    let listener = listen(&world.server, to.port());
+    let listener = listen(&world.server, to);
     let [mut pod, mut server] = open(world, &listener, port, to);
     seen.note("server", format!("from {}", peer(&server)));
     seen.note("pod", format!("to {}", peer(&pod)));
@@ -72,19 +72,19 @@ fn there_and_back(world: &World, port: u16, to: SocketAddrV4) -> Seen {
 }
 
 pub(super) fn transfer(world: &World) -> Seen {
-    there_and_back(world, 40_000, at(1000))
+    there_and_back(world, 40_000, world.at(1000))
 }
 
 pub(super) fn narrow(world: &World) -> Seen {
-    let mut seen = there_and_back(world, 40_001, SocketAddrV4::new(NARROW, 1001));
-    seen.note("pod", super::udp::mtu(&world.pods[0], NARROW));
+    let mut seen = there_and_back(world, 40_001, SocketAddr::new(world.family.narrow, 1001));
+    seen.note("pod", super::udp::mtu(&world.pods[0], world.family.narrow));
     seen
 }
 
 pub(super) fn server_is_done_first(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let listener = listen(&world.server, 1002);
-    let [mut pod, mut server] = open(world, &listener, 40_002, at(1002));
+    let listener = listen(&world.server, world.at(1002));
+    let [mut pod, mut server] = open(world, &listener, 40_002, world.at(1002));
     seen.note("server to pod", send(&mut server, &mut pod, &pattern(3, BYTES)));
     seen.note("pod to server", send(&mut pod, &mut server, &pattern(4, BYTES)));
     seen
@@ -92,8 +92,8 @@ pub(super) fn server_is_done_first(world: &World) -> Seen {
 
 pub(super) fn both_close(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let listener = listen(&world.server, 1003);
-    let [mut pod, mut server] = open(world, &listener, 40_003, at(1003));
+    let listener = listen(&world.server, world.at(1003));
+    let [mut pod, mut server] = open(world, &listener, 40_003, world.at(1003));
     talk(&mut seen, &mut pod, &mut server);
     pod.shutdown(Shutdown::Write).unwrap();
     server.shutdown(Shutdown::Write).unwrap();
@@ -104,8 +104,8 @@ pub(super) fn both_close(world: &World) -> Seen {
 
 pub(super) fn pod_resets(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let listener = listen(&world.server, 1004);
-    let [mut pod, mut server] = open(world, &listener, 40_004, at(1004));
+    let listener = listen(&world.server, world.at(1004));
+    let [mut pod, mut server] = open(world, &listener, 40_004, world.at(1004));
     talk(&mut seen, &mut pod, &mut server);
     reset(pod);
     seen.note("server", next(&mut server));
@@ -114,8 +114,8 @@ pub(super) fn pod_resets(world: &World) -> Seen {
 
 pub(super) fn server_resets(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let listener = listen(&world.server, 1005);
-    let [mut pod, mut server] = open(world, &listener, 40_005, at(1005));
+    let listener = listen(&world.server, world.at(1005));
+    let [mut pod, mut server] = open(world, &listener, 40_005, world.at(1005));
     talk(&mut seen, &mut pod, &mut server);
     reset(server);
     seen.note("pod", next(&mut pod));
@@ -126,11 +126,11 @@ pub(super) fn refused(world: &World) -> Seen {
     let mut seen = Seen::default();
     // Twice: the first refusal leaves a flow behind.
     for _ in 0..2 {
-        let refused = tcp(&world.pods[0], 40_006, at(1006)).map(|_| "connected");
+        let refused = tcp(&world.pods[0], 40_006, world.at(1006)).map(|_| "connected");
         seen.note("pod", word(refused));
     }
-    let listener = listen(&world.server, 1006);
-    let [mut pod, mut server] = open(world, &listener, 40_006, at(1006));
+    let listener = listen(&world.server, world.at(1006));
+    let [mut pod, mut server] = open(world, &listener, 40_006, world.at(1006));
     seen.note("server", format!("from {}", peer(&server)));
     talk(&mut seen, &mut pod, &mut server);
     seen
@@ -138,9 +138,9 @@ pub(super) fn refused(world: &World) -> Seen {
 
 pub(super) fn again_after_reset(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let listener = listen(&world.server, 1007);
+    let listener = listen(&world.server, world.at(1007));
     for _ in 0..3 {
-        let [mut pod, mut server] = open(world, &listener, 40_007, at(1007));
+        let [mut pod, mut server] = open(world, &listener, 40_007, world.at(1007));
         seen.note("server", format!("from {}", peer(&server)));
         talk(&mut seen, &mut pod, &mut server);
         reset(pod);
@@ -151,9 +151,9 @@ pub(super) fn again_after_reset(world: &World) -> Seen {
 
 pub(super) fn again_after_close(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let listener = listen(&world.server, 1008);
+    let listener = listen(&world.server, world.at(1008));
     for _ in 0..3 {
-        let [mut pod, mut server] = open(world, &listener, 40_008, at(1008));
+        let [mut pod, mut server] = open(world, &listener, 40_008, world.at(1008));
         seen.note("server", format!("from {}", peer(&server)));
         talk(&mut seen, &mut pod, &mut server);
         // Who closes first waits (TIME-WAIT): the server, so that the pod may use its port again.
@@ -167,14 +167,14 @@ pub(super) fn again_after_close(world: &World) -> Seen {
 
 pub(super) fn two_pods_one_port(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let listener = listen(&world.server, 1009);
+    let listener = listen(&world.server, world.at(1009));
     let mut pairs: Vec<[TcpStream; 2]> = world
         .pods
         .iter()
-        .map(|pod| [tcp(pod, 40_009, at(1009)).expect("the pod connects"), accept(&listener)])
+        .map(|pod| [tcp(pod, 40_009, world.at(1009)).expect("the pod connects"), accept(&listener)])
         .collect();
     for [pod, server] in &mut pairs {
-        let SocketAddr::V4(from) = peer(server) else { continue };
+        let from = peer(server);
         let port = if from.port() == 40_009 { "its own port" } else { "another port" };
         seen.note("server", format!("from {}, {port}", from.ip()));
         talk(&mut seen, pod, server);
@@ -191,8 +191,8 @@ pub(super) fn two_pods_one_port(world: &World) -> Seen {
 
 pub(super) fn routers_refuse(world: &World) -> Seen {
     let mut seen = Seen::default();
-    for address in [UNREACHABLE, PROHIBITED] {
-        let to = SocketAddrV4::new(address, 1010);
+    for address in [world.family.unreachable, world.family.prohibited] {
+        let to = SocketAddr::new(address, 1010);
         seen.note("pod", word(tcp(&world.pods[0], 40_010, to).map(|_| "connected")));
     }
     seen

@@ -1,12 +1,13 @@
 //! Datagrams, and the errors that their senders are told of.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use spillway_testing::Namespace;
+use spillway_testing::{Namespace, wait_until};
 
 use super::Seen;
-use crate::sockets::{digest, pattern, udp, udp_to, word};
-use crate::world::{EGRESS, NARROW, PROHIBITED, UNREACHABLE, World, at};
+use crate::family::Family;
+use crate::sockets::{PATIENCE, digest, pattern, udp, udp_to, word};
+use crate::world::{MTU, NARROW_MTU, POD_MTU, World};
 
 /// The next datagram.
 pub(super) fn receive(socket: &UdpSocket) -> String {
@@ -22,18 +23,24 @@ pub(super) fn receive_from(socket: &UdpSocket) -> (String, SocketAddr) {
 }
 
 /// What the kernel has learned of the way to an address.
-pub(super) fn mtu(namespace: &Namespace, address: Ipv4Addr) -> String {
+pub(super) fn mtu(namespace: &Namespace, address: IpAddr) -> String {
     let route = namespace.run(["ip", "route", "get", &address.to_string()]);
     let mut words = route.split_whitespace().skip_while(|word| *word != "mtu");
     format!("mtu {}", words.nth(1).unwrap_or("as the device's"))
 }
 
+/// Makes the kernel forget that.
+pub(super) fn forget_ways(namespace: &Namespace, family: &Family) {
+    let version = if family.server.is_ipv4() { "-4" } else { "-6" };
+    namespace.run(["ip", version, "route", "flush", "cache"]);
+}
+
 pub(super) fn sizes(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let server = udp(&world.server, 2000);
-    let pod = udp_to(&world.pods[0], 41_000, at(2000));
-    // The largest that fits the tunnel is the last.
-    for length in [0, 1, 2, 511, 1200, 1421, 1422] {
+    let server = udp(&world.server, world.at(2000));
+    let pod = udp_to(&world.pods[0], 41_000, world.at(2000));
+    let fits = world.family.payload_of(POD_MTU);
+    for length in [0, 1, 2, 511, 1200, fits - 1, fits] {
         pod.send(&pattern(5, length)).unwrap();
         let (question, from) = receive_from(&server);
         seen.note("server", format!("{question} from {from}"));
@@ -43,15 +50,30 @@ pub(super) fn sizes(world: &World) -> Seen {
     seen
 }
 
+/// Routers do not cut packets of IPv6: the server's kernel learns what fits by losing one.
+fn learn_the_tunnel(world: &World, server: &UdpSocket, pod: SocketAddr) {
+    let fits = format!("mtu {POD_MTU}");
+    if mtu(&world.server, pod.ip()) != fits {
+        server.send_to(&pattern(13, world.family.payload_of(MTU)), pod).unwrap();
+    }
+    wait_until("the server knows what fits the tunnel", PATIENCE, || {
+        mtu(&world.server, pod.ip()) == fits
+    });
+}
+
 pub(super) fn fragments(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let server = udp(&world.server, 2008);
-    let pod = udp_to(&world.pods[0], 41_008, at(2008));
+    let server = udp(&world.server, world.at(2008));
+    let pod = udp_to(&world.pods[0], 41_008, world.at(2008));
+    let [pods, servers] = [POD_MTU, MTU].map(|mtu| world.family.payload_of(mtu));
     // What just does not fit one packet of the pod's, and of the server's.
-    for (question, answer) in [(1423, 1473), (4000, 4000), (8000, 8000)] {
+    for (question, answer) in [(pods + 1, servers + 1), (4000, 4000), (8000, 8000)] {
         pod.send(&pattern(11, question)).unwrap();
         let (question, from) = receive_from(&server);
         seen.note("server", format!("{question} from {from}"));
+        if world.family.server.is_ipv6() {
+            learn_the_tunnel(world, &server, from);
+        }
         server.send_to(&pattern(12, answer), from).unwrap();
         seen.note("pod", receive(&pod));
     }
@@ -60,8 +82,8 @@ pub(super) fn fragments(world: &World) -> Seen {
 
 pub(super) fn two_pods_one_port(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let server = udp(&world.server, 2001);
-    let pods = world.pods.each_ref().map(|pod| udp_to(pod, 41_001, at(2001)));
+    let server = udp(&world.server, world.at(2001));
+    let pods = world.pods.each_ref().map(|pod| udp_to(pod, 41_001, world.at(2001)));
     for round in 0..2 {
         for (pod, number) in pods.iter().zip(0..) {
             pod.send(&[number, round]).unwrap();
@@ -77,10 +99,10 @@ pub(super) fn two_pods_one_port(world: &World) -> Seen {
 
 pub(super) fn refused_then_open(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let pod = udp_to(&world.pods[0], 41_002, at(2002));
+    let pod = udp_to(&world.pods[0], 41_002, world.at(2002));
     pod.send(b"nobody?").unwrap();
     seen.note("pod", receive(&pod));
-    let server = udp(&world.server, 2002);
+    let server = udp(&world.server, world.at(2002));
     pod.send(b"somebody?").unwrap();
     let (question, from) = receive_from(&server);
     seen.note("server", format!("{question} from {from}"));
@@ -91,8 +113,8 @@ pub(super) fn refused_then_open(world: &World) -> Seen {
 
 pub(super) fn pods_port_is_closed(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let server = udp_to(&world.server, 2003, SocketAddrV4::new(EGRESS, 41_003));
-    let pod = udp_to(&world.pods[0], 41_003, at(2003));
+    let server = udp_to(&world.server, 2003, SocketAddr::new(world.family.egress, 41_003));
+    let pod = udp_to(&world.pods[0], 41_003, world.at(2003));
     pod.send(b"I am off").unwrap();
     seen.note("server", receive(&server));
     drop(pod);
@@ -103,8 +125,8 @@ pub(super) fn pods_port_is_closed(world: &World) -> Seen {
 
 pub(super) fn routers_refuse(world: &World) -> Seen {
     let mut seen = Seen::default();
-    for address in [UNREACHABLE, PROHIBITED] {
-        let pod = udp_to(&world.pods[0], 41_004, SocketAddrV4::new(address, 2004));
+    for address in [world.family.unreachable, world.family.prohibited] {
+        let pod = udp_to(&world.pods[0], 41_004, SocketAddr::new(address, 2004));
         pod.send(b"through?").unwrap();
         // A connected socket is told only of some errors: the kernel's list, and the same for all.
         pod.set_read_timeout(Some(crate::sockets::SILENCE)).unwrap();
@@ -116,14 +138,14 @@ pub(super) fn routers_refuse(world: &World) -> Seen {
 
 pub(super) fn too_large_for_the_way(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let server = udp(&world.server, 2005);
+    let server = udp(&world.server, world.at(2005));
     // From the other pod: its kernel has learned nothing of the way yet.
-    let pod = udp_to(&world.pods[1], 41_005, SocketAddrV4::new(NARROW, 2005));
-    seen.note("pod", mtu(&world.pods[1], NARROW));
+    let pod = udp_to(&world.pods[1], 41_005, SocketAddr::new(world.family.narrow, 2005));
+    seen.note("pod", mtu(&world.pods[1], world.family.narrow));
     pod.send(&pattern(7, 1400)).unwrap();
     seen.note("pod", receive(&pod));
-    seen.note("pod", mtu(&world.pods[1], NARROW));
-    pod.send(&pattern(8, 1272)).unwrap();
+    seen.note("pod", mtu(&world.pods[1], world.family.narrow));
+    pod.send(&pattern(8, world.family.payload_of(NARROW_MTU))).unwrap();
     // Only what fits has come.
     seen.note("server", receive(&server));
     seen
@@ -131,14 +153,15 @@ pub(super) fn too_large_for_the_way(world: &World) -> Seen {
 
 pub(super) fn too_large_for_the_tunnel(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let server = udp_to(&world.server, 2006, SocketAddrV4::new(EGRESS, 41_006));
-    let pod = udp_to(&world.pods[0], 41_006, at(2006));
+    forget_ways(&world.server, world.family);
+    let server = udp_to(&world.server, 2006, SocketAddr::new(world.family.egress, 41_006));
+    let pod = udp_to(&world.pods[0], 41_006, world.at(2006));
     pod.send(b"as much as fits").unwrap();
     seen.note("server", receive(&server));
-    server.send(&pattern(9, 1472)).unwrap();
+    server.send(&pattern(9, world.family.payload_of(MTU))).unwrap();
     seen.note("server", receive(&server));
-    seen.note("server", mtu(&world.server, EGRESS));
-    server.send(&pattern(10, 1422)).unwrap();
+    seen.note("server", mtu(&world.server, world.family.egress));
+    server.send(&pattern(10, world.family.payload_of(POD_MTU))).unwrap();
     seen.note("pod", receive(&pod));
     seen
 }
@@ -147,15 +170,15 @@ pub(super) fn cut_for_the_tunnel(world: &World) -> Seen {
     let mut seen = Seen::default();
     // The next socket's packets may be fragmented on their way, and it learns nothing of it.
     world.server.sysctl("net/ipv4/ip_no_pmtu_disc", "1");
-    world.server.run(["ip", "route", "flush", "cache"]);
-    let server = udp(&world.server, 2007);
+    forget_ways(&world.server, world.family);
+    let server = udp(&world.server, world.at(2007));
     world.server.sysctl("net/ipv4/ip_no_pmtu_disc", "0");
-    let pod = udp_to(&world.pods[0], 41_007, at(2007));
+    let pod = udp_to(&world.pods[0], 41_007, world.at(2007));
     for round in 1..=3 {
         pod.send(b"in pieces").unwrap();
         let (question, from) = receive_from(&server);
         seen.note("server", format!("{question} from {from}"));
-        server.send_to(&pattern(2 * round, 1472), from).unwrap();
+        server.send_to(&pattern(2 * round, world.family.payload_of(MTU)), from).unwrap();
         seen.note("pod", receive(&pod));
     }
     seen
