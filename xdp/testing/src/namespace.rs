@@ -6,11 +6,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::Process;
-use crate::require_root;
+use crate::{require_root, wait_until};
 
 /// What every namespace's name starts with; the process id of the test follows.
 const PREFIX: &str = "spwt-";
@@ -61,6 +62,19 @@ impl Namespace {
         }
         self.sysctl("net/ipv6/conf/default/disable_ipv6", "0");
         self.sysctl("net/ipv6/conf/all/disable_ipv6", "0");
+    }
+
+    /// Waits until every device but the loopback has its link-local address and every address can be
+    /// used: the kernel sees to that up to a second after a device has come up (linkwatch), and
+    /// until then neither asks for a neighbour nor answers.
+    ///
+    /// # Panics
+    ///
+    /// When they do not within ten seconds.
+    pub fn wait_for_ipv6(&self) {
+        wait_until("IPv6 is ready on every device", Duration::from_secs(10), || {
+            self.enter(ipv6_is_ready)
+        });
     }
 
     /// The namespace's full name, as `ip netns` knows it.
@@ -136,6 +150,31 @@ impl Drop for Namespace {
         // Tests end by panic too: a second panic here would hide the first.
         let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
     }
+}
+
+/// Whether every device of the calling thread's namespace has a link-local address, and none is
+/// tentative.
+fn ipv6_is_ready() -> bool {
+    const TENTATIVE: u32 = 0x40;
+    let list = |name: &str| {
+        let path = format!("/proc/thread-self/net/{name}");
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    };
+    // Address, interface, prefix length, scope, flags, device.
+    let listed = list("if_inet6");
+    let addresses: Vec<Vec<&str>> =
+        listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    let is_tentative = |address: &Vec<&str>| {
+        u32::from_str_radix(address[4], 16).is_ok_and(|flags| flags & TENTATIVE != 0)
+    };
+    let is_local_on =
+        |address: &Vec<&str>, device| address[0].starts_with("fe80") && address[5] == device;
+    let devices = list("dev");
+    let mut devices = devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    !addresses.iter().any(is_tentative)
+        && devices.all(|device| {
+            device == "lo" || addresses.iter().any(|address| is_local_on(address, device))
+        })
 }
 
 /// Removes the namespaces of tests that were killed before they could.

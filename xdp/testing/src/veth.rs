@@ -52,13 +52,15 @@ mod tests {
         assert!(channels.contains("RX:\t\t2"), "{channels}");
     }
     #[test]
-    fn a_pair_carries_ipv6_at_once_where_it_is_on() {
+    fn a_pair_carries_ipv6_where_it_is_on() {
         let (a, b) = (Namespace::new("veth6-a"), Namespace::new("veth6-b"));
         a.enable_ipv6();
         b.enable_ipv6();
         veth_pair(&a, "eth0", &b, "eth1", 1);
         a.run(["ip", "address", "add", "2001:db8::1/64", "dev", "eth0"]);
         b.run(["ip", "address", "add", "2001:db8::2/64", "dev", "eth1"]);
+        a.wait_for_ipv6();
+        b.wait_for_ipv6();
         a.run(["ping", "-c", "1", "-W", "5", "2001:db8::2"]);
     }
 }
