@@ -1,6 +1,7 @@
 //! The same traffic through Spillway and through a gateway whose kernel does the NAT: the pods'
 //! sockets and the server's must see the same. Where they shall not, [`DELIBERATE`] says why.
 
+mod extensions;
 mod icmp;
 mod silent;
 mod tcp;
@@ -66,6 +67,9 @@ const IPV4_CASES: &[Case] = &[
     ("udp: an answer that is cut for the tunnel", udp::cut_for_the_tunnel),
     ("silent: IP options", silent::options),
 ];
+
+/// What only IPv6 has.
+const IPV6_CASES: &[Case] = &[("udp: behind extension headers", extensions::options)];
 
 /// A difference that is meant.
 struct Deliberate {
@@ -151,7 +155,7 @@ fn sockets_see_through_spillway_what_they_see_through_the_kernels_nat() {
 
 #[test]
 fn sockets_of_ipv6_see_through_spillway_what_they_see_through_the_kernels_nat() {
-    compare(&[CASES], &IPV6);
+    compare(&[CASES, IPV6_CASES], &IPV6);
 }
 
 #[test]

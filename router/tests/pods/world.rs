@@ -80,6 +80,9 @@ impl World {
         make_node(&node, &pods);
         make_outside(&hop, &server);
         make_gateway(&gateway);
+        for namespace in pods.iter().chain([&node, &gateway, &hop, &server]) {
+            namespace.wait_for_ipv6();
+        }
         let spillway = match translator {
             Translator::Kernel => {
                 masquerade(&gateway);

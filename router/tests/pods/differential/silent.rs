@@ -53,7 +53,7 @@ pub(super) fn answer_of_another(world: &World) -> Seen {
 }
 
 /// A socket of the namespace for whole packets, or for all segments of TCP that come.
-fn raw_socket(namespace: &Namespace, family: &Family, protocol: Protocol) -> OwnedFd {
+pub(super) fn raw_socket(namespace: &Namespace, family: &Family, protocol: Protocol) -> OwnedFd {
     let domain = if family.server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     namespace.enter(|| socket(domain, SocketType::RAW, Some(protocol)).unwrap())
 }
