@@ -3,6 +3,9 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use spillway_api::IpFamily;
+
+use crate::packets::egress;
 use crate::{Rig, converse};
 
 /// Pods and destinations of a policy that comes and goes.
@@ -34,7 +37,7 @@ fn document(first: &str, generation: u64) -> String {
             document,
             "  - name: other\n    egress_address: {}\n    destinations: [{destinations}]\n    \
              pods: [{pods}]",
-            crate::EGRESS
+            egress(IpFamily::V4)
         )
         .unwrap();
     }

@@ -15,33 +15,32 @@ mod millions;
 mod mutated;
 mod owed;
 mod own_address;
+mod packets;
 mod restart;
 mod several;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
-use spillway_api::{Client, Flow, RingStatistics};
+use spillway_api::{Client, Flow, IpFamily, RingStatistics};
 use spillway_testing::{
     Namespace, Process, checksum_offload_off, require_root, veth_pair, wait_until,
 };
-use spillway_xdp::device::probe;
 use tempfile::TempDir;
+
+use packets::{answered, egress, family, frame, pod, server, server_port, tunnelled};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 2);
-const EGRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 2, 3);
-const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const SERVER_PORT: u16 = 7;
 const FLOWS: u16 = 1000;
 const ROUNDS: u16 = 4;
 const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
-const OUTER_UDP_CHECKSUM: std::ops::Range<usize> = 26..28;
 /// Few enough frames at a time for every socket buffer on the way.
 const WINDOW: u16 = 50;
 
@@ -84,7 +83,11 @@ impl Rig {
     fn laid_out(name: &str, layout: Layout) -> Self {
         require_root();
         let Layout { two_armed, mode, queues, .. } = layout;
-        let namespace = |host: &str| Namespace::new(&format!("{name}-{host}"));
+        let namespace = |host: &str| {
+            let namespace = Namespace::new(&format!("{name}-{host}"));
+            namespace.enable_ipv6();
+            namespace
+        };
         let (node, gateway, outside) = (namespace("n"), namespace("g"), namespace("o"));
         let middle = (!two_armed).then(|| namespace("r"));
         let hub = middle.as_ref().unwrap_or(&gateway);
@@ -93,22 +96,41 @@ impl Rig {
         if let Some(router) = &middle {
             veth_pair(&gateway, "uplink", router, "gw", queues);
             address(router, "192.168.2.1/24", "gw");
+            address(router, "2001:db8:2::1/64", "gw");
             address(&gateway, "192.168.2.2/24", "uplink");
-            gateway.run(["ip", "route", "add", "default", "via", "192.168.2.1"]);
+            address(&gateway, "2001:db8:2::2/64", "uplink");
+            default_route(&gateway, &["192.168.2.1", "2001:db8:2::1"]);
             router.sysctl("net/ipv4/ip_forward", "1");
+            router.sysctl("net/ipv6/conf/all/forwarding", "1");
             checksum_offload_off(router, "gw");
         } else {
-            address(&gateway, "192.168.2.2/32", "out");
+            address(&gateway, "192.168.2.2", "out");
         }
-        address(&gateway, "192.168.2.3/32", if two_armed { "out" } else { "uplink" });
+        for family in IpFamily::ALL {
+            let device = if two_armed { "out" } else { "uplink" };
+            address(&gateway, &egress(family).to_string(), device);
+        }
         address(hub, "192.168.1.1/24", "node");
+        address(hub, "2001:db8:1::1/64", "node");
         address(hub, "203.0.113.1/24", "out");
+        // As few hosts as by IPv4: destinations that tests make up must not fill the kernel's table of
+        // neighbours, which all namespaces share.
+        address(hub, "2001:db8:203::1/120", "out");
         address(&node, "192.168.1.2/24", "eth0");
+        address(&node, "2001:db8:1::2/64", "eth0");
         address(&outside, "203.0.113.10/24", "eth0");
-        node.run(["ip", "route", "add", "default", "via", "192.168.1.1"]);
-        outside.run(["ip", "route", "add", "default", "via", "203.0.113.1"]);
+        address(&outside, "2001:db8:203::10/120", "eth0");
+        // What a steer header starts with, of a reply by IPv6: nobody may take the Ethernet header of
+        // a frame that is on its way for one.
+        outside.run(["ip", "link", "set", "eth0", "address", "22:00:00:00:00:0a"]);
+        default_route(&node, &["192.168.1.1", "2001:db8:1::1"]);
+        default_route(&outside, &["203.0.113.1", "2001:db8:203::1"]);
         checksum_offload_off(&node, "eth0");
         checksum_offload_off(&outside, "eth0");
+
+        for namespace in [&node, &outside, hub, &gateway] {
+            namespace.wait_for_ipv6();
+        }
 
         for device in layout.devices().iter().filter(|_| mode == "generic") {
             gateway.run(["ethtool", "-K", device, "gro", "on"]);
@@ -140,6 +162,12 @@ fn address(namespace: &Namespace, address: &str, device: &str) {
     namespace.run(["ip", "address", "add", address, "dev", device]);
 }
 
+fn default_route(namespace: &Namespace, through: &[&str]) {
+    for router in through {
+        namespace.run(["ip", "route", "add", "default", "via", router]);
+    }
+}
+
 /// Writes the router's configuration and its document.
 fn configure(directory: &Path, layout: Layout) {
     let Layout { mode, queues, workers, .. } = layout;
@@ -148,22 +176,32 @@ fn configure(directory: &Path, layout: Layout) {
     for device in layout.devices() {
         writeln!(config, "  - {{name: {device}, queues: {queues}, mode: {mode}}}").unwrap();
     }
-    let pods = (0..4).map(pod).chain([mutated::POD]);
+    std::fs::write(directory.join("state.yaml"), state(1, &[], IpFamily::ALL.map(egress))).unwrap();
+    std::fs::write(directory.join("config.yaml"), config).unwrap();
+}
+
+/// A document whose pods leave as these: the host's egress addresses, or others that it lists beside
+/// them.
+fn state(generation: u32, others: &[String], pods_leave_as: [IpAddr; 2]) -> String {
+    let [v4, v6] = IpFamily::ALL.map(egress);
+    let mut listed = format!("{{address: {v4}, kind: own}}, {{address: {v6}, kind: own}}");
+    others.iter().for_each(|other| write!(listed, ", {other}").unwrap());
+    let flows = (0..4).chain(8..12);
+    let pods = flows.map(pod).chain(mutated::PODS);
     let pods: Vec<String> = pods.map(|pod| pod.to_string()).collect();
-    let state = format!(
-        "generation: 1
+    let [v4, v6] = pods_leave_as;
+    format!(
+        "generation: {generation}
 tunnels: [{{address: {GATEWAY}, peers: [{{address: {NODE}}}]}}]
-egress_addresses: [{{address: {EGRESS}, kind: own}}]
+egress_addresses: [{listed}]
 policies:
   - name: all
-    egress_address: {EGRESS}
-    destinations: [203.0.113.0/24]
+    egress_addresses: [{v4}, {v6}]
+    destinations: ['203.0.113.0/24', '2001:db8:203::/64']
     pods: [{}]
 ",
         pods.join(", ")
-    );
-    std::fs::write(directory.join("config.yaml"), config).unwrap();
-    std::fs::write(directory.join("state.yaml"), state).unwrap();
+    )
 }
 
 /// Starts the router as it is configured, and waits until it has programmed its document.
@@ -186,87 +224,25 @@ fn launch(gateway: &Namespace, directory: &Path) -> Process {
     spillway
 }
 
-/// Four pods share the flows.
-fn pod(flow: u16) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 1, 40 + (flow % 4) as u8)
-}
-
-/// Ports of all classes, different for flows of one pod, the same for some of different pods.
-fn port(flow: u16) -> u16 {
-    (flow / 8).wrapping_mul(61).wrapping_add(2000)
-}
-
-/// Flows that share pod and port go to different ports of the server.
-fn server_port(flow: u16) -> u16 {
-    SERVER_PORT + (flow / 4) % 2
-}
-
-/// What a node's kernel would send for a pod: VXLAN, without the outer headers.
-fn frame(flow: u16, round: u16) -> Vec<u8> {
-    frame_to(SERVER, flow, round)
-}
-
-fn frame_to(destination: Ipv4Addr, flow: u16, round: u16) -> Vec<u8> {
-    let mut frame = vec![8, 0, 0, 0, 0, 0x9c, 0x40, 0];
-    let payload = [flow.to_be_bytes(), round.to_be_bytes()].concat();
-    PacketBuilder::ethernet2(POD_MAC, [2, 0, 0, 0, 0, 1])
-        .ipv4(pod(flow).octets(), destination.octets(), 63)
-        .udp(port(flow), server_port(flow))
-        .write(&mut frame, &payload)
-        .unwrap();
-    frame
-}
-
-/// An IPv4 packet from the node to the gateway's tunnel, around what is in its UDP.
-fn tunnelled(outer_port: u16, datagram: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    PacketBuilder::ipv4(NODE.octets(), GATEWAY.octets(), 64)
-        .udp(outer_port, 8472)
-        .write(&mut packet, datagram)
-        .unwrap();
-    // As a node's kernel does.
-    packet[OUTER_UDP_CHECKSUM].fill(0);
-    packet
-}
-
-/// A whole frame from the node to a two-armed gateway, around what is in its UDP.
-fn on_the_wire(rig: &Rig, datagram: &[u8]) -> Vec<u8> {
-    let mac = |namespace: &Namespace, device| namespace.enter(|| probe(device)).unwrap().mac;
-    let (to, from) = (mac(&rig.gateway, "node"), mac(&rig.node, "eth0"));
-    [&to[..], &from, &[8, 0], &tunnelled(40_000, datagram)].concat()
-}
-
-/// Which flow and round a VXLAN datagram answers; `None` when anything about it is wrong.
-fn answered(datagram: &[u8]) -> Option<(u16, u16)> {
-    // VNI 2, to the device of the pod's node.
-    let labelled =
-        datagram.get(..8)? == [8, 0, 0, 0, 0, 0, 2, 0] && datagram.get(8..14)? == POD_MAC;
-    let packet = SlicedPacket::from_ethernet(&datagram[8..]).ok()?;
-    let Some(TransportSlice::Udp(udp)) = &packet.transport else { return None };
-    let ip = packet.net.as_ref()?.ipv4_ref()?.header();
-    let [a, b, c, d] = udp.payload().try_into().ok()?;
-    let (flow, round) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-    let from = (ip.source_addr(), udp.source_port()) == (SERVER, server_port(flow));
-    let to = (ip.destination_addr(), udp.destination_port()) == (pod(flow), port(flow));
-    let header = ip.header_checksum() == ip.to_header().calc_header_checksum();
-    let sum = udp.to_header().calc_checksum_ipv4(&ip.to_header(), udp.payload()).ok()?;
-    (labelled && from && to && header && udp.checksum() == sum).then_some((flow, round))
-}
-
 /// Answers every datagram; whoever asks must be the egress address.
 fn serve(socket: &UdpSocket, count: u16) {
+    let egress = egress(IpFamily::of(socket.local_addr().unwrap().ip()));
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     for _ in 0..count {
         let mut payload = [0; 64];
         let (length, from) = socket.recv_from(&mut payload).expect("every packet arrives");
-        assert_eq!(from.ip(), EGRESS, "seen outside");
+        assert_eq!(from.ip(), egress, "seen outside");
         socket.send_to(&payload[..length], from).unwrap();
     }
 }
 
-/// A socket that sends IPv4 packets as they are given, but for length, checksum and identifier.
-fn raw_socket() -> OwnedFd {
-    socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW)).unwrap()
+/// A socket that sends packets as they are given, but for IPv4's length, checksum and identifier.
+fn raw_socket(family: IpFamily) -> OwnedFd {
+    let domain = match family {
+        IpFamily::V4 => AddressFamily::INET,
+        IpFamily::V6 => AddressFamily::INET6,
+    };
+    socket(domain, SocketType::RAW, Some(ipproto::RAW)).unwrap()
 }
 
 /// Sends every flow's packets, each through another outer port than all others, and so through any
@@ -275,7 +251,7 @@ fn ask(node: &Namespace) {
     node.enter(|| {
         let answers = UdpSocket::bind((NODE, 8472)).unwrap();
         answers.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let (outer, gateway) = (raw_socket(), SocketAddrV4::new(GATEWAY, 0));
+        let (outer, gateway) = (raw_socket(IpFamily::V4), SocketAddrV4::new(GATEWAY, 0));
         let mut outer_ports = 32_768..;
         for round in 0..ROUNDS {
             for first in (0..FLOWS).step_by(usize::from(WINDOW)) {
@@ -300,15 +276,19 @@ fn ask(node: &Namespace) {
     });
 }
 
-/// A thousand flows there and back, then what the router says of them.
+/// A thousand flows of both families there and back, then what the router says of them.
 fn converse(rig: &Rig) {
     // A socket stays in the namespace that it was made in.
-    let servers = rig.outside.enter(|| {
-        [SERVER_PORT, SERVER_PORT + 1].map(|port| UdpSocket::bind((SERVER, port)).unwrap())
-    });
+    let mut asked = BTreeMap::new();
+    for flow in 0..FLOWS {
+        *asked.entry((server(family(flow)), server_port(flow))).or_insert(0) += ROUNDS;
+    }
+    let bind = |(at, count)| (UdpSocket::bind(at).unwrap(), count);
+    let servers: Vec<(UdpSocket, u16)> =
+        rig.outside.enter(|| asked.into_iter().map(bind).collect());
     std::thread::scope(|scope| {
-        for server in &servers {
-            scope.spawn(move || serve(server, FLOWS / 2 * ROUNDS));
+        for (server, count) in &servers {
+            scope.spawn(|| serve(server, *count));
         }
         ask(&rig.node);
     });

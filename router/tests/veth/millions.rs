@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object};
+use spillway_api::IpFamily;
 use spillway_testing::wait_until;
 use spillway_xdp::device::probe;
 
-use crate::{POD_MAC, Rig, SERVER, SERVER_PORT, assert_all_forwarded, live, on_the_wire, pod};
+use crate::packets::{ip_header, on_the_wire, pod, server};
+use crate::{POD_MAC, Rig, SERVER_PORT, assert_all_forwarded, live};
 
 /// Packets that a pod sends; each is answered.
 const QUESTIONS: u64 = 5_000_000;
@@ -105,7 +107,7 @@ fn question(rig: &Rig) -> Vec<u8> {
     let label = [0, 0, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
     let mut inner = vec![8, 0, 0, 0, 0, 0x9c, 0x40, 0];
     PacketBuilder::ethernet2(POD_MAC, [2, 0, 0, 0, 0, 1])
-        .ipv4(pod(0).octets(), SERVER.octets(), 63)
+        .ip(ip_header(pod(0), server(IpFamily::V4), 63))
         .udp(0, SERVER_PORT)
         .write(&mut inner, &label)
         .unwrap();

@@ -1,26 +1,28 @@
 //! Mutated valid frames from the node and from the outside, while real traffic goes on: nothing
 //! stops, nothing leaks, nothing grows.
 //!
-//! Sockets send most mutants: VXLAN and what is in it, and all behind an IPv4 header. A BPF program
-//! sends, more slowly, those whose Ethernet, outer IPv4 and UDP headers are changed.
+//! Sockets send most mutants: VXLAN and what is in it, and all behind an IP header. A BPF program
+//! sends, more slowly, those whose Ethernet, outer IP and UDP headers are changed.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use etherparse::PacketBuilder;
+use etherparse::{IpNumber, PacketBuilder};
 use rustix::net::{SendFlags, sendto};
 
+use spillway_api::IpFamily;
 use spillway_testing::Namespace;
 use spillway_xdp::device::probe;
 
-use crate::{
-    EGRESS, GATEWAY, NODE, POD_MAC, Rig, SERVER, SERVER_PORT, answered, frame, live, on_the_wire,
-    raw_socket,
-};
+use crate::packets::{answered, egress, frame, ip_header, on_the_wire, server};
+use crate::{GATEWAY, NODE, POD_MAC, Rig, SERVER_PORT, live, raw_socket};
 
-/// The pod whose frames are mutated: real traffic is that of others.
-pub(crate) const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 44);
+/// The pod whose frames are mutated, by its two addresses: real traffic is that of others.
+pub(crate) const PODS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(10, 0, 1, 44)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xdb8, 1, 0, 0, 0, 0, 44)),
+];
 
 /// How long it goes on.
 const DURATION: Duration = Duration::from_secs(60);
@@ -58,22 +60,46 @@ impl Random {
     }
 }
 
+/// An ICMP error, about the path's MTU or about time.
+fn error(family: IpFamily, is_too_large: bool, quoted: &[u8]) -> Vec<u8> {
+    let head = match (family, is_too_large) {
+        (IpFamily::V4, true) => [3, 4, 0, 0, 0, 0, 5, 0x78],
+        (IpFamily::V4, false) => [11, 0, 0, 0, 0, 0, 0, 0],
+        (IpFamily::V6, true) => [2, 0, 0, 0, 0, 0, 5, 0x78],
+        (IpFamily::V6, false) => [3, 0, 0, 0, 0, 0, 0, 0],
+    };
+    [&head, quoted].concat()
+}
+
+/// ICMP of a family.
+fn icmp(family: IpFamily) -> IpNumber {
+    match family {
+        IpFamily::V4 => IpNumber::ICMP,
+        IpFamily::V6 => IpNumber::IPV6_ICMP,
+    }
+}
+
+fn either(random: &mut Random) -> IpFamily {
+    IpFamily::ALL[random.below(2)]
+}
+
 /// What the pod sends, as the payload of the tunnel's UDP: VXLAN and the inner frame.
 fn pod_frame(random: &mut Random) -> Vec<u8> {
+    let family = either(random);
+    let (pod, server) = (PODS[family as usize], server(family));
     let mut frame = vec![8, 0, 0, 0, 0, 0x9c, 0x40, 0];
-    let builder = PacketBuilder::ethernet2(POD_MAC, [2, 0, 0, 0, 0, 1]).ipv4(
-        POD.octets(),
-        SERVER.octets(),
-        63,
-    );
+    let builder =
+        PacketBuilder::ethernet2(POD_MAC, [2, 0, 0, 0, 0, 1]).ip(ip_header(pod, server, 63));
     let (source, port) = (1024 + random.below(4096) as u16, 9 + random.below(64) as u16);
     match random.below(4) {
         0 => builder.tcp(source, port, 1, 64_000).syn().write(&mut frame, &[]),
-        1 => builder.icmpv4_echo_request(source, 1).write(&mut frame, b"ping"),
+        1 if family == IpFamily::V4 => {
+            builder.icmpv4_echo_request(source, 1).write(&mut frame, b"ping")
+        }
+        1 => builder.icmpv6_echo_request(source, 1).write(&mut frame, b"ping"),
         2 => {
-            let quoted = packet((SERVER, port), (POD, source));
-            let error = [vec![3, 4, 0, 0, 0, 0, 5, 0x78], quoted].concat();
-            builder.write(&mut frame, etherparse::IpNumber::ICMP, &error)
+            let quoted = packet((server, port), (pod, source));
+            builder.write(&mut frame, icmp(family), &error(family, true, &quoted))
         }
         _ => builder.udp(source, port).write(&mut frame, b"payload"),
     }
@@ -81,10 +107,10 @@ fn pod_frame(random: &mut Random) -> Vec<u8> {
     frame
 }
 
-/// An IPv4 packet with UDP.
-fn packet(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
+/// An IP packet with UDP.
+fn packet(source: (IpAddr, u16), destination: (IpAddr, u16)) -> Vec<u8> {
     let mut packet = Vec::new();
-    PacketBuilder::ipv4(source.0.octets(), destination.0.octets(), 63)
+    PacketBuilder::ip(ip_header(source.0, destination.0, 63))
         .udp(source.1, destination.1)
         .write(&mut packet, b"payload")
         .unwrap();
@@ -92,16 +118,16 @@ fn packet(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
 }
 
 /// What the outside sends to the egress address: answers, and errors about packets.
-fn reply_packet(random: &mut Random) -> Vec<u8> {
+fn reply_packet(random: &mut Random, family: IpFamily) -> Vec<u8> {
+    let (server, egress) = (server(family), egress(family));
     let (leased, port) = (1024 + random.below(4096) as u16, 9 + random.below(64) as u16);
     if random.below(2) == 0 {
-        return packet((SERVER, port), (EGRESS, leased));
+        return packet((server, port), (egress, leased));
     }
-    let quoted = packet((EGRESS, leased), (SERVER, port));
-    let error = [vec![11, 0, 0, 0, 0, 0, 0, 0], quoted].concat();
+    let error = error(family, false, &packet((egress, leased), (server, port)));
     let mut packet = Vec::new();
-    PacketBuilder::ipv4(SERVER.octets(), EGRESS.octets(), 63)
-        .write(&mut packet, etherparse::IpNumber::ICMP, &error)
+    PacketBuilder::ip(ip_header(server, egress, 63))
+        .write(&mut packet, icmp(family), &error)
         .unwrap();
     packet
 }
@@ -159,6 +185,16 @@ fn ask(outer: &UdpSocket, answers: &UdpSocket, flow: u16, round: u16) {
     panic!("flow {flow} gets no answer in round {round}");
 }
 
+/// Answers every datagram, mutants too, until `stop`; whoever asks must be the egress address.
+fn serve(server: &UdpSocket, egress: IpAddr, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let mut payload = [0; 2048];
+        let Ok((length, from)) = server.recv_from(&mut payload) else { continue };
+        assert_eq!(from.ip(), egress, "seen outside");
+        let _ = server.send_to(&payload[..length], from);
+    }
+}
+
 /// The memory of a process, in KiB.
 fn resident_kib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
@@ -174,10 +210,13 @@ fn go_on(rig: &Rig, duration: Duration) -> u64 {
         answers.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         (UdpSocket::bind((NODE, 0)).unwrap(), UdpSocket::bind((NODE, 0)).unwrap(), answers)
     });
-    let (outside_socket, server) = rig.outside.enter(|| {
-        let server = UdpSocket::bind((SERVER, SERVER_PORT)).unwrap();
-        server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        (raw_socket(), server)
+    let (raw, servers) = rig.outside.enter(|| {
+        let bind = |family| {
+            let server = UdpSocket::bind((server(family), SERVER_PORT)).unwrap();
+            server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            server
+        };
+        (IpFamily::ALL.map(raw_socket), IpFamily::ALL.map(bind))
     });
     std::thread::scope(|scope| {
         let _stop = StopAtEnd(&stop);
@@ -192,12 +231,13 @@ fn go_on(rig: &Rig, duration: Duration) -> u64 {
         });
         scope.spawn(|| {
             let mut random = Random(0xfeed);
-            let to = SocketAddrV4::new(EGRESS, 0);
             flood(&stop, &sent, || {
-                let mut packet = reply_packet(&mut random);
+                let family = either(&mut random);
+                let mut packet = reply_packet(&mut random, family);
                 // Behind the version and the addresses, which the kernel needs to send it.
-                random.mutate(&mut packet, 20);
-                let _ = sendto(&outside_socket, &packet, SendFlags::empty(), &to);
+                random.mutate(&mut packet, if family == IpFamily::V4 { 20 } else { 40 });
+                let to = SocketAddr::new(egress(family), 0);
+                let _ = sendto(&raw[family as usize], &packet, SendFlags::empty(), &to);
             });
         });
         scope.spawn(|| {
@@ -209,20 +249,19 @@ fn go_on(rig: &Rig, duration: Duration) -> u64 {
             let mut random = Random(0xbad);
             let to = rig.gateway.enter(|| probe("out")).unwrap().mac;
             let from = rig.outside.enter(|| probe("eth0")).unwrap().mac;
-            let ethernet = [&to[..], &from, &[8, 0]].concat();
-            let make = || [ethernet.clone(), reply_packet(&mut random)].concat();
+            let make = || {
+                let family = either(&mut random);
+                let ether_type = if family == IpFamily::V4 { [8, 0] } else { [0x86, 0xdd] };
+                [&to[..], &from, &ether_type, &reply_packet(&mut random, family)].concat()
+            };
             flood_outer(&rig.outside, &stop, &sent, make);
         });
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                let mut payload = [0; 2048];
-                let Ok((length, from)) = server.recv_from(&mut payload) else { continue };
-                assert_eq!(from.ip(), EGRESS, "seen outside");
-                let _ = server.send_to(&payload[..length], from);
-            }
-        });
+        for (server, egress) in servers.iter().zip(IpFamily::ALL.map(egress)) {
+            let stop = &stop;
+            scope.spawn(move || serve(server, egress, stop));
+        }
         let (end, mut round) = (Instant::now() + duration, 0);
-        // The flows whose server port is the first.
+        // The flows whose server port is the first, four of each family.
         while Instant::now() < end {
             for flow in [0, 1, 2, 3, 8, 9, 10, 11] {
                 ask(&outer, &answers, flow, round);

@@ -1,9 +1,9 @@
-//! Connections that outlive the router's process: TCP and UDP of two pods, with ports that were kept
-//! and ports that were not.
+//! Connections that outlive the router's process: TCP and UDP of two pods of each family, with ports
+//! that were kept and ports that were not.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,17 +12,23 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
-use spillway_api::Flow;
+use spillway_api::{Flow, IpFamily};
 use spillway_testing::{Namespace, wait_until};
 
-use crate::{EGRESS, Layout, Rig, SERVER, address, configure, launch, pod};
+use crate::packets::{egress, pod, server};
+use crate::{Layout, Rig, address, configure, launch};
 
 /// Where packets of the pods come from, in both pods: the second one's is translated to another.
 const POD_PORT: u16 = 40_001;
 const PORT: u16 = 7;
 
-/// The gateway of the route into the tunnel; it has no other meaning.
-const TUNNEL: &str = "169.254.9.9";
+/// The pods, by the flows that they have elsewhere, and another.
+const PODS: [u16; 4] = [0, 1, 8, 9];
+const THIRD_POD: u16 = 2;
+
+/// The outside's networks, and the gateways of the routes into the tunnel: these have no other meaning.
+const TUNNELS: [(&str, &str); 2] =
+    [("203.0.113.0/24", "169.254.9.9"), ("2001:db8:203::/64", "fe80::9:9")];
 const GATEWAY_MAC: &str = "02:00:00:00:09:02";
 
 /// Whatever answers outside does so after this, unless its question was lost.
@@ -44,12 +50,18 @@ impl Drop for Outside {
 
 impl Outside {
     fn new(namespace: &Namespace) -> Self {
-        let (udp, tcp) = namespace.enter(|| {
-            let at = (SERVER, PORT);
-            (UdpSocket::bind(at).unwrap(), TcpListener::bind(at).unwrap())
-        });
         let outside = Self { seen: Arc::default(), is_over: Arc::default() };
-        let (seen, is_over) = (Arc::clone(&outside.seen), Arc::clone(&outside.is_over));
+        for at in IpFamily::ALL.map(|family| SocketAddr::new(server(family), PORT)) {
+            let (udp, tcp) =
+                namespace.enter(|| (UdpSocket::bind(at).unwrap(), TcpListener::bind(at).unwrap()));
+            outside.echo_datagrams(udp);
+            outside.echo_streams(tcp);
+        }
+        outside
+    }
+
+    fn echo_datagrams(&self, udp: UdpSocket) {
+        let (seen, is_over) = (Arc::clone(&self.seen), Arc::clone(&self.is_over));
         udp.set_read_timeout(Some(PATIENCE)).unwrap();
         std::thread::spawn(move || {
             let mut datagram = [0; 64];
@@ -60,9 +72,12 @@ impl Outside {
                 let _ = udp.send_to(&datagram[..length], from);
             }
         });
-        let seen = Arc::clone(&outside.seen);
+    }
+
+    fn echo_streams(&self, tcp: TcpListener) {
+        let seen = Arc::clone(&self.seen);
         std::thread::spawn(move || {
-            // As many as the test opens; their threads end with them.
+            // As many as the test opens of a family; their threads end with them.
             for _ in 0..2 {
                 let (mut stream, from) = tcp.accept().unwrap();
                 seen.lock().unwrap().insert(from);
@@ -74,11 +89,10 @@ impl Outside {
                 });
             }
         });
-        outside
     }
 
     /// The addresses that were seen.
-    fn addresses(&self) -> BTreeSet<std::net::IpAddr> {
+    fn addresses(&self) -> BTreeSet<IpAddr> {
         self.seen.lock().unwrap().iter().map(SocketAddr::ip).collect()
     }
 }
@@ -112,24 +126,33 @@ fn make_tunnel(rig: &Rig) {
         namespace.run([&add[..], &vxlan[..]].concat());
         namespace.run(["ip", "link", "set", "vx0", "up", "mtu", "1450", "arp", "off"]);
     }
-    for each in 0..3 {
-        address(node, &format!("{}/32", pod(each)), "lo");
+    for each in PODS.into_iter().chain([THIRD_POD]) {
+        address(node, &pod(each).to_string(), "lo");
     }
-    node.run(["ip", "neighbour", "add", TUNNEL, "lladdr", GATEWAY_MAC, "dev", "vx0"]);
-    let tunnel = ["encap", "ip", "id", "40000", "dst", "192.168.2.2", "via", TUNNEL];
-    let route = ["ip", "route", "add", "203.0.113.0/24"];
-    node.run([&route[..], &tunnel[..], &["dev", "vx0", "onlink"]].concat());
+    for (outside, via) in TUNNELS {
+        node.run(["ip", "neighbour", "add", via, "lladdr", GATEWAY_MAC, "dev", "vx0"]);
+        let tunnel = ["encap", "ip", "id", "40000", "dst", "192.168.2.2", "via", via];
+        let route = ["ip", "route", "add", outside];
+        node.run([&route[..], &tunnel[..], &["dev", "vx0", "onlink"]].concat());
+    }
     gateway.sysctl("net/ipv4/ip_forward", "1");
+    gateway.sysctl("net/ipv6/conf/all/forwarding", "1");
 }
 
 /// A connection from a port that the caller chooses.
-fn connect(from: SocketAddrV4) -> TcpStream {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+fn connect(from: SocketAddr) -> TcpStream {
+    let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &from).unwrap();
-    rustix::net::connect(&socket, &SocketAddrV4::new(SERVER, PORT)).unwrap();
+    rustix::net::connect(&socket, &server_for(from.ip())).unwrap();
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream
+}
+
+/// The server, as a pod of this address knows it.
+fn server_for(pod: IpAddr) -> SocketAddr {
+    SocketAddr::new(server(IpFamily::of(pod)), PORT)
 }
 
 /// What the pods have open.
@@ -140,10 +163,9 @@ struct Connections {
 
 impl Connections {
     fn open(node: &Namespace) -> Self {
-        let from = |each| SocketAddrV4::new(pod(each), POD_PORT);
         node.enter(|| Self {
-            tcp: (0..2).map(|each| connect(from(each))).collect(),
-            udp: (0..2).map(|each| speaker(pod(each))).collect(),
+            tcp: PODS.map(|each| connect(SocketAddr::new(pod(each), POD_PORT))).into(),
+            udp: PODS.map(|each| speaker(pod(each))).into(),
         })
     }
 
@@ -165,9 +187,9 @@ impl Connections {
     }
 }
 
-fn speaker(pod: Ipv4Addr) -> UdpSocket {
+fn speaker(pod: IpAddr) -> UdpSocket {
     let socket = UdpSocket::bind((pod, POD_PORT)).unwrap();
-    socket.connect((SERVER, PORT)).unwrap();
+    socket.connect(server_for(pod)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
@@ -192,7 +214,7 @@ fn longest_silence(socket: &UdpSocket, is_over: &AtomicBool) -> Duration {
 /// All flows but those of the third pod, in a certain order.
 fn flows(rig: &Rig) -> Vec<Flow> {
     let mut flows = rig.flows();
-    flows.retain(|flow| flow.original.source != pod(2));
+    flows.retain(|flow| flow.original.source != pod(THIRD_POD));
     flows.sort_by_key(|flow| (flow.protocol.clone(), flow.original.source));
     flows
 }
@@ -215,11 +237,14 @@ fn connections_go_on_after_a_restart_and_nothing_leaks_meanwhile() {
     connections.go_on(*b"once");
     let before = flows(&rig);
     let ports: Vec<u16> = before.iter().map(|flow| flow.reply.destination_port).collect();
-    assert!(matches!(ports[..], [POD_PORT, a, POD_PORT, b] if a != POD_PORT && b != POD_PORT));
+    assert_eq!(ports.len(), 2 * PODS.len());
+    // The first pod's was kept, the second's not.
+    let mut pairs = ports.chunks(2);
+    assert!(pairs.all(|pair| matches!(pair, [POD_PORT, other] if *other != POD_PORT)), "{ports:?}");
 
     let left = rig.directory.path().join("flows");
     for workers in [2, 2, 3, 1] {
-        let third = rig.node.enter(|| speaker(pod(2)));
+        let third = rig.node.enter(|| speaker(pod(THIRD_POD)));
         let is_over = AtomicBool::new(false);
         let silence = std::thread::scope(|scope| {
             let measured = scope.spawn(|| longest_silence(&third, &is_over));
@@ -243,15 +268,17 @@ fn connections_go_on_after_a_restart_and_nothing_leaks_meanwhile() {
         let lost: Vec<_> = drops.engine.iter().filter(|drop| drop.packets > 0).collect();
         assert!(lost.iter().all(|drop| drop.reason == "not-programmed"), "{lost:?}");
     }
-    assert_eq!(outside.addresses(), [EGRESS.into()].into());
+    assert_eq!(outside.addresses(), IpFamily::ALL.map(egress).into());
 
     // Without steering it is the kernel's, and would have been seen.
     stop(&mut rig);
     let spillway = env!("CARGO_BIN_EXE_spillway");
     let directory = rig.directory.path().to_str().unwrap();
     rig.gateway.run([spillway, "detach", "--runtime-dir", directory]);
-    wait_until("a leak", LIMIT, || {
-        connections.udp[0].send(b"leak").unwrap();
-        outside.addresses().contains(&pod(0).into())
-    });
+    for (each, socket) in PODS.into_iter().zip(&connections.udp) {
+        wait_until("a leak", LIMIT, || {
+            socket.send(b"leak").unwrap();
+            outside.addresses().contains(&pod(each))
+        });
+    }
 }
