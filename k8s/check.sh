@@ -28,5 +28,5 @@ for version in "${VERSIONS[@]}"; do
 done
 "$tools/bin/python" "$here/check.py" "$rendered" "$here/crds/ciliumegressgatewaypolicies.yaml" \
   "$here/example-policy.yaml" "$here"/../control/tests/policies/*.yaml \
-  "$here/../vagrant/policy.yaml"
+  "$here/../vagrant/policy.yaml" "$here/../vagrant/policy-ipv6.yaml"
 echo "manifests: valid for Kubernetes ${VERSIONS[*]}"

@@ -5,7 +5,7 @@
 
 # THE GATE: the families that Spillway translates, of `4 6`. Hosts have both whatever it says; the
 # stories are told, pods steered and documents written for these.
-readonly FAMILIES=(4)
+readonly FAMILIES=(4 6)
 
 # Both families' tunnels are between these.
 readonly UNDERLAY_GATEWAY=192.168.44.128

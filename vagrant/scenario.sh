@@ -87,9 +87,9 @@ operator() {
   check "spillway status: a state document is programmed" \
     matches '"generation": ?[1-9]' ask status -o json
   check "spillway policies: app1-a, its destination, the egress address, the gateway, the policy" \
-    matches "^$app1_a +$destinations +$EGRESS +$UNDERLAY_GATEWAY +app1$" ask policies
+    matches "^$app1_a +$destinations +$EGRESS +$UNDERLAY_GATEWAY +app1(-ipv6)?$" ask policies
   check "spillway policies: the excluded destination" \
-    matches "^$app1_a +$excluded/$HOST_LENGTH .* Excluded CIDR +app1$" ask policies
+    matches "^$app1_a +$excluded/$HOST_LENGTH .* Excluded CIDR +app1(-ipv6)?$" ask policies
   check "spillway policies -o json: the fields of cilium-dbg" \
     matches "\"egressIP\": ?\"$EGRESS\"" ask policies -o json
   http app1-a "$SERVER" >/dev/null || true

@@ -173,7 +173,7 @@ pub(crate) fn reports(
     let is_local = |address: IpAddr| local.iter().any(|l| l.address.addr() == address);
     let mut reports = Vec::new();
     for egress in &document.egress_addresses {
-        let address = IpAddr::from(egress.address);
+        let address = egress.address;
         match (&egress.announce, is_local(address)) {
             (None, false) => reports.push(nobody_answers(address)),
             (Some(device), true) => reports.push(format!(
