@@ -1,6 +1,7 @@
 //! The gateway: what the main thread knows and programs. Documents and the kernel's changes come
 //! in; steering, workers and managed neighbours follow.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use crate::announce::{Announcements, Place};
 use crate::compile::{self, HostPorts};
 use crate::config::Config;
 use crate::grace::Grace;
+use crate::groups::Groups;
 use crate::held::Unresolved;
 use crate::kernel::{FibInput, Kernel, LocalAddress};
 use crate::limits::{Limits, Reached};
@@ -100,6 +102,7 @@ pub(crate) struct Gateway {
     pub(crate) grace: Grace,
     pub(crate) limits: Limits,
     pub(crate) announcements: Announcements,
+    groups: Groups,
     view: KernelView,
     epoch: u32,
 }
@@ -131,6 +134,7 @@ impl Gateway {
             grace: Grace::default(),
             limits: Limits::new(Instant::now()),
             announcements: Announcements::default(),
+            groups: Groups::default(),
             view: KernelView::default(),
             epoch: EPOCH_NONE,
         }
@@ -248,7 +252,15 @@ impl Gateway {
             let place = Place { ifindex: device.ifindex, mac: link.mac? };
             (link.up && link.carrier).then_some((egress.address, place))
         });
-        let places = places.collect();
+        let places: BTreeMap<_, _> = places.collect();
+        let announced = places.iter().map(|(address, place)| (*address, place.ifindex));
+        for ((ifindex, group), error) in self.groups.follow(announced) {
+            tracing::warn!(
+                "cannot join {group} on the device with index {ifindex}: {error}. A network card \
+                 that filters multicast keeps neighbour solicitations away, and replies to the \
+                 addresses announced there do not come: `ip link set DEVICE allmulticast on`"
+            );
+        }
         self.announcements.follow(places, Instant::now());
     }
 

@@ -10,6 +10,7 @@ mod compile;
 mod config;
 mod gateway;
 mod grace;
+mod groups;
 mod handover;
 mod held;
 mod inbox;
