@@ -21,7 +21,7 @@ use crate::family::{V4, V6};
 use crate::flow::{FlowRecord, NotRestored, PodFlows, SavedFlow, Timeouts};
 use crate::fragment::Fragments;
 use crate::steer::CLASSES;
-use crate::tables::{DeviceIndex, Tables};
+use crate::tables::{DeviceIndex, FamilyTables, Tables};
 use crate::{Counters, DropReason, Ticket, Tuple};
 use answer::OfFamily;
 use translator::{Translator, family_of};
@@ -141,9 +141,6 @@ pub struct Engine {
     v6: Translator<V6>,
 }
 
-/// A bit for each frame of a burst says whose it is.
-const _: () = assert!(BURST_MAX <= u64::BITS as usize);
-
 /// Set in the cursor of a page of IPv6 flows. No table has so many groups.
 const CURSOR_IPV6: u32 = 1 << 31;
 
@@ -187,6 +184,7 @@ impl Engine {
 
     /// IPv4 first, then what is left. A frame that has been sent on its way has no steer header any
     /// more: nobody may look at it for one again.
+    #[inline]
     fn burst<const PREFETCH: bool>(
         &mut self,
         now: Nanos,
@@ -195,20 +193,37 @@ impl Engine {
         verdicts: &mut [Verdict],
     ) {
         let left = self.v4.burst::<PREFETCH>(now, &tables.v4, frames, verdicts);
-        if left == 0 {
+        if left > 0 {
+            self.rest::<PREFETCH>(left, now, &tables.v6, frames, verdicts);
+        }
+    }
+
+    /// The frames of a burst that are not IPv4: so many. Not inline: its room on the stack is what no
+    /// other burst should pay for.
+    #[inline(never)]
+    fn rest<const PREFETCH: bool>(
+        &mut self,
+        left: usize,
+        now: Nanos,
+        tables: &FamilyTables<V6>,
+        frames: &mut [&mut [u8]],
+        verdicts: &mut [Verdict],
+    ) {
+        if left == frames.len().min(verdicts.len()).min(BURST_MAX) {
+            self.v6.burst::<PREFETCH>(now, tables, frames, verdicts);
             return;
         }
         let mut places: ArrayVec<&mut Verdict, BURST_MAX> = ArrayVec::new();
         let mut rest: ArrayVec<&mut [u8], BURST_MAX> = ArrayVec::new();
         for (index, (frame, verdict)) in frames.iter_mut().zip(verdicts).take(BURST_MAX).enumerate()
         {
-            if left >> index & 1 == 1 {
+            if self.v4.is_left(index) {
                 rest.push(frame);
                 places.push(verdict);
             }
         }
         let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
-        self.v6.burst::<PREFETCH>(now, &tables.v6, &mut rest, &mut verdicts);
+        self.v6.burst::<PREFETCH>(now, tables, &mut rest, &mut verdicts);
         for (place, verdict) in places.into_iter().zip(verdicts) {
             *place = verdict;
         }

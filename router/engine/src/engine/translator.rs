@@ -143,15 +143,16 @@ impl<F: Wire> Translator<F> {
     }
 
     /// The frames of a burst that are of this family go through in stages, so that while one packet
-    /// waits for memory the others do, too: headers, tags, entries; then each packet in turn. Gives which
-    /// frames are of the other family, by a bit for each: they, and their verdicts, are left as they are.
+    /// waits for memory the others do, too: headers, tags, entries; then each packet in turn. Gives how
+    /// many are of the other family: they, and their verdicts, are left as they are, and
+    /// [`Translator::is_left`] says which ones they are.
     pub(super) fn burst<const PREFETCH: bool>(
         &mut self,
         now: Nanos,
         tables: &FamilyTables<F>,
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
-    ) -> u64 {
+    ) -> usize {
         self.now = now;
         let count = frames.len().min(verdicts.len()).min(BURST_MAX);
         let context = Context::new(tables, now);
@@ -166,9 +167,14 @@ impl<F: Wire> Translator<F> {
         }
         let left = self.send_each(context, frames, usual, verdicts);
         self.glances = glances;
-        self.counters.received += count as u64 - u64::from(left.count_ones());
+        self.counters.received += (count - left) as u64;
         self.counters.flows_live = u64::from(self.flows.live());
         left
+    }
+
+    /// Whether a frame of the last burst is of the other family.
+    pub(super) fn is_left(&self, index: usize) -> bool {
+        self.glances.get(index).is_some_and(Usual::is_left)
     }
 
     /// The long way: whatever a packet of this family is. Whether it is one.

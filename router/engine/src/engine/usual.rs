@@ -73,19 +73,18 @@ impl<F: Wire> Translator<F> {
         }
     }
 
-    /// Stage 3: sends each packet on its way, in the order in which they came; gives which ones are
-    /// of the other family, by a bit for each.
+    /// Stage 3: sends each packet on its way, in the order in which they came; gives how many are
+    /// of the other family: their glances say so.
     #[inline(never)]
     pub(super) fn send_each(
         &mut self,
         context: Context<'_, F>,
         frames: &mut [&mut [u8]],
-        glances: &[Usual<F>],
+        glances: &mut [Usual<F>],
         verdicts: &mut [Verdict],
-    ) -> u64 {
+    ) -> usize {
         let (mut forward, mut reply, mut left) = (Sum::default(), Sum::default(), 0);
-        let frames = frames.iter_mut().zip(verdicts).zip(glances);
-        for (index, ((frame, verdict), usual)) in frames.enumerate() {
+        for ((frame, verdict), usual) in frames.iter_mut().zip(verdicts).zip(glances) {
             let sent = match usual.direction {
                 Some(Direction::Forward) => self.forward_usual(context, frame, usual, &mut forward),
                 Some(Direction::Reply) => self.reply_usual(context, frame, usual, &mut reply),
@@ -93,7 +92,11 @@ impl<F: Wire> Translator<F> {
             };
             match sent {
                 Some((device, length)) => *verdict = Verdict::Transmit { device, length },
-                None => left |= u64::from(!self.unusual(context, frame, verdict)) << index,
+                None => {
+                    let is_left = !self.unusual(context, frame, verdict);
+                    usual.set_left(is_left);
+                    left += usize::from(is_left);
+                }
             }
         }
         let (forward, reply) = (forward.traffic(), reply.traffic());

@@ -31,7 +31,9 @@ const PARAMETER_PROBLEM: u8 = 4;
 /// The first matches the table's empty slots (and is the hop-by-hop options in the wrong place); of
 /// the others a checksum or signature covers the addresses, or nothing comes: DCCP, AH, "no next
 /// header", OSPF, PIM, VRRP, mobility, UDP-Lite, HIP, Shim6.
-const UNTRANSLATABLE: [u8; 11] = [0, 33, 51, 59, 89, 103, 112, 135, 136, 139, 140];
+fn is_untranslatable(protocol: u8) -> bool {
+    matches!(protocol, 0 | 33 | 51 | 59 | 89 | 103 | 112 | 135 | 136 | 139 | 140)
+}
 
 /// Where the parts of a packet are that have no fixed place, in bytes from its start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -160,7 +162,7 @@ impl Wire for V6 {
 
     #[inline]
     fn is_untranslatable(protocol: u8) -> bool {
-        UNTRANSLATABLE.contains(&protocol)
+        is_untranslatable(protocol)
     }
 
     fn is_extension(protocol: u8) -> bool {

@@ -25,9 +25,13 @@ pub(crate) struct Usual<F: Family> {
     pub(crate) candidate: SlotIndex,
     /// Of the whole packet, in bytes.
     pub(crate) length: u16,
-    /// `None` when it is not usual: then nothing else means anything.
+    /// `None` when it is not usual: then nothing else means anything, until it has been looked at
+    /// whole, and [`Usual::is_left`] does.
     pub(crate) direction: Option<Direction>,
 }
+
+/// The length of what is left: no device carries so much.
+const LEFT: u16 = u16::MAX;
 
 impl<F: Wire> Usual<F> {
     /// None.
@@ -39,6 +43,16 @@ impl<F: Wire> Usual<F> {
         length: 0,
         direction: None,
     };
+
+    /// Notes whether a frame that is not usual is left to the other family.
+    pub(crate) fn set_left(&mut self, is_left: bool) {
+        self.length = if is_left { LEFT } else { 0 };
+    }
+
+    /// Whether it is, once its burst has gone through.
+    pub(crate) fn is_left(&self) -> bool {
+        self.length == LEFT
+    }
 
     /// Becomes what a frame shows. It does not ask for martians: no flow has their addresses.
     #[inline(always)]
