@@ -239,8 +239,21 @@ long_download() {
   await "the download begins" test -s "$into"
 }
 
+# Waits until no connection of an earlier chapter still closes: what it sends has no flow any more. One
+# whose address went meanwhile may go on for minutes, each time twice as long apart: not waited for.
+connections_have_ended() {
+  local pod tries
+  for pod in "${APP1[@]}"; do
+    for ((tries = 0; tries < 50; tries++)); do
+      on "$pod" ss -Htn state fin-wait-1 state last-ack state closing | grep -q . || break
+      sleep 0.1
+    done
+  done
+}
+
 restarted() {
   chapter "Spillway restarted, under load: connections go on"
+  connections_have_ended
   local into=$captures/under-way said=$captures/gap bytes=20971520 checksum
   checksum=$(checksum_of app1-a "$bytes")
   rm -f "$into"
