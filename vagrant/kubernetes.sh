@@ -158,8 +158,9 @@ faults() {
     kubectl apply -f - >/dev/null
   await "it is reported" reads "False" nowhere
   check "its status: EgressAddressMissing" reads "EgressAddressMissing" nowhere
+  # An event is told after the status that it tells of.
   check "its events: the address and the gateway" \
-    matches "$NOWHERE.*worker2" kubectl get events -o wide
+    within matches "$NOWHERE.*worker2" kubectl get events -o wide
   check "app1-a goes on" equal "$EGRESS" http app1-a "$SERVER"
   kubectl delete cegp nowhere >/dev/null
 }
