@@ -20,11 +20,12 @@ use arrayvec::ArrayVec;
 use crate::family::{V4, V6};
 use crate::flow::{FlowRecord, NotRestored, PodFlows, SavedFlow, Timeouts};
 use crate::fragment::Fragments;
+use crate::packet::{Usual, Wire};
 use crate::steer::CLASSES;
-use crate::tables::{DeviceIndex, FamilyTables, Tables};
+use crate::tables::{DeviceIndex, Tables};
 use crate::{Counters, DropReason, Ticket, Tuple};
 use answer::OfFamily;
-use translator::{Translator, family_of};
+use translator::{Glances, Translator, family_of};
 
 pub use adoption::Notice;
 pub use answer::{ANSWER_ROOM, Answer, OwedError};
@@ -139,6 +140,8 @@ impl From<DropReason> for Halt {
 pub struct Engine {
     v4: Translator<V4>,
     v6: Translator<V6>,
+    glances: Box<Glances<V4>>,
+    glances_ipv6: Box<Glances<V6>>,
 }
 
 /// Set in the cursor of a page of IPv6 flows. No table has so many groups.
@@ -154,7 +157,12 @@ impl Engine {
         let EngineConfig { flows_max, flows_max_ipv6, .. } = *config;
         assert!((1..=FLOWS_MAX).contains(&flows_max), "flows_max is 1 to {FLOWS_MAX}");
         assert!(flows_max_ipv6 <= FLOWS_MAX, "flows_max_ipv6 is at most {FLOWS_MAX}");
-        Self { v4: Translator::new(config, flows_max), v6: Translator::new(config, flows_max_ipv6) }
+        Self {
+            v4: Translator::new(config, flows_max),
+            v6: Translator::new(config, flows_max_ipv6),
+            glances: Box::new([Usual::NONE; BURST_MAX]),
+            glances_ipv6: Box::new([Usual::NONE; BURST_MAX]),
+        }
     }
 
     /// Processes a burst of frames, each exactly as received, the steer header first; writes a
@@ -182,8 +190,8 @@ impl Engine {
         self.burst::<false>(now, tables, frames, verdicts);
     }
 
-    /// IPv4 first, then what is left. A frame that has been sent on its way has no steer header any
-    /// more: nobody may look at it for one again.
+    /// The family of the first frame, then what is left: mostly nothing. A frame that has been sent on
+    /// its way has no steer header any more: nobody may look at it for one again.
     #[inline]
     fn burst<const PREFETCH: bool>(
         &mut self,
@@ -192,40 +200,31 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        let left = self.v4.burst::<PREFETCH>(now, &tables.v4, frames, verdicts);
-        if left > 0 {
-            self.rest::<PREFETCH>(left, now, &tables.v6, frames, verdicts);
+        if frames.first().is_some_and(|frame| family_of(frame) != V4::STEER_FAMILY) {
+            return self.burst_ipv6_first::<PREFETCH>(now, tables, frames, verdicts);
+        }
+        let Self { v4, v6, glances, glances_ipv6 } = self;
+        if v4.burst::<PREFETCH>(now, &tables.v4, glances, frames, verdicts) > 0 {
+            rest(glances, frames, verdicts, |frames, verdicts| {
+                v6.burst::<PREFETCH>(now, &tables.v6, glances_ipv6, frames, verdicts);
+            });
         }
     }
 
-    /// The frames of a burst that are not IPv4: so many. Not inline: its room on the stack is what no
-    /// other burst should pay for.
+    /// Not inline: IPv4 should not pay for it.
     #[inline(never)]
-    fn rest<const PREFETCH: bool>(
+    fn burst_ipv6_first<const PREFETCH: bool>(
         &mut self,
-        left: usize,
         now: Nanos,
-        tables: &FamilyTables<V6>,
+        tables: &Tables,
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        if left == frames.len().min(verdicts.len()).min(BURST_MAX) {
-            self.v6.burst::<PREFETCH>(now, tables, frames, verdicts);
-            return;
-        }
-        let mut places: ArrayVec<&mut Verdict, BURST_MAX> = ArrayVec::new();
-        let mut rest: ArrayVec<&mut [u8], BURST_MAX> = ArrayVec::new();
-        for (index, (frame, verdict)) in frames.iter_mut().zip(verdicts).take(BURST_MAX).enumerate()
-        {
-            if self.v4.is_left(index) {
-                rest.push(frame);
-                places.push(verdict);
-            }
-        }
-        let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
-        self.v6.burst::<PREFETCH>(now, tables, &mut rest, &mut verdicts);
-        for (place, verdict) in places.into_iter().zip(verdicts) {
-            *place = verdict;
+        let Self { v4, v6, glances, glances_ipv6 } = self;
+        if v6.burst::<PREFETCH>(now, &tables.v6, glances_ipv6, frames, verdicts) > 0 {
+            rest(glances_ipv6, frames, verdicts, |frames, verdicts| {
+                v4.burst::<PREFETCH>(now, &tables.v4, glances, frames, verdicts);
+            });
         }
     }
 
@@ -392,5 +391,29 @@ impl Engine {
         if let Some(original) = original.of_family() {
             self.v6.redirects.unset(&original);
         }
+    }
+}
+
+/// Shows `other` the frames of a burst that one family has left to it. Not inline: its room on the
+/// stack is what no other burst should pay for.
+#[inline(never)]
+fn rest<F: Wire>(
+    glances: &Glances<F>,
+    frames: &mut [&mut [u8]],
+    verdicts: &mut [Verdict],
+    other: impl FnOnce(&mut [&mut [u8]], &mut [Verdict]),
+) {
+    let mut places: ArrayVec<&mut Verdict, BURST_MAX> = ArrayVec::new();
+    let mut rest: ArrayVec<&mut [u8], BURST_MAX> = ArrayVec::new();
+    for ((frame, verdict), glance) in frames.iter_mut().zip(verdicts).zip(glances) {
+        if glance.is_left() {
+            rest.push(frame);
+            places.push(verdict);
+        }
+    }
+    let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+    other(&mut rest, &mut verdicts);
+    for (place, verdict) in places.into_iter().zip(verdicts) {
+        *place = verdict;
     }
 }

@@ -19,6 +19,9 @@ use crate::steer::{self, CLASSES, FAMILY_6};
 use crate::tables::FamilyTables;
 use crate::{Counters, DropReason, Ticket};
 
+/// Room for what the stages of a burst tell each other of each frame.
+pub(super) type Glances<F> = [Usual<F>; BURST_MAX];
+
 /// One worker's engine for one address family.
 #[derive(Debug)]
 pub(super) struct Translator<F: Wire> {
@@ -42,8 +45,6 @@ pub(super) struct Translator<F: Wire> {
     /// The first group of flows of an earlier engine that were not given their holdings yet.
     pub(super) not_taken_up: Option<usize>,
     pub(super) counters: Counters,
-    /// Room for what the stages of a burst tell each other.
-    pub(super) glances: Box<[Usual<F>]>,
     /// The time of the last call.
     pub(super) now: Nanos,
 }
@@ -76,7 +77,6 @@ impl<F: Wire> Translator<F> {
             notices: ArrayVec::new(),
             not_taken_up: None,
             counters: Counters::default(),
-            glances: vec![Usual::NONE; BURST_MAX].into_boxed_slice(),
             now: 0,
         }
     }
@@ -143,20 +143,21 @@ impl<F: Wire> Translator<F> {
     }
 
     /// The frames of a burst that are of this family go through in stages, so that while one packet
-    /// waits for memory the others do, too: headers, tags, entries; then each packet in turn. Gives how
-    /// many are of the other family: they, and their verdicts, are left as they are, and
-    /// [`Translator::is_left`] says which ones they are.
+    /// waits for memory the others do, too: headers, tags, entries; then each packet in turn. What the
+    /// stages tell each other is in `glances`. Gives how many are of the other family: they, and
+    /// their verdicts, are left as they are, and their glances say so.
+    #[inline(always)]
     pub(super) fn burst<const PREFETCH: bool>(
         &mut self,
         now: Nanos,
         tables: &FamilyTables<F>,
+        glances: &mut Glances<F>,
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) -> usize {
         self.now = now;
         let count = frames.len().min(verdicts.len()).min(BURST_MAX);
         let context = Context::new(tables, now);
-        let mut glances = std::mem::take(&mut self.glances);
         let frames = frames.get_mut(..count).unwrap_or_default();
         let usual = glances.get_mut(..count).unwrap_or_default();
         if context.is_programmed() {
@@ -166,15 +167,9 @@ impl<F: Wire> Translator<F> {
             usual.fill(Usual::NONE);
         }
         let left = self.send_each(context, frames, usual, verdicts);
-        self.glances = glances;
         self.counters.received += (count - left) as u64;
         self.counters.flows_live = u64::from(self.flows.live());
         left
-    }
-
-    /// Whether a frame of the last burst is of the other family.
-    pub(super) fn is_left(&self, index: usize) -> bool {
-        self.glances.get(index).is_some_and(Usual::is_left)
     }
 
     /// The long way: whatever a packet of this family is. Whether it is one.
