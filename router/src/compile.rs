@@ -11,7 +11,7 @@ use spillway_engine::tables::{self, Device, DeviceIndex, EgressAddress, Peer};
 use spillway_engine::{Family, V4, V6};
 use spillway_xdp::SteerTables;
 use spillway_xdp::device::DeviceInfo;
-use spillway_xdp::steering::{self, EgressPorts, SteerFamily};
+use spillway_xdp::steering::{self, EgressPorts, SteerFamily, SteerPeer};
 
 use crate::config::TimeoutsConfig;
 use crate::kernel::LocalAddress;
@@ -74,12 +74,14 @@ pub(crate) fn steer_tables(
     policies: &(Policies<V4>, Policies<V6>),
     devices: &[DeviceInfo],
 ) -> SteerTables {
-    let peers = document
-        .tunnels
-        .iter()
-        .flat_map(|tunnel| tunnel.peers.iter().map(move |peer| (peer.address, tunnel.address)));
+    let peers = document.tunnels.iter().flat_map(|tunnel| {
+        let tunnel_address = tunnel.address.into();
+        tunnel.peers.iter().map(move |peer| {
+            (peer.address.into(), SteerPeer { tunnel: tunnel_address, key: peer.address })
+        })
+    });
     SteerTables {
-        tunnels: document.tunnels.iter().map(|tunnel| tunnel.address).collect(),
+        tunnels: document.tunnels.iter().map(|tunnel| tunnel.address.into()).collect(),
         peers: peers.collect(),
         v4: steer_family(document, &policies.0, devices),
         v6: steer_family(document, &policies.1, devices),
@@ -140,8 +142,9 @@ pub(crate) fn peers(document: &Document, names: &[&str]) -> Vec<Peer> {
     let index = |name: &str| device_index(names, name);
     let peers = document.tunnels.iter().flat_map(|tunnel| {
         tunnel.peers.iter().map(move |peer| Peer {
-            address: peer.address,
-            tunnel_address: tunnel.address,
+            key: peer.address,
+            address: peer.address.into(),
+            tunnel_address: tunnel.address.into(),
             direct: peer.direct().and_then(|(device, mac)| Some((index(device)?, mac.0))),
         })
     });
@@ -305,10 +308,9 @@ policies:
         let document = document();
         let tables = steer_tables(&document, &both_policies(&document), &devices());
         assert_eq!(tables.tunnels.len(), 2);
-        assert_eq!(
-            tables.peers.get(&Ipv4Addr::new(169, 254, 44, 1)),
-            Some(&Ipv4Addr::new(169, 254, 44, 2))
-        );
+        let key = Ipv4Addr::new(169, 254, 44, 1);
+        let tunnel = Ipv4Addr::new(169, 254, 44, 2).into();
+        assert_eq!(tables.peers.get(&key.into()), Some(&SteerPeer { tunnel, key }));
         let tables = tables.v4;
         assert_eq!(tables.pods.len(), 2);
         let mut set = tables.sets[tables.pods[&Ipv4Addr::new(10, 0, 1, 40)]].clone();

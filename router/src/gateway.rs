@@ -2,6 +2,7 @@
 //! in; steering, workers and managed neighbours follow.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -320,7 +321,7 @@ impl Gateway {
         let v4 = self.view.v4.input(document, &policies.0, &names);
         let v6 = self.view.v6.input(document, &policies.1, &names);
         let peers = compile::peers(document, &names);
-        let next_hops = next_hops(&v4.fib, &peers);
+        let next_hops = next_hops(&v4.fib, &v6.fib, &peers);
         let tables = Tables::new(TablesInput {
             epoch: self.epoch,
             devices: links.map(|((mac, mtu), at)| compile::device(*mac, *mtu, at.mtu)).collect(),
@@ -355,16 +356,29 @@ fn next(epoch: u32) -> u32 {
 }
 
 /// The next hops towards the peers: resolved before the first reply needs them.
-fn next_hops(fib: &Fib, peers: &[Peer]) -> Vec<Unresolved> {
+fn next_hops(v4: &Fib<V4>, v6: &Fib<V6>, peers: &[Peer]) -> Vec<Unresolved> {
     let mut hops: Vec<Unresolved> = Vec::new();
     for peer in peers.iter().filter(|peer| peer.direct.is_none()) {
-        let Ok(way) = fib.lookup(peer.tunnel_address, peer.address, 0) else { continue };
-        let hop = Unresolved { device: way.device, address: way.next_hop.into() };
-        if !hops.contains(&hop) {
+        let hop = match (peer.tunnel_address, peer.address) {
+            (IpAddr::V4(tunnel), IpAddr::V4(peer)) => next_hop(v4, tunnel, peer),
+            (IpAddr::V6(tunnel), IpAddr::V6(peer)) => next_hop(v6, tunnel, peer),
+            _ => None,
+        };
+        if let Some(hop) = hop.filter(|hop| !hops.contains(hop)) {
             hops.push(hop);
         }
     }
     hops
+}
+
+/// The next hop from one of our tunnel addresses to a peer, if there is a route.
+fn next_hop<F: Family>(
+    fib: &Fib<F>,
+    tunnel_address: F::Address,
+    peer: F::Address,
+) -> Option<Unresolved> {
+    let way = fib.lookup(tunnel_address, peer, 0).ok()?;
+    Some(Unresolved { device: way.device, address: way.next_hop.into() })
 }
 
 fn host_ports() -> anyhow::Result<HostPorts> {

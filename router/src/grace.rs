@@ -3,12 +3,12 @@
 //! address if the kernel had it. Pure: the time is an argument.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spillway_xdp::SteerTables;
-use spillway_xdp::steering::{Address, DestinationSet, EgressPorts, SteerFamily};
+use spillway_xdp::steering::{Address, DestinationSet, EgressPorts, SteerFamily, SteerPeer};
 
 /// How long.
 pub(crate) const GRACE: Duration = Duration::from_secs(30);
@@ -26,8 +26,8 @@ struct Former<A: Address> {
 /// What former documents covered, as far as the last one does not.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grace {
-    tunnels: BTreeSet<Ipv4Addr>,
-    peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    tunnels: BTreeSet<IpAddr>,
+    peers: BTreeMap<IpAddr, SteerPeer>,
     v4: Family<Ipv4Addr>,
     v6: Family<Ipv6Addr>,
 }

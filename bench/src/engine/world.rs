@@ -77,8 +77,9 @@ pub(super) fn tables(flows: u32) -> Tables {
     let target = forward(UNDERLAY, None);
     let to_nodes = Route { table: MAIN, destination: nodes, metric: 0, target };
     let peers = (0..NODES).map(|number| Peer {
-        address: node(number),
-        tunnel_address: TUNNEL,
+        key: node(number),
+        address: node(number).into(),
+        tunnel_address: TUNNEL.into(),
         direct: None,
     });
     let neighbours = (0..NODES).map(|number| Neighbour {

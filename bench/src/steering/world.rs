@@ -8,7 +8,9 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use spillway_xdp::steering::{DestinationSet, EgressPorts, SteerFamily, SteerOutcome, SteerTables};
+use spillway_xdp::steering::{
+    DestinationSet, EgressPorts, SteerFamily, SteerOutcome, SteerPeer, SteerTables,
+};
 
 use super::replay::{FRAME_LEN, FRAMES_MAX, Frame};
 
@@ -153,8 +155,13 @@ impl World {
             egress: [(EGRESS, own)].into(),
         };
         let tables = SteerTables {
-            tunnels: [TUNNEL].into(),
-            peers: (0..PEERS).map(|index| (peer(index), TUNNEL)).collect(),
+            tunnels: [TUNNEL.into()].into(),
+            peers: (0..PEERS)
+                .map(|index| {
+                    let key = peer(index);
+                    (key.into(), SteerPeer { tunnel: TUNNEL.into(), key })
+                })
+                .collect(),
             v4,
             v6,
         };

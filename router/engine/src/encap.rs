@@ -4,7 +4,7 @@
 //! 6040). They may not be fragmented: nothing would notice pieces that are put together wrongly, and
 //! tunnel endpoints need not take them (RFC 7348, section 4.3).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::checksum::{Delta, checksum};
 use crate::packet::DONT_FRAGMENT;
@@ -48,7 +48,7 @@ pub(crate) struct Overlay {
     /// Whether replies have their flow's VNI; else the template has theirs.
     vni_of_flow: bool,
     /// Our tunnel address, the outer source.
-    pub(crate) tunnel_address: Ipv4Addr,
+    pub(crate) tunnel_address: IpAddr,
     /// All headers, with lengths, TOS, source port and inner destination of 0.
     template: [u8; REPLY_IP_OFFSET],
     /// The checksum of the template's IPv4 header.
@@ -78,15 +78,16 @@ impl Overlay {
         reply_vni: ReplyVni,
         inner_ethertype: [u8; 2],
     ) -> Self {
-        let Peer { address: destination, tunnel_address: source, .. } = peer;
         let mut template = [0; REPLY_IP_OFFSET];
         template[..IP].copy_from_slice(&adjacency.ethernet);
         template[IP] = 0x45;
         template[IP + 6] = DONT_FRAGMENT;
         template[IP + 8] = 64;
         template[IP + 9] = 17;
-        template[IP + 12..IP + 16].copy_from_slice(&source.octets());
-        template[IP + 16..IP + 20].copy_from_slice(&destination.octets());
+        if let IpAddr::V4(source) = peer.tunnel_address {
+            template[IP + 12..IP + 16].copy_from_slice(&source.octets());
+        }
+        template[IP + 16..IP + 20].copy_from_slice(&peer.key.octets());
         template[UDP + 2..UDP + 4].copy_from_slice(&tunnel_port.to_be_bytes());
         template[VXLAN] = 0x08;
         if let ReplyVni::Fixed(vni) = reply_vni {
@@ -100,7 +101,7 @@ impl Overlay {
             device: adjacency.device,
             inner_mtu: adjacency.mtu.saturating_sub(OUTER_IP_OVERHEAD),
             vni_of_flow: reply_vni == ReplyVni::Flow,
-            tunnel_address: *source,
+            tunnel_address: peer.tunnel_address,
             template,
             template_checksum,
         }

@@ -3,7 +3,7 @@
 //! `router` builds a whole new [`Tables`] when the state document or the kernel's routes change
 //! and swaps it in; nothing here changes once built. `epoch` tells flows to look again.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::DropReason;
@@ -13,6 +13,7 @@ use crate::family::{Family, V4, V6};
 use crate::fib::{Fib, Way};
 use crate::flow::Timeouts;
 use crate::map::Map;
+use crate::packet::Wire;
 use crate::policy::{NatOptions, Policies, PolicyIndex, paired};
 use crate::steer::REPLY_IP_OFFSET;
 
@@ -32,10 +33,13 @@ pub struct Device {
 /// addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
+    /// What stands for the peer in the steer header: of an IPv4 peer its address, of an IPv6 peer a
+    /// number in 0.0.0.0/8.
+    pub key: Ipv4Addr,
     /// The peer's address: the outer source of its frames, the outer destination of replies.
-    pub address: Ipv4Addr,
-    /// Our tunnel address that it sends to: the outer source of replies.
-    pub tunnel_address: Ipv4Addr,
+    pub address: IpAddr,
+    /// Our tunnel address that it sends to, of the same family: the outer source of replies.
+    pub tunnel_address: IpAddr,
     /// Where the peer is reached when the kernel's routes do not say it (the far end of a veth
     /// pair that brings the gateway's own pods in): device and link address.
     pub direct: Option<(DeviceIndex, [u8; 6])>,
@@ -89,7 +93,7 @@ pub struct TablesInput {
     pub epoch: u32,
     /// By [`DeviceIndex`].
     pub devices: Vec<Device>,
-    /// Every tunnel peer; addresses are unique.
+    /// Every tunnel peer; keys and addresses are unique, and all addresses are of one family.
     pub peers: Vec<Peer>,
     /// How replies are labelled that carry IPv4; `None` is [`ReplyVni::Fixed`] with 2.
     pub reply_vni: Option<ReplyVni>,
@@ -187,12 +191,17 @@ impl Tables {
     pub fn new(input: TablesInput) -> Self {
         let TablesInput { epoch, devices, peers, tunnel_port, v4, v6, .. } = input;
         assert!(peers.len() <= usize::from(PeerIndex::MAX), "more than 65,535 peers");
-        let index = (0..).zip(&peers).map(|(index, peer)| (peer.address, index));
+        let index = (0..).zip(&peers).map(|(index, peer)| (peer.key, index));
         let index: Arc<Map<_, _>> = Arc::new(index.collect());
         let mut v4 = FamilyTables::new(epoch, &devices, &index, v4, ETHERTYPE_IPV4);
         let mut v6 = FamilyTables::new(epoch, &devices, &index, v6, ETHERTYPE_IPV6);
-        // Both families go through the same tunnels, which are IPv4.
-        let ways: Vec<_> = peers.iter().map(|peer| v4.way_to(peer)).collect();
+        // Both families go through the same tunnels.
+        let way_to = |peer: &Peer| match (peer.tunnel_address, peer.address) {
+            (IpAddr::V4(tunnel), IpAddr::V4(address)) => v4.way_to(peer, tunnel, address),
+            (IpAddr::V6(tunnel), IpAddr::V6(address)) => v6.way_to(peer, tunnel, address),
+            _ => Err(DropReason::UnknownPeer.into()),
+        };
+        let ways: Vec<_> = peers.iter().map(way_to).collect();
         let overlays = |ethertype, reply_vni: Option<ReplyVni>| {
             let reply_vni = reply_vni.unwrap_or_default();
             let overlay = |(peer, way): (&Peer, &Result<Adjacency, Halt>)| {
@@ -213,15 +222,20 @@ impl Tables {
     }
 }
 
-impl FamilyTables<V4> {
-    /// Where a peer is reached, or why there is no way to it now.
-    fn way_to(&self, peer: &Peer) -> Result<Adjacency, Halt> {
+impl<F: Wire> FamilyTables<F> {
+    /// Where a peer with an address of this family is reached, or why there is no way to it now.
+    fn way_to(
+        &self,
+        peer: &Peer,
+        tunnel_address: F::Address,
+        address: F::Address,
+    ) -> Result<Adjacency, Halt> {
         if let Some((device, mac)) = peer.direct {
-            return Ok(adjacent(&self.devices, device, mac, ETHERTYPE_IPV4)
+            return Ok(adjacent(&self.devices, device, mac, F::ETHERTYPE)
                 .ok_or(DropReason::ForeignDevice)?);
         }
-        let hash = peer.address.to_bits().wrapping_mul(0x9e37_79b1);
-        let way = self.fib.lookup(peer.tunnel_address, peer.address, hash)?;
+        let hash = peer.key.to_bits().wrapping_mul(0x9e37_79b1);
+        let way = self.fib.lookup(tunnel_address, address, hash)?;
         Ok(*self.adjacency(self.resolve(way)?)?)
     }
 }
@@ -354,9 +368,9 @@ impl<F: Family> FamilyTables<F> {
         Some((index, device.mac))
     }
 
-    /// The index of a listed peer in this epoch.
-    pub(crate) fn peer(&self, address: Ipv4Addr) -> Result<PeerIndex, DropReason> {
-        self.peers.get(&address).copied().ok_or(DropReason::UnknownPeer)
+    /// The index of a listed peer in this epoch, by its key.
+    pub(crate) fn peer(&self, key: Ipv4Addr) -> Result<PeerIndex, DropReason> {
+        self.peers.get(&key).copied().ok_or(DropReason::UnknownPeer)
     }
 
     /// The way back to a peer of this epoch.

@@ -34,8 +34,8 @@ pub use link::AttachMode;
 pub use outcome::{Count, OUTCOMES, SteerOutcome, Verdict};
 pub use pin::{DeviceLock, detach, ensure_bpffs};
 pub use plan::{
-    DESTINATIONS_MAX, EGRESS_MAX, EgressPorts, PEERS_MAX, PODS_MAX, SteerTables, TUNNELS_MAX,
-    TooMany,
+    DESTINATIONS_MAX, EGRESS_MAX, EgressPorts, PEERS_MAX, PODS_MAX, SteerPeer, SteerTables,
+    TUNNELS_MAX, TooMany,
 };
 
 use link::Link;

@@ -28,13 +28,22 @@ pub struct EgressPorts {
     pub announce: Option<u32>,
 }
 
+/// A tunnel peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SteerPeer {
+    /// The one of our tunnel addresses that it sends to, of its own family.
+    pub tunnel: IpAddr,
+    /// What stands for the peer's address in the steer header: of an IPv4 peer the address itself.
+    pub key: Ipv4Addr,
+}
+
 /// What the steering program needs to know, as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SteerTables {
     /// Our tunnel addresses, [`TUNNELS_MAX`] at most.
-    pub tunnels: BTreeSet<Ipv4Addr>,
-    /// Tunnel peers and the one of `tunnels` each sends to, [`PEERS_MAX`] at most.
-    pub peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    pub tunnels: BTreeSet<IpAddr>,
+    /// Tunnel peers by their addresses, [`PEERS_MAX`] at most.
+    pub peers: BTreeMap<IpAddr, SteerPeer>,
     /// IPv4's pods, sets and egress addresses.
     pub v4: SteerFamily<Ipv4Addr>,
     /// IPv6's pods, sets and egress addresses.
@@ -72,10 +81,10 @@ pub(crate) type Block = [Reference; BLOCK_PODS];
 /// One operation on one map; on that of the address's family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    SetTunnel(Ipv4Addr),
-    RemoveTunnel(Ipv4Addr),
-    SetPeer(Ipv4Addr, Ipv4Addr),
-    RemovePeer(Ipv4Addr),
+    SetTunnel(IpAddr),
+    RemoveTunnel(IpAddr),
+    SetPeer(IpAddr, SteerPeer),
+    RemovePeer(IpAddr),
     /// Waits until every program that runs now has ended.
     AwaitPrograms,
     SetNode(u32, Node),
@@ -89,8 +98,8 @@ pub(crate) enum Operation {
 /// What is in the maps now.
 #[derive(Clone, Debug)]
 pub(crate) struct Programmed {
-    tunnels: BTreeSet<Ipv4Addr>,
-    peers: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    tunnels: BTreeSet<IpAddr>,
+    peers: BTreeMap<IpAddr, SteerPeer>,
     v4: family::Programmed<Ipv4Addr>,
     v6: family::Programmed<Ipv6Addr>,
     nodes: Nodes,
@@ -182,9 +191,9 @@ impl Programmed {
     fn additions(&self, next: &Self, operations: &mut Vec<Operation>) {
         self.v4.set_egress(&next.v4, operations);
         self.v6.set_egress(&next.v6, operations);
-        for (peer, tunnel) in &next.peers {
-            if self.peers.get(peer) != Some(tunnel) {
-                operations.push(Operation::SetPeer(*peer, *tunnel));
+        for (address, peer) in &next.peers {
+            if self.peers.get(address) != Some(peer) {
+                operations.push(Operation::SetPeer(*address, *peer));
             }
         }
         for address in next.tunnels.difference(&self.tunnels) {

@@ -202,7 +202,7 @@ impl PolicyMaps {
         let (map, result) = match *operation {
             Operation::SetTunnel(a) => ("tunnels", set(&self.tunnels, &key(a), &[1])),
             Operation::RemoveTunnel(a) => ("tunnels", remove(&self.tunnels, &key(a))),
-            Operation::SetPeer(a, tunnel) => ("peers", set(&self.peers, &key(a), &key(tunnel))),
+            Operation::SetPeer(a, peer) => ("peers", set(&self.peers, &key(a), &key(peer.tunnel))),
             Operation::RemovePeer(a) => ("peers", remove(&self.peers, &key(a))),
             Operation::AwaitPrograms => ("barrier", self.barrier.wait()),
             Operation::SetNode(index, node) => {
@@ -231,8 +231,8 @@ fn remove(map: &MapHandle, key: &[u8]) -> libbpf_rs::Result<()> {
 }
 
 /// An address as the program's maps have it: the bytes of the header.
-fn key(address: impl Into<IpAddr>) -> Vec<u8> {
-    match address.into() {
+fn key(address: IpAddr) -> Vec<u8> {
+    match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }

@@ -8,8 +8,8 @@ use libbpf_rs::libbpf_sys;
 use spillway_testing::{Namespace, require_root, veth_pair};
 use spillway_xdp::device::{self, DeviceConfig, DevicesConfig, SocketFd};
 use spillway_xdp::steering::{
-    EgressPorts, SteerFamily, SteerOutcome, SteerTables, SteeredDevice, Steering, SteeringConfig,
-    Unclassified, XdpMode,
+    EgressPorts, SteerFamily, SteerOutcome, SteerPeer, SteerTables, SteeredDevice, Steering,
+    SteeringConfig, Unclassified, XdpMode,
 };
 
 pub(crate) const TUNNEL: Ipv4Addr = Ipv4Addr::new(192, 168, 44, 128);
@@ -46,8 +46,8 @@ pub(crate) fn tables() -> SteerTables {
     let shared = EgressPorts { first: 16_384, last: 29_999, own: false, announce: None };
     let announced = |ifindex| EgressPorts { announce: Some(ifindex), ..own };
     SteerTables {
-        tunnels: [TUNNEL, OTHER_TUNNEL].into(),
-        peers: [(PEER, TUNNEL)].into(),
+        tunnels: [TUNNEL.into(), OTHER_TUNNEL.into()].into(),
+        peers: [(PEER.into(), SteerPeer { tunnel: TUNNEL.into(), key: PEER })].into(),
         v4: SteerFamily {
             pods: [(POD, 0)].into(),
             sets: vec![vec![("203.0.113.0/24".parse().unwrap(), true), (EXCLUDED.into(), false)]],

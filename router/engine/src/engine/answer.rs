@@ -105,7 +105,7 @@ impl<F: Wire> Translator<F> {
         let (source, way) = match packet.direction {
             Direction::Forward => {
                 let overlay = way_to_pod(tables, &packet)?;
-                let source = match F::address(overlay.tunnel_address.into()) {
+                let source = match F::address(overlay.tunnel_address) {
                     Some(tunnel_address) => tunnel_address,
                     // The gateway has no other address of this family that pods know.
                     None => self.egress_of(tables, &packet)?,

@@ -138,7 +138,12 @@ pub fn tables() -> TablesInput {
         route("203.0.113.202/32", hop(None, None)),
     ];
     let egress = egress_address;
-    let peer = |address, direct| Peer { address, tunnel_address: TUNNEL, direct };
+    let peer = |key: Ipv4Addr, direct| Peer {
+        key,
+        address: key.into(),
+        tunnel_address: TUNNEL.into(),
+        direct,
+    };
     TablesInput {
         epoch: 1,
         devices: vec![

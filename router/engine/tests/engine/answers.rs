@@ -172,7 +172,7 @@ fn an_address_that_is_no_longer_ours_tells_nothing() {
 fn a_pod_is_told_by_the_tunnel_that_it_came_through() {
     let mut gateway = Gateway::new();
     let tunnel_address = Ipv4Addr::new(169, 254, 44, 2);
-    gateway.change(|input| input.peers[1].tunnel_address = tunnel_address);
+    gateway.change(|input| input.peers[1].tunnel_address = tunnel_address.into());
     let probe = packet(Body::Udp, POD_END, REMOTE_END, 1);
     let (_, answer) = gateway.answered(tunnel_frame_from(DIRECT_PEER, POD_MAC, VNI, &probe));
     assert_eq!(answer.unwrap().1[64..], owed((11, 0), 0, tunnel_address, POD, &probe));

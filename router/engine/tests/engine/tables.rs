@@ -132,7 +132,7 @@ fn an_unlisted_peer_teaches_nothing() {
 fn a_peer_that_is_no_longer_listed_is_not_heard_and_gets_nothing() {
     let mut gateway = Gateway::new();
     gateway.sent(request());
-    gateway.change(|input| input.peers.retain(|peer| peer.address != PEER));
+    gateway.change(|input| input.peers.retain(|peer| peer.key != PEER));
     assert_eq!(gateway.dropped(request()), DropReason::UnknownPeer);
     assert_eq!(gateway.dropped(reply()), DropReason::UnknownPeer);
     gateway.change(|input| input.peers = tables().peers.into_iter().rev().collect());

@@ -268,8 +268,9 @@ fn tables(epoch: u32, mtu: u16) -> Tables {
         ],
         // The second is not listed: what comes from there teaches no way back.
         peers: vec![Peer {
-            address: PEERS[0],
-            tunnel_address: Ipv4Addr::new(192, 0, 2, 200),
+            key: PEERS[0],
+            address: PEERS[0].into(),
+            tunnel_address: Ipv4Addr::new(192, 0, 2, 200).into(),
             direct: None,
         }],
         reply_vni: None,
