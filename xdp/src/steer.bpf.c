@@ -75,25 +75,39 @@ static __always_inline enum steer_outcome classify_ipv4(struct xdp_md *ctx, stru
 }
 
 /*
- * A frame with an IPv6 packet: to an egress address, or neither; tunnels are IPv4's. Not inline, so
- * that IPv4's path does not pay for its registers.
+ * The same with an IPv6 packet. Not inline, so that IPv4's path does not pay for its registers.
  */
-static __noinline enum steer_outcome classify_ipv6(struct xdp_md *ctx, struct ethhdr *eth,
+static __noinline enum steer_outcome classify_ipv6(struct xdp_md *ctx, void *at, int tagged,
 						    void *end, struct frame *frame)
 {
-	struct ipv6hdr *ip = ipv6_at(eth + 1, end);
+	struct ethhdr *eth = (void *)(long)ctx->data;
+	struct ipv6hdr *ip = ipv6_at(at, end);
 	struct egress_ports *ports;
+	struct peer_ipv6 *peer;
 	struct packet packet;
+	__u16 port = 0;
+	int followed;
 
-	if (!ip)
+	if (!ip || (void *)(eth + 1) > end)
+		return PASS_OTHER;
+	/* One whose extension headers are not followed is one without ports. */
+	followed = !read_ipv6(ctx, ip, &packet);
+	if (!followed || (packet.protocol == IPPROTO_UDP && packet.fragment != FRAGMENT_LATER &&
+			  !read_port(&packet, DESTINATION_PORT, end, &port) &&
+			  port == tunnel_port)) {
+		peer = bpf_map_lookup_elem(&peers_ipv6, &ip->saddr);
+		if (peer && !is_same(FAMILY_6, peer->tunnel.s6_addr32, ip->daddr.s6_addr32))
+			peer = NULL;
+		if (peer || bpf_map_lookup_elem(&tunnels_ipv6, &ip->daddr))
+			return classify_tunnel_ipv6(ctx, ip, &packet, peer, tagged, end, frame);
+	}
+	if (tagged)
 		return PASS_OTHER;
 	if (classify_solicitation(ctx, eth, ip, end, frame) == STEER_NEIGHBOUR)
 		return STEER_NEIGHBOUR;
 	ports = bpf_map_lookup_elem(&egress_ipv6, &ip->daddr);
 	if (!ports)
 		return PASS_OTHER;
-	/* One whose extension headers are not followed is one without ports. */
-	read_ipv6(ctx, ip, &packet);
 	return classify_egress(ctx, eth, &packet, ports, end, frame);
 }
 
@@ -122,9 +136,9 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 		return classify_ipv4(ctx, eth, protocol + 1, tagged, end, frame);
 	if (*protocol == bpf_htons(ETH_P_ARP) && !tagged)
 		return classify_arp(ctx, eth, end, frame);
-	if (*protocol == bpf_htons(ETH_P_IPV6) && !tagged) {
+	if (*protocol == bpf_htons(ETH_P_IPV6)) {
 		/* A copy, so that IPv4's own need not lie in memory. */
-		outcome = classify_ipv6(ctx, eth, end, &ipv6);
+		outcome = classify_ipv6(ctx, protocol + 1, tagged, end, &ipv6);
 		*frame = ipv6;
 		return outcome;
 	}
@@ -138,6 +152,7 @@ static __always_inline enum steer_outcome classify(struct xdp_md *ctx, struct fr
 static __always_inline enum steer_outcome place(struct xdp_md *ctx, enum steer_outcome outcome,
 						 const struct frame *frame)
 {
+	int overhead = frame->header.kind & UNDERLAY_6 ? TUNNEL_OVERHEAD_6 : TUNNEL_OVERHEAD;
 	int delta = 0; /* who asks is answered where the frame stands */
 	__u32 class = steer_class(frame->port);
 	__u32 *owner = bpf_map_lookup_elem(&owners, &class);
@@ -145,9 +160,9 @@ static __always_inline enum steer_outcome place(struct xdp_md *ctx, enum steer_o
 	__u32 socket;
 
 	if (outcome == STEER_TUNNEL)
-		delta = TUNNEL_OVERHEAD;
+		delta = overhead;
 	else if (outcome == STEER_REPLY)
-		delta = -TUNNEL_OVERHEAD;
+		delta = -overhead;
 	if (!owner || bpf_xdp_adjust_head(ctx, delta))
 		return DROP_HEAD_MOVE;
 	header = (void *)(long)ctx->data;

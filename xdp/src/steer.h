@@ -12,13 +12,15 @@
 
 /* Ethernet 14, IPv4 20, UDP 8, VXLAN 8: what the tunnel puts in front of a frame. */
 #define TUNNEL_OVERHEAD 50
+/* The same with IPv6's 40. */
+#define TUNNEL_OVERHEAD_6 70
 
 #define KIND_TUNNEL 1
 #define KIND_REPLY 2
 #define KIND_ARP 3
 #define KIND_PING 4
 #define KIND_NEIGHBOUR 5
-/* An IPv6 underlay: kept free for it. */
+/* The tunnel is IPv6's: so much more was stripped, or opened, and the peer is named by its key. */
 #define UNDERLAY_6 0x10
 /* The steered packet is IPv6. */
 #define FAMILY_6 0x20
@@ -28,7 +30,7 @@
 struct steer_header {
 	__u8 kind;            /* low 4 bits KIND_*, then the flags, high 2 bits the outer ECN */
 	__u8 vni[3];
-	__be32 outer_source;
+	__be32 outer_source;  /* of an IPv6 underlay the peer's key */
 	__u8 inner_source[6]; /* link address; where no tunnel is, the sender's or zero */
 } __attribute__((packed));
 
@@ -53,8 +55,15 @@ struct egress_ports {
 	__u16 first;
 	__u16 last;
 	__u8 own;             /* not shared with the host: fragments and all protocols are ours */
-	__u8 pad[3];
+	__u8 underlay;        /* of the tunnels that replies go through: 0, or UNDERLAY_6 */
+	__u8 pad[2];
 	__u32 announce;       /* index of the device on which we answer for it, 0 if the host does */
+};
+
+/* A tunnel peer with an IPv6 address. */
+struct peer_ipv6 {
+	struct in6_addr tunnel; /* the one of the tunnel addresses that it may send to */
+	__be32 key;             /* stands for its address in the steer header */
 };
 
 /* How many words of 32 bits an IPv6 address has. An IPv4 address is the first one. */
@@ -167,7 +176,7 @@ struct outcome_count {
 	OUTCOME(DROP_OUTER_VLAN, "drop-outer-vlan", drop,                                           \
 		"To the tunnel with a VLAN tag, which Spillway cannot classify.")                   \
 	OUTCOME(DROP_OUTER_OPTIONS, "drop-outer-options", drop,                                     \
-		"To the tunnel with IP options, which Spillway cannot classify.")                   \
+		"To the tunnel with IP options or extension headers, not to be classified.")        \
 	OUTCOME(DROP_OUTER_FRAGMENT, "drop-outer-fragment", drop,                                   \
 		"The first fragment of a tunnel packet: whole, it could have leaked.")              \
 	OUTCOME(DROP_NO_VNI, "drop-no-vni", drop,                                                   \

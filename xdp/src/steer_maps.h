@@ -35,6 +35,21 @@ struct {
 	__type(value, __be32);
 } peers SEC(".maps");
 
+/* The same of an IPv6 underlay. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, struct in6_addr);
+	__type(value, __u8);
+} tunnels_ipv6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct in6_addr);
+	__type(value, struct peer_ipv6);
+} peers_ipv6 SEC(".maps");
+
 /* Selected pods, by their addresses without the low BLOCK_BITS. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

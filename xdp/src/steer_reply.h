@@ -61,7 +61,8 @@ static __always_inline enum steer_outcome classify_reply(struct xdp_md *ctx,
 	enum steer_outcome portless = ports->own ? STEER_REPLY : PASS_HOST;
 	struct packet error;
 
-	frame->header.kind = KIND_REPLY | packet->family | packet->ecn << ECN_SHIFT;
+	frame->header.kind = KIND_REPLY | ports->underlay | packet->family |
+			     packet->ecn << ECN_SHIFT;
 	/* As of pods' fragments, the owner is that of port 0. */
 	if (packet->fragment != FRAGMENT_NONE)
 		return ports->own ? STEER_REPLY : classify_fragment(packet, ports, end);

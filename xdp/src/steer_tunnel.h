@@ -88,29 +88,20 @@ static __noinline enum steer_outcome classify_inner_ipv6(struct xdp_md *ctx, voi
 	return STEER_TUNNEL;
 }
 
-/* A frame to one of our tunnel addresses on the tunnel port, by one of its peers or not. */
-static __always_inline enum steer_outcome classify_tunnel(struct xdp_md *ctx,
-							   struct iphdr *outer, int by_peer,
-							   int tagged, void *end,
-							   struct frame *frame)
+/*
+ * What a tunnel's UDP packet carries, by a peer or not. Of the steer header, the outer source is left to
+ * the caller, and of its first byte what the outer header says.
+ */
+static __always_inline enum steer_outcome classify_vxlan(struct xdp_md *ctx, struct udphdr *udp,
+							  int by_peer, void *end,
+							  struct frame *frame)
 {
-	__u8 *vxlan = (__u8 *)(outer + 1) + sizeof(struct udphdr);
+	__u8 *vxlan = (__u8 *)(udp + 1);
 	struct ethhdr *inner_eth = (void *)(vxlan + 8);
 	enum steer_outcome outcome;
 	__u8 family = 0;
 	__u16 port = 0;
 
-	/* The kernel would make a whole packet of these and forward it. */
-	if (tagged)
-		return unclassified(DROP_OUTER_VLAN);
-	if (outer->ihl != 5)
-		return unclassified(DROP_OUTER_OPTIONS);
-	/*
-	 * Later fragments carry no port, so they are not recognised and pass; without the first
-	 * one, which is dropped here, nobody can make a packet of them.
-	 */
-	if (outer->frag_off & bpf_htons(IP_FRAGMENT_MASK))
-		return unclassified(DROP_OUTER_FRAGMENT);
 	if ((void *)inner_eth > end)
 		return unclassified(DROP_INNER_TRUNCATED);
 	if (!(*vxlan & VXLAN_FLAG_VNI))
@@ -132,10 +123,62 @@ static __always_inline enum steer_outcome classify_tunnel(struct xdp_md *ctx,
 	if (outcome != STEER_TUNNEL)
 		return outcome;
 
-	frame->header.kind = KIND_TUNNEL | family | (outer->tos & 3) << ECN_SHIFT;
+	frame->header.kind = KIND_TUNNEL | family;
 	__builtin_memcpy(frame->header.vni, vxlan + 4, sizeof(frame->header.vni));
-	frame->header.outer_source = outer->saddr;
 	__builtin_memcpy(frame->header.inner_source, inner_eth->h_source, ETH_ALEN);
+	return STEER_TUNNEL;
+}
+
+/* A frame to one of our tunnel addresses on the tunnel port, by one of its peers or not. */
+static __always_inline enum steer_outcome classify_tunnel(struct xdp_md *ctx,
+							   struct iphdr *outer, int by_peer,
+							   int tagged, void *end,
+							   struct frame *frame)
+{
+	enum steer_outcome outcome;
+
+	/* The kernel would make a whole packet of these and forward it. */
+	if (tagged)
+		return unclassified(DROP_OUTER_VLAN);
+	if (outer->ihl != 5)
+		return unclassified(DROP_OUTER_OPTIONS);
+	/*
+	 * Later fragments carry no port, so they are not recognised and pass; without the first
+	 * one, which is dropped here, nobody can make a packet of them.
+	 */
+	if (outer->frag_off & bpf_htons(IP_FRAGMENT_MASK))
+		return unclassified(DROP_OUTER_FRAGMENT);
+	outcome = classify_vxlan(ctx, (void *)(outer + 1), by_peer, end, frame);
+	if (outcome != STEER_TUNNEL)
+		return outcome;
+	frame->header.kind |= (outer->tos & 3) << ECN_SHIFT;
+	frame->header.outer_source = outer->saddr;
+	return STEER_TUNNEL;
+}
+
+/*
+ * The same of IPv6. `peer` is whose frame it is, NULL when it is not by one of the peers of this tunnel
+ * address. One whose extension headers are not followed may hide the tunnel port behind them.
+ */
+static __always_inline enum steer_outcome classify_tunnel_ipv6(struct xdp_md *ctx,
+								struct ipv6hdr *outer,
+								const struct packet *packet,
+								struct peer_ipv6 *peer, int tagged,
+								void *end, struct frame *frame)
+{
+	enum steer_outcome outcome;
+
+	if (tagged)
+		return unclassified(DROP_OUTER_VLAN);
+	if (packet->fragment != FRAGMENT_NONE)
+		return unclassified(DROP_OUTER_FRAGMENT);
+	if (outer->nexthdr != IPPROTO_UDP)
+		return unclassified(DROP_OUTER_OPTIONS);
+	outcome = classify_vxlan(ctx, (void *)(outer + 1), peer != NULL, end, frame);
+	if (outcome != STEER_TUNNEL || !peer)
+		return outcome;
+	frame->header.kind |= UNDERLAY_6 | packet->ecn << ECN_SHIFT;
+	frame->header.outer_source = peer->key;
 	return STEER_TUNNEL;
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::address::{Address, BLOCK_PODS};
 use super::nodes::Nodes;
-use super::plan::{Block, EGRESS_MAX, EgressPorts, Operation, PODS_MAX, TooMany};
+use super::plan::{Block, EGRESS_MAX, EgressPorts, Operation, PODS_MAX, TooMany, Underlay};
 use super::tree::{NOT_COVERED, NOT_SELECTED, Reference, Tree};
 
 /// A set's destinations: `true` where they are covered, `false` for a hole in a shorter prefix.
@@ -32,7 +32,7 @@ impl<A: Address> Default for SteerFamily<A> {
 pub(crate) struct Programmed<A: Address> {
     pods: BTreeMap<A, Reference>,
     sets: HashMap<DestinationSet<A>, Placed>,
-    egress: BTreeMap<A, EgressPorts>,
+    egress: BTreeMap<A, (EgressPorts, Underlay)>,
 }
 
 /// Where a set's tree is.
@@ -57,10 +57,12 @@ impl<A: Address> Programmed<A> {
     pub(crate) fn next(
         &self,
         tables: &SteerFamily<A>,
+        underlay: Underlay,
         nodes: &mut Nodes,
         operations: &mut Vec<Operation>,
     ) -> Result<Self, TooMany> {
-        let mut next = Self { egress: tables.egress.clone(), ..Self::default() };
+        let egress = tables.egress.iter().map(|(address, ports)| (*address, (*ports, underlay)));
+        let mut next = Self { egress: egress.collect(), ..Self::default() };
         let mut roots = Vec::with_capacity(tables.sets.len());
         for set in &tables.sets {
             let known = next.sets.get(set).or_else(|| self.sets.get(set)).cloned();
@@ -94,9 +96,9 @@ impl<A: Address> Programmed<A> {
     }
 
     pub(crate) fn set_egress(&self, next: &Self, operations: &mut Vec<Operation>) {
-        for (address, ports) in &next.egress {
-            if self.egress.get(address) != Some(ports) {
-                operations.push(Operation::SetEgress((*address).into(), *ports));
+        for (address, entry @ (ports, underlay)) in &next.egress {
+            if self.egress.get(address) != Some(entry) {
+                operations.push(Operation::SetEgress((*address).into(), *ports, *underlay));
             }
         }
     }

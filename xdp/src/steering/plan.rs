@@ -40,7 +40,8 @@ pub struct SteerPeer {
 /// What the steering program needs to know, as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SteerTables {
-    /// Our tunnel addresses, [`TUNNELS_MAX`] at most.
+    /// Our tunnel addresses, [`TUNNELS_MAX`] at most, and all of one family: if any is IPv6,
+    /// replies get room in front for tunnels over IPv6.
     pub tunnels: BTreeSet<IpAddr>,
     /// Tunnel peers by their addresses, [`PEERS_MAX`] at most.
     pub peers: BTreeMap<IpAddr, SteerPeer>,
@@ -75,6 +76,20 @@ pub(crate) const NODES_MAX: u32 = 425_984;
 const _: () = assert!((2 * DESTINATIONS_MAX + 12 * PODS_MAX) / 7 < NODES_MAX as usize);
 const _: () = assert!(NODES_MAX <= 1 << super::tree::WORD_SHIFT);
 
+/// The family of the tunnels: replies get as much room in front as they need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Underlay {
+    V4,
+    V6,
+}
+
+impl Underlay {
+    /// That of a document without tunnels, whose replies go nowhere, is IPv4.
+    fn of(tunnels: &BTreeSet<IpAddr>) -> Self {
+        if tunnels.iter().any(IpAddr::is_ipv6) { Self::V6 } else { Self::V4 }
+    }
+}
+
 /// The sets of the pods of an entry.
 pub(crate) type Block = [Reference; BLOCK_PODS];
 
@@ -91,7 +106,7 @@ pub(crate) enum Operation {
     /// By the first address of those that share the entry.
     SetPods(IpAddr, Block),
     RemovePods(IpAddr),
-    SetEgress(IpAddr, EgressPorts),
+    SetEgress(IpAddr, EgressPorts, Underlay),
     RemoveEgress(IpAddr),
 }
 
@@ -143,11 +158,12 @@ impl Programmed {
         self.check_limits(tables)?;
         let mut operations = Vec::new();
         let mut nodes = self.nodes.clone();
+        let underlay = Underlay::of(&tables.tunnels);
         let mut next = Self {
             tunnels: tables.tunnels.clone(),
             peers: tables.peers.clone(),
-            v4: self.v4.next(&tables.v4, &mut nodes, &mut operations)?,
-            v6: self.v6.next(&tables.v6, &mut nodes, &mut operations)?,
+            v4: self.v4.next(&tables.v4, underlay, &mut nodes, &mut operations)?,
+            v6: self.v6.next(&tables.v6, underlay, &mut nodes, &mut operations)?,
             nodes,
             abandoned: Vec::new(),
         };

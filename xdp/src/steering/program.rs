@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, OpenMapMut};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapMut, OpenMapMut};
 
 use super::barrier::Barrier;
 use super::outcome::{Count, OUTCOMES};
-use super::plan::{EgressPorts, Operation};
+use super::plan::{EgressPorts, Operation, SteerPeer, Underlay};
 use super::tree::Node;
 use super::{SteeringConfig, SteeringError, Unclassified};
 
@@ -25,11 +25,14 @@ mod skeleton {
     include!(concat!(env!("OUT_DIR"), "/steer.skel.rs"));
 }
 
+/// That of steer.h, for the tunnels that replies go through.
+const UNDERLAY_6: u8 = 0x10;
+
 /// The maps that express policy: all devices' programs share them.
 #[derive(Debug)]
 pub(crate) struct PolicyMaps {
-    tunnels: MapHandle,
-    peers: MapHandle,
+    tunnels: ByFamily,
+    peers: ByFamily,
     pods: ByFamily,
     nodes: MapHandle,
     egress: ByFamily,
@@ -85,8 +88,10 @@ impl Program {
             .set_max_entries(sockets)
             .map_err(load_error("cannot size the map of sockets"))?;
         if let Some(shared) = shared {
-            share(&mut open.maps.tunnels, &shared.tunnels)?;
-            share(&mut open.maps.peers, &shared.peers)?;
+            share(&mut open.maps.tunnels, &shared.tunnels.v4)?;
+            share(&mut open.maps.tunnels_ipv6, &shared.tunnels.v6)?;
+            share(&mut open.maps.peers, &shared.peers.v4)?;
+            share(&mut open.maps.peers_ipv6, &shared.peers.v6)?;
             share(&mut open.maps.pods, &shared.pods.v4)?;
             share(&mut open.maps.pods_ipv6, &shared.pods.v6)?;
             share(&mut open.maps.nodes, &shared.nodes)?;
@@ -102,17 +107,11 @@ impl Program {
             xsks: MapHandle::try_from(&maps.xsks).map_err(&handle)?,
             outcomes: MapHandle::try_from(&maps.outcomes).map_err(&handle)?,
             shared: PolicyMaps {
-                tunnels: MapHandle::try_from(&maps.tunnels).map_err(&handle)?,
-                peers: MapHandle::try_from(&maps.peers).map_err(&handle)?,
-                pods: ByFamily {
-                    v4: MapHandle::try_from(&maps.pods).map_err(&handle)?,
-                    v6: MapHandle::try_from(&maps.pods_ipv6).map_err(&handle)?,
-                },
+                tunnels: ByFamily::new(&maps.tunnels, &maps.tunnels_ipv6).map_err(&handle)?,
+                peers: ByFamily::new(&maps.peers, &maps.peers_ipv6).map_err(&handle)?,
+                pods: ByFamily::new(&maps.pods, &maps.pods_ipv6).map_err(&handle)?,
                 nodes: MapHandle::try_from(&maps.nodes).map_err(&handle)?,
-                egress: ByFamily {
-                    v4: MapHandle::try_from(&maps.egress).map_err(&handle)?,
-                    v6: MapHandle::try_from(&maps.egress_ipv6).map_err(&handle)?,
-                },
+                egress: ByFamily::new(&maps.egress, &maps.egress_ipv6).map_err(&handle)?,
                 owners: MapHandle::try_from(&maps.owners).map_err(&handle)?,
                 barrier: Barrier::new().map_err(&handle)?,
             },
@@ -160,6 +159,10 @@ impl AsFd for Program {
 }
 
 impl ByFamily {
+    fn new(v4: &MapMut<'_>, v6: &MapMut<'_>) -> libbpf_rs::Result<Self> {
+        Ok(Self { v4: MapHandle::try_from(v4)?, v6: MapHandle::try_from(v6)? })
+    }
+
     fn of(&self, address: IpAddr) -> &MapHandle {
         match address {
             IpAddr::V4(_) => &self.v4,
@@ -175,8 +178,8 @@ impl ByFamily {
 impl PolicyMaps {
     fn duplicate(&self) -> libbpf_rs::Result<Self> {
         Ok(Self {
-            tunnels: MapHandle::try_from(&self.tunnels)?,
-            peers: MapHandle::try_from(&self.peers)?,
+            tunnels: self.tunnels.duplicate()?,
+            peers: self.peers.duplicate()?,
             pods: self.pods.duplicate()?,
             nodes: MapHandle::try_from(&self.nodes)?,
             egress: self.egress.duplicate()?,
@@ -200,18 +203,20 @@ impl PolicyMaps {
     /// that was interrupted can be made again.
     pub(crate) fn carry_out(&self, operation: &Operation) -> Result<(), SteeringError> {
         let (map, result) = match *operation {
-            Operation::SetTunnel(a) => ("tunnels", set(&self.tunnels, &key(a), &[1])),
-            Operation::RemoveTunnel(a) => ("tunnels", remove(&self.tunnels, &key(a))),
-            Operation::SetPeer(a, peer) => ("peers", set(&self.peers, &key(a), &key(peer.tunnel))),
-            Operation::RemovePeer(a) => ("peers", remove(&self.peers, &key(a))),
+            Operation::SetTunnel(a) => ("tunnels", set(self.tunnels.of(a), &key(a), &[1])),
+            Operation::RemoveTunnel(a) => ("tunnels", remove(self.tunnels.of(a), &key(a))),
+            Operation::SetPeer(a, peer) => {
+                ("peers", set(self.peers.of(a), &key(a), &peer_value(a, peer)))
+            }
+            Operation::RemovePeer(a) => ("peers", remove(self.peers.of(a), &key(a))),
             Operation::AwaitPrograms => ("barrier", self.barrier.wait()),
             Operation::SetNode(index, node) => {
                 ("nodes", set(&self.nodes, &index.to_ne_bytes(), &node_value(&node)))
             }
             Operation::SetPods(a, block) => ("pods", set(self.pods.of(a), &key(a), &words(&block))),
             Operation::RemovePods(a) => ("pods", remove(self.pods.of(a), &key(a))),
-            Operation::SetEgress(a, ports) => {
-                ("egress", set(self.egress.of(a), &key(a), &egress_ports(ports)))
+            Operation::SetEgress(a, ports, underlay) => {
+                ("egress", set(self.egress.of(a), &key(a), &egress_ports(ports, underlay)))
             }
             Operation::RemoveEgress(a) => ("egress", remove(self.egress.of(a), &key(a))),
         };
@@ -238,6 +243,15 @@ fn key(address: IpAddr) -> Vec<u8> {
     }
 }
 
+/// A peer's tunnel address; of an IPv6 peer `struct peer_ipv6` of steer.h.
+fn peer_value(address: IpAddr, peer: SteerPeer) -> Vec<u8> {
+    let mut value = key(peer.tunnel);
+    if address.is_ipv6() {
+        value.extend(peer.key.octets());
+    }
+    value
+}
+
 /// `struct node` of steer.h.
 fn node_value(node: &Node) -> Vec<u8> {
     [words(&node.last), words(&[0]), words(&node.next)].concat()
@@ -248,11 +262,15 @@ fn words(words: &[u32]) -> Vec<u8> {
 }
 
 /// `struct egress_ports` of steer.h.
-fn egress_ports(ports: EgressPorts) -> [u8; 12] {
+fn egress_ports(ports: EgressPorts, underlay: Underlay) -> [u8; 12] {
     let mut value = [0; 12];
     value[..2].copy_from_slice(&ports.first.to_ne_bytes());
     value[2..4].copy_from_slice(&ports.last.to_ne_bytes());
     value[4] = u8::from(ports.own);
+    value[5] = match underlay {
+        Underlay::V4 => 0,
+        Underlay::V6 => UNDERLAY_6,
+    };
     value[8..].copy_from_slice(&ports.announce.unwrap_or_default().to_ne_bytes());
     value
 }

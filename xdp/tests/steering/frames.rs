@@ -126,7 +126,7 @@ pub(crate) fn solicitation(source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
 }
 
 /// Wraps an Ethernet frame in VXLAN, as a peer's kernel would.
-pub(crate) fn tunnel_from(peer: Ipv4Addr, tunnel: Ipv4Addr, inner: &[u8]) -> Vec<u8> {
+pub(crate) fn tunnel_from<A: Into<IpAddr>>(peer: A, tunnel: A, inner: &[u8]) -> Vec<u8> {
     let mut payload = vec![0x08, 0, 0, 0, VNI[0], VNI[1], VNI[2], 0];
     payload.extend_from_slice(inner);
     udp((peer, 50_000), (tunnel, 8472), &payload)

@@ -31,6 +31,12 @@ pub(crate) const ANNOUNCED_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x44, 0, 0
 /// Announced, but on another device.
 pub(crate) const ANNOUNCED_ELSEWHERE_6: Ipv6Addr =
     Ipv6Addr::new(0x2001, 0xdb8, 0x44, 0, 0, 0, 0xab, 0xcd02);
+/// A tunnel address that is a shared egress address too, as [`TUNNEL`] is.
+pub(crate) const TUNNEL_6: Ipv6Addr = SHARED_6;
+pub(crate) const OTHER_TUNNEL_6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x44, 0, 0, 0, 0, 0, 2);
+pub(crate) const PEER_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x211, 0, 0, 0, 0, 0x128);
+/// What stands for [`PEER_6`] in the steer header.
+pub(crate) const PEER_KEY: Ipv4Addr = Ipv4Addr::new(0, 0x12, 0x34, 0x56);
 pub(crate) const WORKERS: u8 = 2;
 
 /// What a test run's frames come from, in every network namespace.
@@ -73,6 +79,15 @@ pub(crate) fn tables() -> SteerTables {
             ]
             .into(),
         },
+    }
+}
+
+/// The same policies with tunnels over IPv6.
+pub(crate) fn tables_over_ipv6() -> SteerTables {
+    SteerTables {
+        tunnels: [TUNNEL_6.into(), OTHER_TUNNEL_6.into()].into(),
+        peers: [(PEER_6.into(), SteerPeer { tunnel: TUNNEL_6.into(), key: PEER_KEY })].into(),
+        ..tables()
     }
 }
 
