@@ -273,14 +273,14 @@ mod tests {
         let jumbo = [DeviceInfo { mtu: 9000, ..info("eth0") }];
         assert_eq!(
             refusal(&config, &jumbo),
-            "eth0's MTU 9000 needs 9064-byte frames, a chunk of 2048 holds 1792: lower the MTU to \
-             1728"
+            "eth0's MTU 9000 needs 9084-byte frames, a chunk of 2048 holds 1792: lower the MTU to \
+             1708"
         );
         let larger = [DeviceInfo { mtu: 3000, ..info("eth0") }];
         assert_eq!(
             refusal(&config, &larger),
-            "eth0's MTU 3000 needs 3064-byte frames, a chunk of 2048 holds 1792: lower the MTU to \
-             1728, or set frame_size: 4096 (MTU up to 3776)"
+            "eth0's MTU 3000 needs 3084-byte frames, a chunk of 2048 holds 1792: lower the MTU to \
+             1708, or set frame_size: 4096 (MTU up to 3756)"
         );
         config.frame_size = 4096;
         assert!(plan(&config, &larger).is_ok());
@@ -288,9 +288,9 @@ mod tests {
 
     #[test]
     fn the_largest_mtu_that_fits_is_taken() {
-        let exact = [DeviceInfo { mtu: 1728, ..info("eth0") }];
+        let exact = [DeviceInfo { mtu: 1708, ..info("eth0") }];
         assert!(plan(&config(&["eth0"]), &exact).is_ok());
-        let above = [DeviceInfo { mtu: 1729, ..info("eth0") }];
+        let above = [DeviceInfo { mtu: 1709, ..info("eth0") }];
         assert!(plan(&config(&["eth0"]), &above).is_err());
     }
 

@@ -55,6 +55,6 @@ pub const fn receive_ring(workers: u8) -> u32 {
 /// The Ethernet header, in bytes.
 const ETHERNET_HEADER: u32 = 14;
 
-/// What steering puts in front of a reply, and takes from a tunnel frame, in bytes: outer Ethernet,
-/// IPv4, UDP and VXLAN headers.
-const ENCAPSULATION: u32 = 50;
+/// What steering puts in front of a reply at most, and takes from a tunnel frame, in bytes: outer
+/// Ethernet, IPv6, UDP and VXLAN headers. Whether tunnels go over IPv6 is not known at start.
+const ENCAPSULATION: u32 = 70;

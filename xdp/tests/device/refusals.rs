@@ -58,7 +58,7 @@ fn a_jumbo_mtu_is_refused() {
     let text = refusal(&namespace, &config(1, 1)).to_string();
     assert_eq!(
         text,
-        "eth0's MTU 9000 needs 9064-byte frames, a chunk of 2048 holds 1792: lower the MTU to 1728"
+        "eth0's MTU 9000 needs 9084-byte frames, a chunk of 2048 holds 1792: lower the MTU to 1708"
     );
 }
 
