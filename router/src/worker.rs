@@ -149,7 +149,7 @@ impl Worker {
     }
 
     /// Does with a frame what the engine says. For a neighbour it may wait until `deadline_ns`.
-    fn carry_out(&mut self, now: Nanos, frame: Frame, verdict: Verdict, deadline_ns: u64) {
+    fn carry_out(&mut self, now: Nanos, mut frame: Frame, verdict: Verdict, deadline_ns: u64) {
         match verdict {
             Verdict::Transmit { device, length } => {
                 self.parts.lane.transmit(device, frame, length);
@@ -159,7 +159,7 @@ impl Worker {
             }
             Verdict::Drop(reason) => {
                 if reason.is_answered() {
-                    self.answer(now, reason, &frame);
+                    self.answer(now, reason, &mut frame);
                 }
                 self.parts.lane.recycle(frame);
             }
@@ -238,9 +238,9 @@ impl Worker {
     }
 
     /// Tells the sender of a dropped frame why, if it is owed that.
-    fn answer(&mut self, now: Nanos, reason: DropReason, frame: &Frame) {
+    fn answer(&mut self, now: Nanos, reason: DropReason, frame: &mut Frame) {
         let WorkerParts { engine, lane, tables, .. } = &mut self.parts;
-        let Some(owed) = engine.owed_error(now, tables, reason, frame.bytes()) else { return };
+        let Some(owed) = engine.owed_error(now, tables, reason, frame.bytes_mut()) else { return };
         let Some(mut error) = lane.allocate() else { return };
         match owed.write(frame.bytes(), error.bytes_mut()) {
             Some(Answer { device, length }) => lane.transmit(device, error, length),

@@ -23,6 +23,7 @@ fn defined(name: &str) -> u64 {
 #[test]
 fn both_sides_have_the_same_constants() {
     assert_eq!(defined("TUNNEL_OVERHEAD"), steer::TUNNEL_OVERHEAD as u64);
+    assert_eq!(defined("TUNNEL_OVERHEAD_6"), steer::TUNNEL_OVERHEAD_6 as u64);
     assert_eq!(defined("KIND_TUNNEL"), u64::from(steer::KIND_TUNNEL));
     assert_eq!(defined("KIND_REPLY"), u64::from(steer::KIND_REPLY));
     assert_eq!(defined("KIND_ARP"), u64::from(steer::KIND_ARP));

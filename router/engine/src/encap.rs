@@ -1,18 +1,25 @@
-//! The outer headers of a reply: Ethernet, IPv4, UDP and VXLAN (RFC 7348), from a template.
+//! The outer headers of a reply: Ethernet, IPv4, UDP and VXLAN (RFC 7348), from a template. Where
+//! tunnels go over IPv6, [`OuterIpv6`] then takes the place of the first two.
 //!
 //! Outer DSCP 0, TTL 64, no UDP checksum: as Cilium sends them. The ECN field is the inner one (RFC
 //! 6040). They may not be fragmented: nothing would notice pieces that are put together wrongly, and
 //! tunnel endpoints need not take them (RFC 7348, section 4.3).
 
+mod ipv6;
+
 use std::net::IpAddr;
 
 use crate::checksum::{Delta, checksum};
 use crate::packet::DONT_FRAGMENT;
-use crate::steer::{REPLY_IP_OFFSET, TUNNEL_OVERHEAD};
+use crate::steer::{REPLY_IP_OFFSET, REPLY_IP_OFFSET_6, TUNNEL_OVERHEAD};
 use crate::tables::{Adjacency, DeviceIndex, Peer, ReplyVni};
+
+pub(crate) use ipv6::{OuterIpv6, peer_key};
 
 /// What the outer IPv4 packet has on top of the inner one: IPv4, UDP, VXLAN, inner Ethernet.
 const OUTER_IP_OVERHEAD: u16 = 50;
+/// The same of an outer IPv6 packet.
+const OUTER_IPV6_OVERHEAD: u16 = 70;
 
 /// The outer UDP length without the inner packet: UDP, VXLAN, inner Ethernet.
 const OUTER_UDP_OVERHEAD: u16 = 30;
@@ -49,7 +56,7 @@ pub(crate) struct Overlay {
     vni_of_flow: bool,
     /// Our tunnel address, the outer source.
     pub(crate) tunnel_address: IpAddr,
-    /// All headers, with lengths, TOS, source port and inner destination of 0.
+    /// All headers; over IPv6 with the peer's key for the outer destination, and none for the source, with lengths, TOS, source port and inner destination of 0.
     template: [u8; REPLY_IP_OFFSET],
     /// The checksum of the template's IPv4 header.
     template_checksum: u16,
@@ -84,9 +91,13 @@ impl Overlay {
         template[IP + 6] = DONT_FRAGMENT;
         template[IP + 8] = 64;
         template[IP + 9] = 17;
-        if let IpAddr::V4(source) = peer.tunnel_address {
-            template[IP + 12..IP + 16].copy_from_slice(&source.octets());
-        }
+        let overhead = match peer.tunnel_address {
+            IpAddr::V4(source) => {
+                template[IP + 12..IP + 16].copy_from_slice(&source.octets());
+                OUTER_IP_OVERHEAD
+            }
+            IpAddr::V6(_) => OUTER_IPV6_OVERHEAD,
+        };
         template[IP + 16..IP + 20].copy_from_slice(&peer.key.octets());
         template[UDP + 2..UDP + 4].copy_from_slice(&tunnel_port.to_be_bytes());
         template[VXLAN] = 0x08;
@@ -99,7 +110,7 @@ impl Overlay {
         let template_checksum = checksum(&template[IP..UDP]);
         Self {
             device: adjacency.device,
-            inner_mtu: adjacency.mtu.saturating_sub(OUTER_IP_OVERHEAD),
+            inner_mtu: adjacency.mtu.saturating_sub(overhead),
             vni_of_flow: reply_vni == ReplyVni::Flow,
             tunnel_address: peer.tunnel_address,
             template,
@@ -134,8 +145,20 @@ impl Overlay {
     }
 }
 
-/// Makes written outer headers those of an inner packet of another length.
-pub(crate) fn resize(head: &mut [u8; REPLY_IP_OFFSET], inner_length: u16) {
+/// Makes the outer headers in front of a written inner packet, which is all that `frame` has behind
+/// them, those of its length. `None`, and nothing done, when nothing is in front of a packet that
+/// starts at `ip_offset`, or too much.
+pub(crate) fn resize(frame: &mut [u8], ip_offset: usize) -> Option<()> {
+    let inner_length = u16::try_from(frame.len().checked_sub(ip_offset)?).ok()?;
+    match ip_offset {
+        REPLY_IP_OFFSET => resize_ipv4(frame.first_chunk_mut()?, inner_length),
+        REPLY_IP_OFFSET_6 => ipv6::resize(frame, inner_length.checked_add(OUTER_UDP_OVERHEAD)?)?,
+        _ => return None,
+    }
+    Some(())
+}
+
+fn resize_ipv4(head: &mut [u8; REPLY_IP_OFFSET], inner_length: u16) {
     let ip_length = inner_length.saturating_add(OUTER_IP_OVERHEAD);
     let udp_length = inner_length.saturating_add(OUTER_UDP_OVERHEAD);
     head[IP + 2..IP + 4].copy_from_slice(&ip_length.to_be_bytes());

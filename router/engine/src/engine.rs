@@ -10,6 +10,7 @@ mod life;
 mod own_address;
 mod restart;
 mod translator;
+mod underlay;
 mod usual;
 
 use std::net::IpAddr;
@@ -175,7 +176,10 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        self.burst::<true>(now, tables, frames, verdicts);
+        match tables.underlay() {
+            None => self.burst::<true>(now, tables, frames, verdicts),
+            Some(ipv6) => self.burst_over_ipv6::<true>(now, (tables, ipv6), frames, verdicts),
+        }
     }
 
     /// The same without asking for memory ahead of its use: benchmarks show what that is worth.
@@ -187,7 +191,10 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        self.burst::<false>(now, tables, frames, verdicts);
+        match tables.underlay() {
+            None => self.burst::<false>(now, tables, frames, verdicts),
+            Some(ipv6) => self.burst_over_ipv6::<false>(now, (tables, ipv6), frames, verdicts),
+        }
     }
 
     /// The family of the first frame, then what is left: mostly nothing. A frame that has been sent on
@@ -236,10 +243,10 @@ impl Engine {
         frame: &mut [u8],
         ticket: Ticket,
     ) -> Verdict {
-        match family_of(frame) {
+        underlay::through(tables, frame, |frame| match family_of(frame) {
             0 => self.v4.process_held(now, &tables.v4, frame, ticket),
             _ => self.v6.process_held(now, &tables.v6, frame, ticket),
-        }
+        })
     }
 
     /// The same for a frame that another worker's verdict has handed to this one.
@@ -250,10 +257,10 @@ impl Engine {
         frame: &mut [u8],
         ticket: Ticket,
     ) -> Verdict {
-        match family_of(frame) {
+        underlay::through(tables, frame, |frame| match family_of(frame) {
             0 => self.v4.process_handed(now, &tables.v4, frame, ticket),
             _ => self.v6.process_handed(now, &tables.v6, frame, ticket),
-        }
+        })
     }
 
     /// Counts a held frame as dropped: the worker gives it up.
@@ -311,18 +318,19 @@ impl Engine {
 
     /// The ICMP error that the sender of a frame is owed which was dropped for `reason`, counted as
     /// sent; `None` when it is owed none, or has had too many. `frame` is as it was received, which
-    /// it still is after a drop.
+    /// it still is after a drop, and stays so.
     pub fn owed_error<'a>(
         &mut self,
         now: Nanos,
         tables: &'a Tables,
         reason: DropReason,
-        frame: &[u8],
+        frame: &mut [u8],
     ) -> Option<OwedError<'a>> {
-        Some(OwedError(match family_of(frame) {
-            0 => OfFamily::V4(self.v4.owed_error(now, &tables.v4, reason, frame)?),
-            _ => OfFamily::V6(self.v6.owed_error(now, &tables.v6, reason, frame)?),
-        }))
+        let owed = underlay::look(tables, frame, |frame| match family_of(frame) {
+            0 => self.v4.owed_error(now, &tables.v4, reason, frame).map(OfFamily::V4),
+            _ => self.v6.owed_error(now, &tables.v6, reason, frame).map(OfFamily::V6),
+        });
+        Some(OwedError { owed: owed?, underlay: tables.underlay() })
     }
 
     /// Writes a frame into `out`, which needs [`ANNOUNCEMENT_ROOM`], that tells everybody on its

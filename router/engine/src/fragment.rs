@@ -3,7 +3,7 @@
 
 use crate::checksum::checksum;
 use crate::encap;
-use crate::steer::REPLY_IP_OFFSET;
+use crate::steer::TUNNEL_IP_OFFSET;
 
 const HEADER: usize = 20;
 const RESERVED: u8 = 0x80;
@@ -67,8 +67,8 @@ impl Fragments {
         out_header[10..12].fill(0);
         let sum = checksum(out_header);
         out_header[10..12].copy_from_slice(&sum.to_be_bytes());
-        if self.ip_offset == REPLY_IP_OFFSET {
-            encap::resize(out_head.first_chunk_mut()?, length);
+        if self.ip_offset != TUNNEL_IP_OFFSET {
+            encap::resize(out.get_mut(..frame_length)?, self.ip_offset)?;
         }
         u16::try_from(frame_length).ok()
     }

@@ -13,6 +13,7 @@
 //!
 //!  tunnel frame:     steer header | inner IP packet
 //!  reply frame:      steer header | 36 bytes | 14 bytes Ethernet | IP packet
+//!  over IPv6:        steer header | 56 bytes | 14 bytes Ethernet | IP packet
 //!  ARP, ping, neighbour solicitation:  steer header | ARP or IP packet
 //! ```
 //!
@@ -26,11 +27,17 @@ pub const STEER_HEADER_LEN: usize = 14;
 /// Bytes that VXLAN over IPv4 puts in front of a frame: Ethernet 14, IPv4 20, UDP 8, VXLAN 8.
 pub const TUNNEL_OVERHEAD: usize = 50;
 
+/// The same over IPv6, whose header has 40.
+pub const TUNNEL_OVERHEAD_6: usize = 70;
+
 /// Where the inner IP header of a tunnel frame starts.
 pub const TUNNEL_IP_OFFSET: usize = STEER_HEADER_LEN;
 
 /// Where the IP header of a reply frame starts.
 pub const REPLY_IP_OFFSET: usize = TUNNEL_OVERHEAD + 14;
+
+/// Where it starts when tunnels go over IPv6.
+pub const REPLY_IP_OFFSET_6: usize = TUNNEL_OVERHEAD_6 + 14;
 
 /// The low bits of the first byte hold the kind, the two high bits the outer ECN field.
 pub const KIND_MASK: u8 = 0x0f;
@@ -38,7 +45,8 @@ pub const KIND_MASK: u8 = 0x0f;
 /// The bit of the first byte that says that the steered packet is IPv6.
 pub const FAMILY_6: u8 = 0x20;
 
-/// The bit of the first byte that is kept for tunnels over IPv6: no frame has it yet.
+/// The bit of the first byte that says that tunnels go over IPv6: the frame came through one, or has
+/// room in front for one. The outer source is a peer's key then.
 pub const UNDERLAY_6: u8 = 0x10;
 
 /// All of the first byte but the ECN field.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crate::DropReason;
-use crate::encap::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Overlay};
+use crate::encap::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, OuterIpv6, Overlay};
 use crate::engine::Halt;
 use crate::family::{Family, V4, V6};
 use crate::fib::{Fib, Way};
@@ -145,6 +145,12 @@ pub(crate) struct Adjacency {
 }
 
 impl Adjacency {
+    /// The next hop's link address.
+    pub(crate) fn destination_mac(&self) -> [u8; 6] {
+        let [a, b, c, d, e, f, ..] = self.ethernet;
+        [a, b, c, d, e, f]
+    }
+
     /// The device's own link address.
     pub(crate) fn source_mac(&self) -> [u8; 6] {
         let [.., a, b, c, d, e, f, _, _] = self.ethernet;
@@ -157,6 +163,14 @@ impl Adjacency {
 pub struct Tables {
     pub(crate) v4: FamilyTables<V4>,
     pub(crate) v6: FamilyTables<V6>,
+    underlay: Option<Underlay>,
+}
+
+/// Tunnels over IPv6: what goes in front of replies, by [`PeerIndex`].
+#[derive(Clone, Debug)]
+pub(crate) struct Underlay {
+    outer: Vec<Option<OuterIpv6>>,
+    peers: Arc<Map<Ipv4Addr, PeerIndex>>,
 }
 
 /// The tables of one address family: all that its packets need.
@@ -212,13 +226,44 @@ impl Tables {
         };
         v4.overlays = overlays(ETHERTYPE_IPV4, input.reply_vni);
         v6.overlays = overlays(ETHERTYPE_IPV6, input.reply_vni_ipv6);
-        Self { v4, v6 }
+        let underlay = Underlay::new(&peers, &ways, index);
+        Self { v4, v6, underlay }
+    }
+
+    /// What tunnels go over when they do not go over IPv4.
+    #[inline]
+    pub(crate) fn underlay(&self) -> Option<&Underlay> {
+        self.underlay.as_ref()
     }
 
     /// Changes with every change that flows must notice.
     #[must_use]
     pub fn epoch(&self) -> u32 {
         self.v4.epoch
+    }
+}
+
+impl Underlay {
+    /// `None` when tunnels go over IPv4.
+    fn new(
+        peers: &[Peer],
+        ways: &[Result<Adjacency, Halt>],
+        index: Arc<Map<Ipv4Addr, PeerIndex>>,
+    ) -> Option<Self> {
+        let outer = |(peer, way): (&Peer, &Result<Adjacency, Halt>)| match (peer, way) {
+            (&Peer { tunnel_address: IpAddr::V6(from), address: IpAddr::V6(to), .. }, Ok(way)) => {
+                Some(OuterIpv6::new(way, from, to))
+            }
+            _ => None,
+        };
+        let is_ipv6 = peers.iter().any(|peer| peer.address.is_ipv6());
+        let outer = || peers.iter().zip(ways).map(outer).collect();
+        is_ipv6.then(|| Self { outer: outer(), peers: index })
+    }
+
+    /// What goes in front of replies to a peer, by its key.
+    pub(crate) fn outer(&self, key: Ipv4Addr) -> Option<&OuterIpv6> {
+        self.outer.get(usize::from(*self.peers.get(&key)?))?.as_ref()
     }
 }
 

@@ -3,16 +3,17 @@
 
 use super::Nanos;
 use super::translator::Translator;
+use super::underlay::{self, LATER};
 use crate::DropReason;
 use crate::encap::{Label, Overlay};
 use crate::family::{V4, V6};
 use crate::flow::Tuple;
 use crate::packet::{Direction, Packet, Transport, Wire, tunnel_tos};
-use crate::steer::{REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
-use crate::tables::{Adjacency, DeviceIndex, FamilyTables};
+use crate::steer::{REPLY_IP_OFFSET, REPLY_IP_OFFSET_6, TUNNEL_IP_OFFSET};
+use crate::tables::{Adjacency, DeviceIndex, FamilyTables, Underlay};
 
 /// How many bytes [`OwedError::write`] needs for an answer.
-pub const ANSWER_ROOM: usize = REPLY_IP_OFFSET + V6::ERROR_MAX as usize;
+pub const ANSWER_ROOM: usize = REPLY_IP_OFFSET_6 + V6::ERROR_MAX as usize;
 
 const _: () = assert!(V4::ERROR_MAX <= V6::ERROR_MAX);
 
@@ -41,7 +42,11 @@ enum Way<'a> {
 
 /// An ICMP error that the sender of a dropped frame is owed.
 #[derive(Clone, Copy, Debug)]
-pub struct OwedError<'a>(pub(super) OfFamily<'a>);
+pub struct OwedError<'a> {
+    pub(super) owed: OfFamily<'a>,
+    /// What tunnels go over when not over IPv4.
+    pub(super) underlay: Option<&'a Underlay>,
+}
 
 /// By ICMP, or by ICMPv6.
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +59,29 @@ impl OwedError<'_> {
     /// Writes the whole frame into `out`, which needs [`ANSWER_ROOM`]. `frame` is the dropped one.
     /// `None` when it does not fit.
     pub fn write(&self, frame: &[u8], out: &mut [u8]) -> Option<Answer> {
-        match &self.0 {
-            OfFamily::V4(owed) => owed.write(frame, out),
-            OfFamily::V6(owed) => owed.write(frame, out),
+        let Some(underlay) = self.underlay else { return self.owed.write(frame, out) };
+        let frame = underlay::seen(frame);
+        if !self.owed.is_to_a_pod() {
+            return self.owed.write(frame, out);
+        }
+        let Answer { device, length } = self.owed.write(frame, out.get_mut(LATER..)?)?;
+        Some(Answer { device, length: underlay::encapsulate(underlay, out, length)? })
+    }
+}
+
+impl OfFamily<'_> {
+    fn write(&self, frame: &[u8], out: &mut [u8]) -> Option<Answer> {
+        match self {
+            Self::V4(owed) => owed.write(frame, out),
+            Self::V6(owed) => owed.write(frame, out),
+        }
+    }
+
+    /// Whether it goes through a tunnel.
+    fn is_to_a_pod(&self) -> bool {
+        match self {
+            Self::V4(owed) => matches!(owed.way, Way::Tunnel(_)),
+            Self::V6(owed) => matches!(owed.way, Way::Tunnel(_)),
         }
     }
 }
@@ -174,8 +199,8 @@ fn way_to_pod<'a, F: Wire>(tables: &'a FamilyTables<F>, packet: &Packet<F>) -> O
 }
 
 impl<F: Wire> Owed<'_, F> {
-    /// To a pod from our tunnel address, or of IPv6, which tunnels do not have, from the egress
-    /// address; to the outside from the egress address.
+    /// To a pod from our tunnel address, or where that is of the other family from the egress address;
+    /// to the outside from the egress address.
     fn write(&self, frame: &[u8], out: &mut [u8]) -> Option<Answer> {
         let Self { packet, icmp, source, way } = self;
         let quote = frame.get(packet.direction.ip_offset()..)?.get(..usize::from(packet.length))?;

@@ -7,7 +7,7 @@ use etherparse::{
     Ipv6Header, PacketBuilder,
 };
 
-use super::gateway::{TUNNEL, TUNNEL_PORT};
+use super::gateway::{TUNNEL, TUNNEL_PORT, TUNNEL6};
 
 pub const PAYLOAD: &[u8] = b"the quick brown fox";
 
@@ -240,6 +240,33 @@ pub fn vxlan(
     let builder = PacketBuilder::ethernet2(macs.0, macs.1).ip(ip);
     builder.udp(source_port, TUNNEL_PORT).write(&mut bytes, &payload).unwrap();
     bytes[40..42].fill(0);
+    bytes
+}
+
+/// The same over IPv6, with all checksums.
+pub fn vxlan_over_ipv6(
+    macs: ([u8; 6], [u8; 6]),
+    peer: Ipv6Addr,
+    source_port: u16,
+    vni: [u8; 3],
+    inner: &[u8],
+) -> Vec<u8> {
+    let mut payload = vec![0x08, 0, 0, 0, vni[0], vni[1], vni[2], 0];
+    payload.extend(inner);
+    let tos = if inner[12..14] == [8, 0] { inner[15] } else { inner[15] >> 4 };
+    let outer = Ipv6Header {
+        traffic_class: tos & 3,
+        flow_label: u32::from(source_port).try_into().unwrap(),
+        payload_length: 0,
+        next_header: IpNumber::UDP,
+        hop_limit: 64,
+        source: TUNNEL6.octets(),
+        destination: peer.octets(),
+    };
+    let ip = IpHeaders::Ipv6(outer, etherparse::Ipv6Extensions::default());
+    let mut bytes = Vec::new();
+    let builder = PacketBuilder::ethernet2(macs.0, macs.1).ip(ip);
+    builder.udp(source_port, TUNNEL_PORT).write(&mut bytes, &payload).unwrap();
     bytes
 }
 

@@ -105,13 +105,13 @@ pub fn valid_gateway() -> Gateway {
 /// Processes a burst and checks what must hold for each frame.
 pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
     let mut frames: Vec<&mut [u8]> = frames.iter_mut().map(Vec::as_mut_slice).collect();
-    let received: Vec<Vec<u8>> = frames.iter().map(|frame| frame.to_vec()).collect();
+    let mut received: Vec<Vec<u8>> = frames.iter().map(|frame| frame.to_vec()).collect();
     let kinds: Vec<u8> =
         frames.iter().map(|frame| frame.first().map_or(0, |first| first & KIND_MASK)).collect();
     let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
     let verdicts = &mut verdicts[..frames.len()];
     gateway.engine.process(gateway.now, &gateway.tables, &mut frames, verdicts);
-    for (frame, verdict) in received.iter().zip(verdicts.iter()) {
+    for (frame, verdict) in received.iter_mut().zip(verdicts.iter()) {
         if let Verdict::Drop(reason) = *verdict {
             answer_any(gateway, reason, frame);
         }
@@ -138,7 +138,7 @@ pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
 }
 
 /// Whoever is answered gets an error of a pod's or to a pod.
-fn answer_any(gateway: &mut Gateway, reason: DropReason, frame: &[u8]) {
+fn answer_any(gateway: &mut Gateway, reason: DropReason, frame: &mut [u8]) {
     let mut out = [0; ANSWER_ROOM];
     let owed = gateway.engine.owed_error(gateway.now, &gateway.tables, reason, frame);
     if let Some(owed) = owed {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use spillway_engine::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
 use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::{
-    FAMILY_6, KIND_ARP, KIND_NEIGHBOUR, KIND_PING, KIND_REPLY, KIND_TUNNEL, REPLY_IP_OFFSET,
-    STEER_HEADER_LEN, TUNNEL_IP_OFFSET,
+    FAMILY_6, KIND_ARP, KIND_MASK, KIND_NEIGHBOUR, KIND_PING, KIND_REPLY, KIND_TUNNEL,
+    REPLY_IP_OFFSET, REPLY_IP_OFFSET_6, STEER_HEADER_LEN, TUNNEL_IP_OFFSET, UNDERLAY_6,
 };
 use spillway_engine::tables::{
     Device, EgressAddress, FamilyInput, Neighbour, Peer, Tables, TablesInput,
@@ -37,6 +37,13 @@ pub const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub const TUNNEL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
 pub const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 pub const DIRECT_PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
+pub const TUNNEL6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x12);
+pub const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x11);
+pub const DIRECT_PEER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 0x99);
+/// What stands for [`PEER6`] in steer headers …
+pub const KEY: Ipv4Addr = Ipv4Addr::new(0, 1, 2, 3);
+/// … and for [`DIRECT_PEER6`].
+pub const DIRECT_KEY: Ipv4Addr = Ipv4Addr::new(0, 9, 8, 7);
 pub const TUNNEL_PORT: u16 = 8472;
 
 pub const UPLINK: u16 = 0;
@@ -109,6 +116,7 @@ fn tables6() -> FamilyInput<V6> {
     let rule = Rule { from: net6("::/0"), to: net6("::/0"), action: RuleAction::Table(254) };
     let routes = vec![
         route("::/0", hop(Some(UPLINK), Some(ROUTER6))),
+        route("2001:db8:2::/64", hop(Some(UNDERLAY), None)),
         route("2001:db8:203::200/128", RouteTarget::Local),
         route("2001:db8:203::201/128", RouteTarget::Unreachable),
         route("2001:db8:203::202/128", hop(None, None)),
@@ -122,8 +130,24 @@ fn tables6() -> FamilyInput<V6> {
             EgressAddress { announce: Some(UPLINK), ..egress_address(ANNOUNCED6) },
         ],
         fib: Fib::new(&[rule], routes),
-        neighbours: vec![Neighbour { device: UPLINK, address: ROUTER6, mac: ROUTER_MAC }],
+        neighbours: vec![
+            Neighbour { device: UPLINK, address: ROUTER6, mac: ROUTER_MAC },
+            Neighbour { device: UNDERLAY, address: PEER6, mac: PEER_MAC },
+        ],
     }
+}
+
+/// The same with tunnels over IPv6.
+pub fn tables_over_ipv6() -> TablesInput {
+    let peer = |key, address: Ipv6Addr, direct| Peer {
+        key,
+        address: address.into(),
+        tunnel_address: TUNNEL6.into(),
+        direct,
+    };
+    let direct = Some((UNDERLAY, DIRECT_PEER_MAC));
+    let peers = vec![peer(KEY, PEER6, None), peer(DIRECT_KEY, DIRECT_PEER6, direct)];
+    TablesInput { peers, ..tables() }
 }
 
 /// Two devices, one policy, two peers; everything is reachable.
@@ -255,11 +279,11 @@ impl Gateway {
     /// Hands a frame in that is to be dropped; gives the reason, and the frame with which its sender
     /// is answered, and where that goes.
     #[track_caller]
-    pub fn answered(&mut self, frame: Vec<u8>) -> (DropReason, Option<(u16, Vec<u8>)>) {
+    pub fn answered(&mut self, mut frame: Vec<u8>) -> (DropReason, Option<(u16, Vec<u8>)>) {
         let reason = self.dropped(frame.clone());
         let mut out = vec![0xee; ANSWER_ROOM];
         let (now, tables) = (self.now, &self.tables);
-        let owed = self.engine.owed_error(now, tables, reason, &frame);
+        let owed = self.engine.owed_error(now, tables, reason, &mut frame);
         let answer = owed.map(|owed| {
             let Answer { device, length } = owed.write(&frame, &mut out).unwrap();
             out.truncate(usize::from(length));
@@ -361,6 +385,19 @@ pub fn reply_frame(packet: &[u8]) -> Vec<u8> {
     frame.extend(if family(packet) == 0 { [0x08, 0x00] } else { [0x86, 0xdd] });
     assert_eq!(frame.len(), REPLY_IP_OFFSET);
     frame.extend(packet);
+    frame
+}
+
+/// A frame as steering hands it over when tunnels go over IPv6.
+pub fn over_ipv6(mut frame: Vec<u8>) -> Vec<u8> {
+    let kind = frame.first().copied().unwrap_or_default() & KIND_MASK;
+    if kind == KIND_TUNNEL || kind == KIND_REPLY {
+        frame[0] ^= UNDERLAY_6;
+    }
+    if kind == KIND_REPLY && frame.len() >= STEER_HEADER_LEN {
+        let room = [0xee; REPLY_IP_OFFSET_6 - REPLY_IP_OFFSET];
+        frame.splice(STEER_HEADER_LEN..STEER_HEADER_LEN, room);
+    }
     frame
 }
 

@@ -133,10 +133,10 @@ fn a_receiver_gets_a_bounded_number_of_errors() {
 #[test]
 fn an_answer_without_room_is_none() {
     let mut gateway = Gateway::new();
-    let probe = tunnel_frame(&packet(Body::Udp, POD_END, REMOTE_END, 1));
+    let mut probe = tunnel_frame(&packet(Body::Udp, POD_END, REMOTE_END, 1));
     let whole = gateway.answered(probe.clone()).1.unwrap().1.len();
     let (now, reason) = (gateway.now + SECOND, DropReason::TtlExpired);
-    let owed = gateway.engine.owed_error(now, &gateway.tables, reason, &probe).unwrap();
+    let owed = gateway.engine.owed_error(now, &gateway.tables, reason, &mut probe).unwrap();
     for room in [0, 13, 63, 64, 91, whole - 1] {
         assert_eq!(owed.write(&probe, &mut vec![0; room]), None);
     }

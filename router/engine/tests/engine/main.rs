@@ -20,3 +20,4 @@ mod restart;
 mod robustness;
 mod tables;
 mod translation;
+mod underlay;

@@ -33,7 +33,7 @@ fn the_fuzzers_corpus_breaks_nothing() {
 
 /// Changes some bytes, or the length; mostly makes the header checksum right again, so that what
 /// lies behind it is reached.
-fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
+pub(crate) fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(3) {
         match random.below(8) {
             0 => frame.truncate(random.below(frame.len() + 1)),
