@@ -11,6 +11,7 @@ use spillway_testing::{Process, wait_until};
 
 use crate::family::{FAMILIES, Family};
 use crate::sockets::{tcp, tcp_many};
+use crate::underlay::OVER_IPV4;
 use crate::world::{Options, Translator, World};
 
 const CONNECTIONS: usize = 10_000;
@@ -124,7 +125,7 @@ fn ten_thousand_connections_are_established_used_closed_and_their_ports_come_bac
     let options = Options { workers: 2, queues: 2, ports: Some(PORTS), tcp_closing: 1 };
     for family in FAMILIES {
         let name = format!("many-{}", family.nft);
-        connect_and_close(&World::new(&name, &Translator::Spillway(&options), family));
+        connect_and_close(&World::new(&name, &Translator::Spillway(&options), family, &OVER_IPV4));
     }
 }
 

@@ -8,6 +8,7 @@ mod tcp;
 mod udp;
 
 use crate::family::{Family, IPV4, IPV6};
+use crate::underlay::{OVER_IPV4, OVER_IPV6, Underlay};
 use crate::world::{Options, Translator, World};
 
 /// What the sockets of one case saw, in order: who and what.
@@ -129,11 +130,11 @@ fn judge(case: &str, kernel: &Seen, spillway: &Seen) -> Option<String> {
     (!right).then(|| format!("{case}\n  kernel   {kernel:?}\n  spillway {spillway:?}\n  {meant}"))
 }
 
-fn compare(cases: &[&[Case]], family: &'static Family) {
+fn compare(cases: &[&[Case]], family: &'static Family, underlay: &'static Underlay) {
     let options = Options { workers: 2, queues: 2, ports: None, tcp_closing: 10 };
-    let name = |who: &str| format!("{who}-{}", family.nft);
-    let kernel = World::new(&name("kernel"), &Translator::Kernel, family);
-    let spillway = World::new(&name("ours"), &Translator::Spillway(&options), family);
+    let name = |who: &str| format!("{who}{}-{}", underlay.name, family.nft);
+    let kernel = World::new(&name("kernel"), &Translator::Kernel, family, underlay);
+    let spillway = World::new(&name("ours"), &Translator::Spillway(&options), family, underlay);
     let cases = cases.iter().copied().flatten();
     let wrong: Vec<String> = cases
         .filter_map(|(case, traffic)| {
@@ -150,12 +151,22 @@ fn compare(cases: &[&[Case]], family: &'static Family) {
 
 #[test]
 fn sockets_see_through_spillway_what_they_see_through_the_kernels_nat() {
-    compare(&[CASES, IPV4_CASES], &IPV4);
+    compare(&[CASES, IPV4_CASES], &IPV4, &OVER_IPV4);
 }
 
 #[test]
 fn sockets_of_ipv6_see_through_spillway_what_they_see_through_the_kernels_nat() {
-    compare(&[CASES, IPV6_CASES], &IPV6);
+    compare(&[CASES, IPV6_CASES], &IPV6, &OVER_IPV4);
+}
+
+#[test]
+fn sockets_see_through_a_tunnel_over_ipv6_what_they_see_through_the_kernels_nat() {
+    compare(&[CASES, IPV4_CASES], &IPV4, &OVER_IPV6);
+}
+
+#[test]
+fn sockets_of_ipv6_see_through_a_tunnel_over_ipv6_what_they_see_through_the_kernels_nat() {
+    compare(&[CASES, IPV6_CASES], &IPV6, &OVER_IPV6);
 }
 
 #[test]

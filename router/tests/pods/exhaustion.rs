@@ -9,6 +9,7 @@ use spillway_testing::wait_until;
 
 use crate::family::{FAMILIES, Family};
 use crate::sockets::{SILENCE, accept, listen, tcp, tcp_within, word};
+use crate::underlay::OVER_IPV4;
 use crate::world::{Options, Translator, World};
 
 /// How many workers share the range, one router after the other. With several, one that has no port
@@ -77,7 +78,7 @@ fn assert_exhausted(world: &World, pod: usize) {
 fn exhaust(workers: u8, family: &'static Family) {
     let options = Options { workers, queues: 2, ports: Some((FIRST, LAST)), tcp_closing: 1 };
     let name = format!("last{workers}{}", family.nft);
-    let world = World::new(&name, &Translator::Spillway(&options), family);
+    let world = World::new(&name, &Translator::Spillway(&options), family, &OVER_IPV4);
     let remote = listen(&world.server, world.at(REMOTE));
     let all: BTreeSet<u16> = (FIRST..=LAST).collect();
     let mut leased: Vec<Leased> =

@@ -80,12 +80,12 @@ pub(crate) static IPV6: Family = Family {
     error_rate_limit: "net/ipv6/icmp/ratelimit",
 };
 
-const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+pub(crate) const fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(a, b, c, d))
 }
 
 /// A host of a network that is called so.
-const fn v6(first: u16, network: u16, host: u16) -> IpAddr {
+pub(crate) const fn v6(first: u16, network: u16, host: u16) -> IpAddr {
     IpAddr::V6(Ipv6Addr::new(first, 0xdb8, network, 0, 0, 0, 0, host))
 }
 

@@ -13,4 +13,5 @@ mod differential;
 mod exhaustion;
 mod family;
 mod sockets;
+mod underlay;
 mod world;

@@ -1,6 +1,6 @@
 //! One topology, with Spillway or with the kernel's own NAT on its gateway.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -12,17 +12,14 @@ use spillway_testing::{
 use tempfile::TempDir;
 
 use crate::family::{FAMILIES, Family};
+use crate::underlay::Underlay;
 
 /// What reaches the server by its narrow address.
 pub(crate) const NARROW_MTU: usize = 1300;
 
-/// What fits the tunnel, and what any device.
-pub(crate) const POD_MTU: usize = 1450;
+/// What fits any device.
 pub(crate) const MTU: usize = 1500;
 
-const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
-/// The gateway's address for the tunnel.
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
 const NODE_MAC: &str = "02:00:00:00:00:0a";
 const GATEWAY_MAC: &str = "02:00:00:00:00:0b";
 
@@ -47,6 +44,8 @@ pub(crate) struct Options {
 pub(crate) struct World {
     /// The family of its traffic.
     pub(crate) family: &'static Family,
+    /// What fits the tunnel.
+    pub(crate) pod_mtu: usize,
     pub(crate) pods: [Namespace; 2],
     pub(crate) server: Namespace,
     _nodes: [Namespace; 3],
@@ -54,7 +53,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(name: &str, translator: &Translator<'_>, family: &'static Family) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        translator: &Translator<'_>,
+        family: &'static Family,
+        underlay: &Underlay,
+    ) -> Self {
         require_root();
         let host = |host: &str| {
             let namespace = Namespace::new(&format!("{name}-{host}"));
@@ -77,20 +81,27 @@ impl World {
         link(&node, "uplink", &gateway, "node", queues);
         link(&hop, "gw", &gateway, "out", queues);
         link(&hop, "srv", &server, "eth0", 1);
-        make_node(&node, &pods);
+        make_node(&node, &pods, underlay);
         make_outside(&hop, &server);
-        make_gateway(&gateway);
+        make_gateway(&gateway, underlay);
         for namespace in pods.iter().chain([&node, &gateway, &hop, &server]) {
             namespace.wait_for_ipv6();
         }
         let spillway = match translator {
             Translator::Kernel => {
-                masquerade(&gateway);
+                masquerade(&gateway, underlay);
                 None
             }
-            Translator::Spillway(options) => Some(start(&gateway, options)),
+            Translator::Spillway(options) => Some(start(&gateway, options, underlay)),
         };
-        Self { family, pods, server, _nodes: [node, gateway, hop], spillway }
+        Self {
+            family,
+            pod_mtu: underlay.pod_mtu,
+            pods,
+            server,
+            _nodes: [node, gateway, hop],
+            spillway,
+        }
     }
 
     /// The server's address with a port.
@@ -130,14 +141,19 @@ fn ip(namespace: &Namespace, command: &str) {
 }
 
 /// A VXLAN device, and for each family a route of these words through it to the other end.
-fn tunnel(namespace: &Namespace, macs: [&str; 2], route: impl Fn(&Family) -> String) {
+fn tunnel(
+    namespace: &Namespace,
+    macs: [&str; 2],
+    underlay: &Underlay,
+    route: impl Fn(&Family) -> (String, String),
+) {
     let [own, peer] = macs;
     ip(namespace, &format!("link add vx0 address {own} type vxlan external dstport 8472"));
-    ip(namespace, &format!("link set vx0 up mtu {POD_MTU} arp off"));
+    ip(namespace, &format!("link set vx0 up mtu {} arp off", underlay.pod_mtu));
     for family in FAMILIES {
-        let (via, route) = (family.tunnel_peer, route(family));
+        let (via, (route, source)) = (family.tunnel_peer, route(family));
         ip(namespace, &format!("neighbour add {via} lladdr {peer} dev vx0"));
-        ip(namespace, &format!("route add {route} via {via} dev vx0 onlink"));
+        ip(namespace, &format!("route add {route} via {via} dev vx0 onlink{source}"));
     }
 }
 
@@ -148,16 +164,18 @@ fn forward(namespace: &Namespace) {
     }
 }
 
-fn make_node(node: &Namespace, pods: &[Namespace; 2]) {
+fn make_node(node: &Namespace, pods: &[Namespace; 2], underlay: &Underlay) {
+    let Underlay { node: address, gateway, prefix, encap, checksum, pod_mtu, .. } = underlay;
     forward(node);
-    ip(node, &format!("address add {NODE}/24 dev uplink"));
-    tunnel(node, [NODE_MAC, GATEWAY_MAC], |family| {
-        format!("{} encap ip id 40000 dst {GATEWAY}", family.outside)
+    ip(node, &format!("address add {address}/{prefix} dev uplink"));
+    tunnel(node, [NODE_MAC, GATEWAY_MAC], underlay, |family| {
+        let outside = family.outside;
+        (format!("{outside} encap {encap} id 40000 dst {gateway}{checksum}"), String::new())
     });
     for ((number, pod), device) in pods.iter().enumerate().zip(["pod-a", "pod-b"]) {
         link(pod, "eth0", node, device, 1);
-        ip(pod, &format!("link set eth0 mtu {POD_MTU}"));
-        ip(node, &format!("link set {device} mtu {POD_MTU}"));
+        ip(pod, &format!("link set eth0 mtu {pod_mtu}"));
+        ip(node, &format!("link set {device} mtu {pod_mtu}"));
         for Family { pods, node: next_hop, .. } in FAMILIES {
             let address = pods[number];
             ip(pod, &format!("address add {address} dev eth0"));
@@ -185,9 +203,9 @@ fn make_outside(hop: &Namespace, server: &Namespace) {
     }
 }
 
-fn make_gateway(gateway: &Namespace) {
+fn make_gateway(gateway: &Namespace, underlay: &Underlay) {
     forward(gateway);
-    ip(gateway, &format!("address add {GATEWAY}/24 dev node"));
+    ip(gateway, &format!("address add {}/{} dev node", underlay.gateway, underlay.prefix));
     for Family { prefix, gateway: address, hop, egress, outside, .. } in FAMILIES {
         ip(gateway, &format!("address add {address}/{prefix} dev out"));
         ip(gateway, &format!("address add {egress} dev out"));
@@ -197,9 +215,12 @@ fn make_gateway(gateway: &Namespace) {
 }
 
 /// Makes the gateway's kernel do what Spillway does.
-fn masquerade(gateway: &Namespace) {
-    tunnel(gateway, [GATEWAY_MAC, NODE_MAC], |family| {
-        format!("{} encap ip id 2 dst {NODE} src {GATEWAY}", family.pod_network)
+fn masquerade(gateway: &Namespace, underlay: &Underlay) {
+    let Underlay { node, gateway: address, encap, checksum, .. } = underlay;
+    tunnel(gateway, [GATEWAY_MAC, NODE_MAC], underlay, |family| {
+        let pods = family.pod_network;
+        let route = format!("{pods} encap {encap} id 2 dst {node} src {address}{checksum}");
+        (route, format!(" src {}", underlay.errors_from(family)))
     });
     for Family { nft, pod_network, egress, .. } in FAMILIES {
         gateway.run(["nft", &format!("add table {nft} nat")]);
@@ -211,12 +232,12 @@ fn masquerade(gateway: &Namespace) {
 }
 
 /// Starts Spillway on the gateway and waits until it has programmed its document.
-fn start(gateway: &Namespace, options: &Options) -> (Process, TempDir) {
+fn start(gateway: &Namespace, options: &Options, underlay: &Underlay) -> (Process, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let (config, state) =
         (directory.path().join("config.yaml"), directory.path().join("state.yaml"));
     std::fs::write(&config, config_text(directory.path(), options)).unwrap();
-    std::fs::write(&state, state_text(options)).unwrap();
+    std::fs::write(&state, state_text(options, underlay)).unwrap();
     let mut spillway = gateway.spawn([
         env!("CARGO_BIN_EXE_spillway").as_ref(),
         "run".as_ref(),
@@ -246,7 +267,8 @@ devices: [{{name: node, queues: {queues}}}, {{name: out, queues: {queues}}}]
     )
 }
 
-fn state_text(options: &Options) -> String {
+fn state_text(options: &Options, underlay: &Underlay) -> String {
+    let Underlay { node, gateway, .. } = underlay;
     let kind = match options.ports {
         None => "kind: own".to_owned(),
         Some((first, last)) => format!("kind: shared, ports: {first}-{last}"),
@@ -255,7 +277,7 @@ fn state_text(options: &Options) -> String {
     let ([a, b], [c, d]) = (v4.pods, v6.pods);
     format!(
         "generation: 1
-tunnels: [{{address: {GATEWAY}, peers: [{{address: {NODE}}}]}}]
+tunnels: [{{address: '{gateway}', peers: [{{address: '{node}'}}]}}]
 egress_addresses: [{{address: {0}, {kind}}}, {{address: {1}, {kind}}}]
 policies:
   - name: all

@@ -6,7 +6,7 @@ use spillway_testing::Namespace;
 
 use super::Seen;
 use super::udp::forget_ways;
-use crate::world::{NARROW_MTU, POD_MTU, World};
+use crate::world::{NARROW_MTU, World};
 
 /// What a command printed, whether it succeeded or not.
 fn said(namespace: &Namespace, command: &str) -> Vec<String> {
@@ -42,7 +42,7 @@ fn received(lines: &[String]) -> String {
 
 pub(super) fn ping(world: &World) -> Seen {
     let mut seen = Seen::default();
-    let (server, fits) = (world.family.server, world.family.payload_of(POD_MTU));
+    let (server, fits) = (world.family.server, world.family.payload_of(world.pod_mtu));
     for size in [0, 8, 56, 57, fits, fits + 1, 4000] {
         for _ in 0..2 {
             seen.notes("pod", pings(&world.pods[0], &format!("-c 1 -W 5 -s {size} {server}")));

@@ -7,7 +7,7 @@ use spillway_testing::{Namespace, wait_until};
 use super::Seen;
 use crate::family::Family;
 use crate::sockets::{PATIENCE, digest, pattern, udp, udp_to, word};
-use crate::world::{MTU, NARROW_MTU, POD_MTU, World};
+use crate::world::{MTU, NARROW_MTU, World};
 
 /// The next datagram.
 pub(super) fn receive(socket: &UdpSocket) -> String {
@@ -39,7 +39,7 @@ pub(super) fn sizes(world: &World) -> Seen {
     let mut seen = Seen::default();
     let server = udp(&world.server, world.at(2000));
     let pod = udp_to(&world.pods[0], 41_000, world.at(2000));
-    let fits = world.family.payload_of(POD_MTU);
+    let fits = world.family.payload_of(world.pod_mtu);
     for length in [0, 1, 2, 511, 1200, fits - 1, fits] {
         pod.send(&pattern(5, length)).unwrap();
         let (question, from) = receive_from(&server);
@@ -52,7 +52,7 @@ pub(super) fn sizes(world: &World) -> Seen {
 
 /// Routers do not cut packets of IPv6: the server's kernel learns what fits by losing one.
 fn learn_the_tunnel(world: &World, server: &UdpSocket, pod: SocketAddr) {
-    let fits = format!("mtu {POD_MTU}");
+    let fits = format!("mtu {}", world.pod_mtu);
     if mtu(&world.server, pod.ip()) != fits {
         server.send_to(&pattern(13, world.family.payload_of(MTU)), pod).unwrap();
     }
@@ -65,7 +65,7 @@ pub(super) fn fragments(world: &World) -> Seen {
     let mut seen = Seen::default();
     let server = udp(&world.server, world.at(2008));
     let pod = udp_to(&world.pods[0], 41_008, world.at(2008));
-    let [pods, servers] = [POD_MTU, MTU].map(|mtu| world.family.payload_of(mtu));
+    let [pods, servers] = [world.pod_mtu, MTU].map(|mtu| world.family.payload_of(mtu));
     // What just does not fit one packet of the pod's, and of the server's.
     for (question, answer) in [(pods + 1, servers + 1), (4000, 4000), (8000, 8000)] {
         pod.send(&pattern(11, question)).unwrap();
@@ -161,7 +161,7 @@ pub(super) fn too_large_for_the_tunnel(world: &World) -> Seen {
     server.send(&pattern(9, world.family.payload_of(MTU))).unwrap();
     seen.note("server", receive(&server));
     seen.note("server", mtu(&world.server, world.family.egress));
-    server.send(&pattern(10, world.family.payload_of(POD_MTU))).unwrap();
+    server.send(&pattern(10, world.family.payload_of(world.pod_mtu))).unwrap();
     seen.note("pod", receive(&pod));
     seen
 }
