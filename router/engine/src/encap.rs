@@ -56,7 +56,8 @@ pub(crate) struct Overlay {
     vni_of_flow: bool,
     /// Our tunnel address, the outer source.
     pub(crate) tunnel_address: IpAddr,
-    /// All headers; over IPv6 with the peer's key for the outer destination, and none for the source, with lengths, TOS, source port and inner destination of 0.
+    /// All headers, with lengths, TOS, source port and inner destination of 0; over IPv6 with the
+    /// peer's key for the outer destination, and no source.
     template: [u8; REPLY_IP_OFFSET],
     /// The checksum of the template's IPv4 header.
     template_checksum: u16,

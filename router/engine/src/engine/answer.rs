@@ -159,7 +159,7 @@ impl<F: Wire> Translator<F> {
     fn path_mtu(&self, tables: &FamilyTables<F>, packet: &Packet<F>) -> Option<u16> {
         if packet.direction == Direction::Reply {
             let flow = self.flows.replies.find(&packet.tuple, packet.hash)?;
-            let peer = tables.peer(self.flows.replies[flow].way_back().peer_address).ok()?;
+            let peer = tables.peer(self.flows.replies[flow].way_back().peer_key).ok()?;
             return tables.overlay_to(peer).ok().map(|overlay| overlay.inner_mtu);
         }
         let egress = self.egress_of(tables, packet)?;

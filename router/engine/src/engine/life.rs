@@ -242,7 +242,7 @@ impl<F: Wire> Translator<F> {
         }
         self.confirm_policy(tables, reply.twin)?;
         let reply = &mut self.flows.replies[flow];
-        reply.peer = tables.peer(reply.way_back().peer_address)?;
+        reply.peer = tables.peer(reply.way_back().peer_key)?;
         reply.epoch = tables.epoch();
         Ok(())
     }
@@ -292,10 +292,10 @@ impl<F: Wire> Translator<F> {
 
 /// What a frame teaches of the way back, if it comes from a listed peer.
 fn taught<F: Wire>(tables: &FamilyTables<F>, packet: &Packet<F>) -> Result<WayBack, DropReason> {
-    let peer_address = packet.steer.outer_source;
-    let peer = tables.peer(peer_address)?;
+    let peer_key = packet.steer.outer_source;
+    let peer = tables.peer(peer_key)?;
     let (inner_mac, vni) = (packet.steer.inner_mac, packet.steer.vni);
-    Ok(WayBack { peer_address, peer, inner_mac, vni })
+    Ok(WayBack { peer_key, peer, inner_mac, vni })
 }
 
 /// Whether a packet of no known flow may open one.

@@ -34,7 +34,7 @@ pub struct FlowRecord {
     pub policy: PolicyIndex,
     /// The tables that `policy` refers to: an idle flow looks again with its next packet.
     pub epoch: u32,
-    /// The tunnel peer that it came from and that its replies go to.
+    /// The tunnel peer that it came from and that its replies go to, by its key.
     pub peer: Ipv4Addr,
 }
 
@@ -75,7 +75,7 @@ impl<F: Wire> Flows<F> {
             reply_traffic: reply.tally.traffic(),
             policy: original.policy,
             epoch: original.epoch,
-            peer: reply.way_back().peer_address,
+            peer: reply.way_back().peer_key,
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct SavedFlow {
     pub forward: SavedDirection,
     /// From the remote.
     pub reply: SavedDirection,
-    /// The tunnel peer that replies go to.
+    /// The tunnel peer that replies go to, by its key.
     pub peer: Ipv4Addr,
     /// The link address that they have inside of the tunnel.
     pub inner_mac: [u8; 6],
@@ -87,7 +87,7 @@ impl<F: Wire> Flows<F> {
         let original = &self.originals[index];
         let reply = &self.replies[original.twin];
         let change = original.change();
-        let WayBack { peer_address, inner_mac, vni, .. } = reply.way_back();
+        let WayBack { peer_key, inner_mac, vni, .. } = reply.way_back();
         let direction = |progress: Progress, last_seen, tally: Tally| SavedDirection {
             progress: progress.bits(),
             last_seen_ns: nanos(last_seen, now),
@@ -101,7 +101,7 @@ impl<F: Wire> Flows<F> {
             expected: original.expected,
             forward: direction(original.progress, original.last_seen, original.tally),
             reply: direction(reply.progress, reply.last_seen, reply.tally),
-            peer: peer_address,
+            peer: peer_key,
             inner_mac,
             vni,
         }
@@ -124,7 +124,7 @@ impl<F: Wire> Flows<F> {
         let SavedFlow { egress_port, created_ns, .. } = *flow;
         let tuple = flow.original.of_family()?;
         let egress = F::address(flow.egress)?;
-        let SavedFlow { forward, reply: backward, peer: peer_address, inner_mac, vni, .. } = *flow;
+        let SavedFlow { forward, reply: backward, peer: peer_key, inner_mac, vni, .. } = *flow;
         let times = [created_ns, forward.last_seen_ns, backward.last_seen_ns];
         // What seems to come would never grow old; protocol 0 is what an empty slot has.
         if times.iter().any(|time| *time > now) || tuple.protocol == 0 {
@@ -136,11 +136,11 @@ impl<F: Wire> Flows<F> {
         original.last_seen = tick(forward.last_seen_ns);
         original.expected = flow.expected;
         original.tally = Tally::of(forward.traffic);
-        original.way_back = self.hasher.way_back(&steer_header(peer_address, inner_mac, vni));
+        original.way_back = self.hasher.way_back(&steer_header(peer_key, inner_mac, vni));
         let mut reply = Reply::new(&translation, tick(backward.last_seen_ns));
         reply.progress = Progress::from_bits(backward.progress)?;
         reply.tally = Tally::of(backward.traffic);
-        reply.learn(WayBack { peer_address, peer: 0, inner_mac, vni });
+        reply.learn(WayBack { peer_key, peer: 0, inner_mac, vni });
         Some((original, reply))
     }
 }

@@ -82,7 +82,7 @@ pub(crate) struct Reply<F: Family> {
     /// The epoch in which policy and peer were looked up.
     pub(crate) epoch: u32,
     pub(crate) twin: SlotIndex,
-    peer_address: Ipv4Addr,
+    peer_key: Ipv4Addr,
     /// Valid in `epoch`.
     pub(crate) peer: PeerIndex,
     inner_mac: [u8; 6],
@@ -144,8 +144,8 @@ impl Tally {
 /// What a flow has learned from its own frames: where its replies go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WayBack {
-    /// The outer source.
-    pub(crate) peer_address: Ipv4Addr,
+    /// The outer source: the peer's key.
+    pub(crate) peer_key: Ipv4Addr,
     /// The index of that peer in this epoch.
     pub(crate) peer: PeerIndex,
     /// The inner Ethernet source.
@@ -329,15 +329,15 @@ impl<F: Wire> Reply<F> {
 
     /// Where replies go from now on.
     pub(crate) fn learn(&mut self, way_back: WayBack) {
-        let WayBack { peer_address, peer, inner_mac, vni } = way_back;
-        *self = Self { peer_address, peer, inner_mac, vni, ..*self };
+        let WayBack { peer_key, peer, inner_mac, vni } = way_back;
+        *self = Self { peer_key, peer, inner_mac, vni, ..*self };
     }
 
     /// Where replies go.
     #[inline]
     pub(crate) fn way_back(&self) -> WayBack {
-        let Self { peer_address, peer, inner_mac, vni, .. } = *self;
-        WayBack { peer_address, peer, inner_mac, vni }
+        let Self { peer_key, peer, inner_mac, vni, .. } = *self;
+        WayBack { peer_key, peer, inner_mac, vni }
     }
 
     /// What replies have inside of the tunnel: the link address that they go to, and the network
@@ -424,7 +424,7 @@ impl<F: Wire> Slot for Reply<F> {
         transport_delta: Delta::NONE,
         epoch: 0,
         twin: SlotIndex::FIRST,
-        peer_address: Ipv4Addr::UNSPECIFIED,
+        peer_key: Ipv4Addr::UNSPECIFIED,
         peer: 0,
         inner_mac: [0; 6],
         vni: [0; 3],
