@@ -329,6 +329,7 @@ impl Gateway {
             reply_vni: Some(compile::reply_vni(document, IpFamily::V4)),
             reply_vni_ipv6: Some(compile::reply_vni(document, IpFamily::V6)),
             tunnel_port: self.config.tunnel_port,
+            nat64: None,
             v4,
             v6,
         });

@@ -18,6 +18,7 @@ mod fragment;
 mod lpm;
 mod map;
 mod nat;
+pub mod nat64;
 mod packet;
 pub mod policy;
 mod reassembly;

@@ -22,6 +22,7 @@ use crate::steer::{
 pub(crate) use ecn::encapsulate as tunnel_tos;
 pub(crate) use icmp::QUOTED_IP;
 pub(crate) use ipv4::{DONT_FRAGMENT, addresses as ipv4_addresses, replace_identification};
+pub(crate) use ipv6::is_martian as is_martian_ipv6;
 pub(crate) use transport::{Segment, Transport};
 pub(crate) use usual::Usual;
 pub(crate) use wire::{Fragment, SCTP, TCP, UDP, Wire};

@@ -3,7 +3,7 @@
 //! `router` builds a whole new [`Tables`] when the state document or the kernel's routes change
 //! and swaps it in; nothing here changes once built. `epoch` tells flows to look again.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::DropReason;
@@ -13,6 +13,7 @@ use crate::family::{Family, V4, V6};
 use crate::fib::{Fib, Way};
 use crate::flow::Timeouts;
 use crate::map::Map;
+use crate::nat64::Prefix;
 use crate::packet::Wire;
 use crate::policy::{NatOptions, Policies, PolicyIndex, paired};
 use crate::steer::REPLY_IP_OFFSET;
@@ -101,10 +102,22 @@ pub struct TablesInput {
     pub reply_vni_ipv6: Option<ReplyVni>,
     /// UDP port of the tunnel, in replies the destination port.
     pub tunnel_port: u16,
+    /// How pods of IPv6 reach IPv4; `None`: they do not.
+    pub nat64: Option<Nat64Input>,
     /// What is said of IPv4; the tunnels' own packets go by it, too.
     pub v4: FamilyInput<V4>,
     /// What is said of IPv6.
     pub v6: FamilyInput<V6>,
+}
+
+/// What [`Tables::new`] needs to translate between the families (RFC 6146).
+#[derive(Clone, Debug)]
+pub struct Nat64Input {
+    /// Where IPv4 stands in IPv6.
+    pub prefix: Prefix,
+    /// The number and the address of each pod: as its number, an address of 240.0.0.0/4 that no pod of
+    /// IPv4 has, it is a pod of the IPv4 policies. Numbers and addresses are unique.
+    pub pods: Vec<(Ipv4Addr, Ipv6Addr)>,
 }
 
 /// What [`Tables::new`] needs of one address family.

@@ -310,7 +310,7 @@ fn address_mut(header: &mut [u8; 40], side: Side) -> &mut [u8] {
 
 /// Whether an address is no host's on a network that a router may forward to: unspecified, loopback,
 /// IPv4 in IPv6's form (RFC 4291, section 2.5.5), link-local, multicast.
-fn is_martian(address: Ipv6Addr) -> bool {
+pub(crate) fn is_martian(address: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, ..] = address.segments();
     let is_like_ipv4 = (a, b, c, d, e) == (0, 0, 0, 0, 0) && (f == 0 || f == 0xffff);
     is_like_ipv4 || a & 0xffc0 == 0xfe80 || a & 0xff00 == 0xff00
