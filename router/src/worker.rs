@@ -217,10 +217,10 @@ impl Worker {
         }
     }
 
-    /// Sends a frame in pieces: all of them or, when there are not enough frames, none.
+    /// Sends what is made of a frame: all its pieces or, when there are not enough frames, none.
     fn transmit_fragments(&mut self, device: DeviceIndex, fragments: Fragments, frame: Frame) {
-        let lane = &mut self.parts.lane;
-        let count = fragments.count(frame.bytes());
+        let WorkerParts { lane, tables, .. } = &mut self.parts;
+        let count = fragments.count(tables, frame.bytes());
         let mut pieces: ArrayVec<Frame, FRAGMENTS_MAX> = ArrayVec::new();
         while pieces.len() < count.min(FRAGMENTS_MAX)
             && let Some(piece) = lane.allocate()
@@ -229,7 +229,8 @@ impl Worker {
         }
         let is_enough = pieces.len() == count;
         for (number, mut piece) in pieces.into_iter().enumerate() {
-            match fragments.write(frame.bytes(), number, piece.bytes_mut()).filter(|_| is_enough) {
+            let length = fragments.write(tables, frame.bytes(), number, piece.bytes_mut());
+            match length.filter(|_| is_enough) {
                 Some(length) => lane.transmit(device, piece, length),
                 None => lane.recycle(piece),
             }

@@ -48,6 +48,11 @@ impl Delta {
         Self(add(self.0, other.0))
     }
 
+    /// The change back.
+    pub(crate) const fn reversed(self) -> Self {
+        Self(!self.0)
+    }
+
     /// The checksum after the change.
     #[inline]
     pub(crate) const fn apply(self, checksum: u16) -> u16 {

@@ -10,6 +10,7 @@ mod ipv6;
 use std::net::IpAddr;
 
 use crate::checksum::{Delta, checksum};
+use crate::nat64;
 use crate::packet::DONT_FRAGMENT;
 use crate::steer::{REPLY_IP_OFFSET, REPLY_IP_OFFSET_6, TUNNEL_OVERHEAD};
 use crate::tables::{Adjacency, DeviceIndex, Peer, ReplyVni};
@@ -50,8 +51,12 @@ pub(crate) fn ethernet(destination: [u8; 6], source: [u8; 6], ethertype: [u8; 2]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) device: DeviceIndex,
-    /// The largest inner packet that fits, in bytes.
+    /// The largest inner packet that fits, in bytes: of IPv4 if that becomes IPv6.
     pub(crate) inner_mtu: u16,
+    /// The same of packets that go the usual packet's short way.
+    pub(crate) usual_mtu: u16,
+    /// Whether packets of IPv4 become IPv6 (NAT64).
+    pub(crate) to_ipv6: bool,
     /// Whether replies have their flow's VNI; else the template has theirs.
     vni_of_flow: bool,
     /// Our tunnel address, the outer source.
@@ -109,14 +114,24 @@ impl Overlay {
         let inner = ethernet([0; 6], adjacency.source_mac(), inner_ethertype);
         template[INNER..].copy_from_slice(&inner);
         let template_checksum = checksum(&template[IP..UDP]);
+        let inner_mtu = adjacency.mtu.saturating_sub(overhead);
         Self {
             device: adjacency.device,
-            inner_mtu: adjacency.mtu.saturating_sub(overhead),
+            inner_mtu,
+            usual_mtu: inner_mtu,
+            to_ipv6: false,
             vni_of_flow: reply_vni == ReplyVni::Flow,
             tunnel_address: peer.tunnel_address,
             template,
             template_checksum,
         }
+    }
+
+    /// The same for packets of IPv4 that become IPv6, which the inner Ethernet header has to say. None
+    /// of them takes the short way, where frames are sent as they stand.
+    pub(crate) fn for_nat64(self) -> Self {
+        let inner_mtu = self.inner_mtu.saturating_sub(nat64::SHORTER);
+        Self { inner_mtu, usual_mtu: 0, to_ipv6: true, ..self }
     }
 
     /// Writes the 64 bytes in front of the inner packet.

@@ -7,6 +7,7 @@ mod error_limit;
 mod fragments;
 mod holdings;
 mod life;
+mod nat64;
 mod own_address;
 mod restart;
 mod translator;
@@ -26,6 +27,7 @@ use crate::steer::CLASSES;
 use crate::tables::{DeviceIndex, Tables};
 use crate::{Counters, DropReason, Ticket, Tuple};
 use answer::OfFamily;
+use nat64::Arrival;
 use translator::{Glances, Translator, family_of};
 
 pub use adoption::Notice;
@@ -78,11 +80,12 @@ pub enum Verdict {
         /// So many bytes of it, from its start: padding behind the packet is cut off.
         length: u16,
     },
-    /// It is ready to be sent, but too large: send what [`Fragments::write`] makes of it.
+    /// It is ready to be sent, but not as it stands: it is too large, or a reply of IPv4 to a pod of
+    /// IPv6. Send what [`Fragments::write`] makes of it.
     Fragment {
         /// Out of this device.
         device: DeviceIndex,
-        /// How it is to be cut.
+        /// What is to be made of it.
         fragments: Fragments,
     },
     /// Keep it, and give it to [`Engine::process_held`] once the neighbour is known: the frame is
@@ -119,6 +122,8 @@ struct Outlet {
     device: DeviceIndex,
     /// The largest packet that fits there, in bytes.
     mtu: u16,
+    /// Whether it leaves as IPv6, though it is IPv4.
+    to_ipv6: bool,
 }
 
 /// Why a packet goes no further now.
@@ -143,6 +148,8 @@ pub struct Engine {
     v6: Translator<V6>,
     glances: Box<Glances<V4>>,
     glances_ipv6: Box<Glances<V6>>,
+    /// Room for a frame of a pod of IPv6 as the IPv4 translator has it.
+    room: nat64::Room,
 }
 
 /// Set in the cursor of a page of IPv6 flows. No table has so many groups.
@@ -163,6 +170,7 @@ impl Engine {
             v6: Translator::new(config, flows_max_ipv6),
             glances: Box::new([Usual::NONE; BURST_MAX]),
             glances_ipv6: Box::new([Usual::NONE; BURST_MAX]),
+            room: nat64::Room::new(),
         }
     }
 
@@ -207,11 +215,16 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        if frames.first().is_some_and(|frame| family_of(frame) != V4::STEER_FAMILY) {
+        let is_ipv6 = frames.first().is_some_and(|frame| family_of(frame) != V4::STEER_FAMILY);
+        // With NAT64 not every frame of IPv6 is IPv6's.
+        if is_ipv6 && tables.nat64.is_none() {
             return self.burst_ipv6_first::<PREFETCH>(now, tables, frames, verdicts);
         }
-        let Self { v4, v6, glances, glances_ipv6 } = self;
+        let Self { v4, v6, glances, glances_ipv6, room } = self;
         if v4.burst::<PREFETCH>(now, &tables.v4, glances, frames, verdicts) > 0 {
+            if let Some(addresses) = &tables.nat64 {
+                room.take_each(v4, now, (tables, addresses), glances, frames, verdicts);
+            }
             rest(glances, frames, verdicts, |frames, verdicts| {
                 v6.burst::<PREFETCH>(now, &tables.v6, glances_ipv6, frames, verdicts);
             });
@@ -227,7 +240,7 @@ impl Engine {
         frames: &mut [&mut [u8]],
         verdicts: &mut [Verdict],
     ) {
-        let Self { v4, v6, glances, glances_ipv6 } = self;
+        let Self { v4, v6, glances, glances_ipv6, .. } = self;
         if v6.burst::<PREFETCH>(now, &tables.v6, glances_ipv6, frames, verdicts) > 0 {
             rest(glances_ipv6, frames, verdicts, |frames, verdicts| {
                 v4.burst::<PREFETCH>(now, &tables.v4, glances, frames, verdicts);
@@ -243,9 +256,13 @@ impl Engine {
         frame: &mut [u8],
         ticket: Ticket,
     ) -> Verdict {
+        let Self { v4, v6, room, .. } = self;
         underlay::through(tables, frame, |frame| match family_of(frame) {
-            0 => self.v4.process_held(now, &tables.v4, frame, ticket),
-            _ => self.v6.process_held(now, &tables.v6, frame, ticket),
+            0 => v4.process_held(now, &tables.v4, frame, ticket),
+            _ if nat64::takes(tables, frame) => {
+                room.process(v4, now, tables, frame, Arrival::Held(ticket))
+            }
+            _ => v6.process_held(now, &tables.v6, frame, ticket),
         })
     }
 
@@ -257,9 +274,13 @@ impl Engine {
         frame: &mut [u8],
         ticket: Ticket,
     ) -> Verdict {
+        let Self { v4, v6, room, .. } = self;
         underlay::through(tables, frame, |frame| match family_of(frame) {
-            0 => self.v4.process_handed(now, &tables.v4, frame, ticket),
-            _ => self.v6.process_handed(now, &tables.v6, frame, ticket),
+            0 => v4.process_handed(now, &tables.v4, frame, ticket),
+            _ if nat64::takes(tables, frame) => {
+                room.process(v4, now, tables, frame, Arrival::Handed(ticket))
+            }
+            _ => v6.process_handed(now, &tables.v6, frame, ticket),
         })
     }
 
@@ -328,6 +349,9 @@ impl Engine {
     ) -> Option<OwedError<'a>> {
         let owed = underlay::look(tables, frame, |frame| match family_of(frame) {
             0 => self.v4.owed_error(now, &tables.v4, reason, frame).map(OfFamily::V4),
+            _ if nat64::takes(tables, frame) => {
+                self.owed_error_nat64(now, tables, reason, frame).map(OfFamily::V6)
+            }
             _ => self.v6.owed_error(now, &tables.v6, reason, frame).map(OfFamily::V6),
         });
         Some(OwedError { owed: owed?, underlay: tables.underlay() })

@@ -20,12 +20,16 @@ use crate::steer::{
 };
 
 pub(crate) use ecn::encapsulate as tunnel_tos;
+pub(crate) use extension::{
+    Chain, FRAGMENT as EXTENSION_FRAGMENT, FRAGMENT_LEN as EXTENSION_FRAGMENT_LEN, FragmentHeader,
+    walk as walk_extensions,
+};
 pub(crate) use icmp::QUOTED_IP;
 pub(crate) use ipv4::{DONT_FRAGMENT, addresses as ipv4_addresses, replace_identification};
 pub(crate) use ipv6::is_martian as is_martian_ipv6;
 pub(crate) use transport::{Segment, Transport};
 pub(crate) use usual::Usual;
-pub(crate) use wire::{Fragment, SCTP, TCP, UDP, Wire};
+pub(crate) use wire::{Fragment, IpHeader, SCTP, TCP, UDP, Wire};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

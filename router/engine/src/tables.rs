@@ -13,7 +13,7 @@ use crate::family::{Family, V4, V6};
 use crate::fib::{Fib, Way};
 use crate::flow::Timeouts;
 use crate::map::Map;
-use crate::nat64::Prefix;
+use crate::nat64::{Addresses, Prefix};
 use crate::packet::Wire;
 use crate::policy::{NatOptions, Policies, PolicyIndex, paired};
 use crate::steer::REPLY_IP_OFFSET;
@@ -176,6 +176,8 @@ impl Adjacency {
 pub struct Tables {
     pub(crate) v4: FamilyTables<V4>,
     pub(crate) v6: FamilyTables<V6>,
+    /// How pods of IPv6 reach IPv4, if they do.
+    pub(crate) nat64: Option<Addresses>,
     underlay: Option<Underlay>,
 }
 
@@ -198,7 +200,9 @@ pub(crate) struct FamilyTables<F: Family> {
     devices: Vec<Device>,
     adjacencies: Vec<Adjacency>,
     neighbours: Map<(DeviceIndex, F::Address), AdjacencyIndex>,
-    /// The way back to each peer, or why there is none now.
+    /// The pods that are numbers of IPv6's: replies to them become IPv6.
+    numbers: Arc<Map<F::Address, Ipv6Addr>>,
+    /// The way back to each peer, or why there is none now; with NAT64, then the same for numbers.
     overlays: Vec<Result<Overlay, Halt>>,
     peers: Arc<Map<Ipv4Addr, PeerIndex>>,
 }
@@ -213,11 +217,12 @@ impl Tables {
     /// Arranges `input` for lookups: some milliseconds for tens of thousands of entries.
     ///
     /// # Panics
-    /// When there are more than 65,535 peers, which a document's limits rule out.
+    /// When there are more than 32,767 peers, which a document's limits rule out.
     #[must_use]
     pub fn new(input: TablesInput) -> Self {
-        let TablesInput { epoch, devices, peers, tunnel_port, v4, v6, .. } = input;
-        assert!(peers.len() <= usize::from(PeerIndex::MAX), "more than 65,535 peers");
+        let TablesInput { epoch, devices, peers, tunnel_port, nat64, v4, v6, .. } = input;
+        // Each may have two indices.
+        assert!(peers.len() <= usize::from(PeerIndex::MAX / 2), "more than 32,767 peers");
         let index = (0..).zip(&peers).map(|(index, peer)| (peer.key, index));
         let index: Arc<Map<_, _>> = Arc::new(index.collect());
         let mut v4 = FamilyTables::new(epoch, &devices, &index, v4, ETHERTYPE_IPV4);
@@ -235,12 +240,18 @@ impl Tables {
                 let way = way.as_ref().map_err(|halt| *halt)?;
                 Ok(Overlay::new(way, peer, tunnel_port, reply_vni, ethertype))
             };
-            peers.iter().zip(&ways).map(overlay).collect()
+            peers.iter().zip(&ways).map(overlay).collect::<Vec<_>>()
         };
         v4.overlays = overlays(ETHERTYPE_IPV4, input.reply_vni);
         v6.overlays = overlays(ETHERTYPE_IPV6, input.reply_vni_ipv6);
+        let nat64 = nat64.as_ref().map(Addresses::new);
+        if let Some(addresses) = &nat64 {
+            v4.numbers = addresses.pods();
+            let for_nat64 = v6.overlays.iter().cloned().map(|way| way.map(Overlay::for_nat64));
+            v4.overlays.extend(for_nat64);
+        }
         let underlay = Underlay::new(&peers, &ways, index);
-        Self { v4, v6, underlay }
+        Self { v4, v6, nat64, underlay }
     }
 
     /// What tunnels go over when they do not go over IPv4.
@@ -330,6 +341,7 @@ impl<F: Family> FamilyTables<F> {
             devices: devices.to_vec(),
             adjacencies: Vec::new(),
             neighbours: Map::default(),
+            numbers: Arc::default(),
             overlays: Vec::new(),
             peers: Arc::clone(peers),
         };
@@ -426,9 +438,14 @@ impl<F: Family> FamilyTables<F> {
         Some((index, device.mac))
     }
 
-    /// The index of a listed peer in this epoch, by its key.
-    pub(crate) fn peer(&self, key: Ipv4Addr) -> Result<PeerIndex, DropReason> {
-        self.peers.get(&key).copied().ok_or(DropReason::UnknownPeer)
+    /// The index, in this epoch, of a listed peer as the way back to a pod: by its key.
+    pub(crate) fn peer(&self, key: Ipv4Addr, pod: F::Address) -> Result<PeerIndex, DropReason> {
+        let index = *self.peers.get(&key).ok_or(DropReason::UnknownPeer)?;
+        match self.numbers.contains_key(&pod) {
+            false => Ok(index),
+            // There are no more than fit twice.
+            true => Ok(index.saturating_add(u16::try_from(self.peers.len()).unwrap_or(u16::MAX))),
+        }
     }
 
     /// The way back to a peer of this epoch.

@@ -7,7 +7,8 @@ use super::underlay::{self, LATER};
 use crate::DropReason;
 use crate::encap::{Label, Overlay};
 use crate::family::{V4, V6};
-use crate::flow::Tuple;
+use crate::flow::{Hasher, Tuple};
+use crate::nat64::{Addresses, icmp_to_ipv6};
 use crate::packet::{Direction, Packet, Transport, Wire, tunnel_tos};
 use crate::steer::{REPLY_IP_OFFSET, REPLY_IP_OFFSET_6, TUNNEL_IP_OFFSET};
 use crate::tables::{Adjacency, DeviceIndex, FamilyTables, Underlay};
@@ -159,7 +160,9 @@ impl<F: Wire> Translator<F> {
     fn path_mtu(&self, tables: &FamilyTables<F>, packet: &Packet<F>) -> Option<u16> {
         if packet.direction == Direction::Reply {
             let flow = self.flows.replies.find(&packet.tuple, packet.hash)?;
-            let peer = tables.peer(self.flows.replies[flow].way_back().peer_key).ok()?;
+            let reply = &self.flows.replies[flow];
+            let pod = self.flows.originals[reply.twin].tuple().source;
+            let peer = tables.peer(reply.way_back().peer_key, pod).ok()?;
             return tables.overlay_to(peer).ok().map(|overlay| overlay.inner_mtu);
         }
         let egress = self.egress_of(tables, packet)?;
@@ -194,8 +197,23 @@ impl<F: Wire> Translator<F> {
 
 /// To a pod through the tunnel that its packet came from, if its traffic is ours.
 fn way_to_pod<'a, F: Wire>(tables: &'a FamilyTables<F>, packet: &Packet<F>) -> Option<&'a Overlay> {
-    tables.policy(packet.tuple.source, packet.tuple.destination)?;
-    tables.overlay_to(tables.peer(packet.steer.outer_source).ok()?).ok()
+    let pod = packet.tuple.source;
+    tables.policy(pod, packet.tuple.destination)?;
+    tables.overlay_to(tables.peer(packet.steer.outer_source, pod).ok()?).ok()
+}
+
+impl<'a> Owed<'a, V4> {
+    /// The same to a pod of IPv6, about the packet in `frame`, which went on as IPv4.
+    pub(super) fn to_ipv6(
+        &self,
+        addresses: &Addresses,
+        frame: &[u8],
+        hasher: &Hasher,
+    ) -> Option<Owed<'a, V6>> {
+        let packet = Packet::parse_any_ttl(frame, hasher).ok()?;
+        let icmp = icmp_to_ipv6(self.icmp, self.packet.length)?;
+        Some(Owed { packet, icmp, source: addresses.ipv6_of(self.source), way: self.way })
+    }
 }
 
 impl<F: Wire> Owed<'_, F> {

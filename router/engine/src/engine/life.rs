@@ -5,10 +5,11 @@ use super::adoption::endpoint;
 use super::holdings::Holding;
 use super::translator::{Translator, end};
 use super::{Halt, Nanos, Outlet};
-use crate::encap::Label;
+use crate::encap::{Label, Overlay};
 use crate::family::Family;
 use crate::flow::{Original, Reply, SlotIndex, Tick, Translation, Tuple, WayBack, tick};
 use crate::nat::{Side, Use, Wish, clamp_mss, rewrite};
+use crate::nat64::may_become_ipv6;
 use crate::packet::{Packet, SCTP, Transport, Wire, tunnel_tos};
 use crate::policy::{NatOptions, PolicyIndex};
 use crate::tables::{Adjacency, AdjacencyIndex, EPOCH_NONE, EgressAddress, FamilyTables};
@@ -70,7 +71,7 @@ impl<F: Wire> Translator<F> {
         }
         *ethernet = adjacency.ethernet;
         original.note(packet.transport, packet.length, context.now);
-        Ok(Outlet { device: adjacency.device, mtu: adjacency.mtu })
+        Ok(Outlet { device: adjacency.device, mtu: adjacency.mtu, to_ipv6: false })
     }
 
     /// From the outside to a pod: back through the tunnel that the flow came from.
@@ -89,6 +90,10 @@ impl<F: Wire> Translator<F> {
         if !may_pass(packet, overlay.inner_mtu) {
             return Err(DropReason::ExceedsTunnelMtu.into());
         }
+        if overlay.to_ipv6 {
+            let ip = frame.get(packet.direction.ip_offset()..).ok_or(DropReason::Truncated)?;
+            may_become_ipv6(ip, packet)?;
+        }
         // The twin is another cache line: looked at only for what may end the flow.
         let ends = packet.transport.may_end_a_connection();
         let is_believed = !ends || self.flows.originals[reply.twin].may_believe(packet.transport);
@@ -104,7 +109,8 @@ impl<F: Wire> Translator<F> {
         if is_believed {
             reply.note(packet.transport, packet.length, context.now);
         }
-        Ok(Outlet { device: overlay.device, mtu: overlay.inner_mtu })
+        let Overlay { device, inner_mtu: mtu, to_ipv6, .. } = *overlay;
+        Ok(Outlet { device, mtu, to_ipv6 })
     }
 
     /// The slow path: policy, route, next hop, port; then the flow exists.
@@ -224,7 +230,7 @@ impl<F: Wire> Translator<F> {
         }
         let egress = original.egress();
         let policy = self.confirm_policy(tables, flow)?;
-        tables.peer(packet.steer.outer_source)?;
+        tables.peer(packet.steer.outer_source, packet.tuple.source)?;
         let adjacency = tables.route(egress, packet.tuple.destination, packet.hash)?;
         let original = &mut self.flows.originals[flow];
         original.policy = policy;
@@ -240,9 +246,11 @@ impl<F: Wire> Translator<F> {
         if reply.epoch == tables.epoch() {
             return Ok(());
         }
-        self.confirm_policy(tables, reply.twin)?;
+        let twin = reply.twin;
+        self.confirm_policy(tables, twin)?;
+        let pod = self.flows.originals[twin].tuple().source;
         let reply = &mut self.flows.replies[flow];
-        reply.peer = tables.peer(reply.way_back().peer_key)?;
+        reply.peer = tables.peer(reply.way_back().peer_key, pod)?;
         reply.epoch = tables.epoch();
         Ok(())
     }
@@ -293,7 +301,7 @@ impl<F: Wire> Translator<F> {
 /// What a frame teaches of the way back, if it comes from a listed peer.
 fn taught<F: Wire>(tables: &FamilyTables<F>, packet: &Packet<F>) -> Result<WayBack, DropReason> {
     let peer_key = packet.steer.outer_source;
-    let peer = tables.peer(peer_key)?;
+    let peer = tables.peer(peer_key, packet.tuple.source)?;
     let (inner_mac, vni) = (packet.steer.inner_mac, packet.steer.vni);
     Ok(WayBack { peer_key, peer, inner_mac, vni })
 }
@@ -339,7 +347,7 @@ fn fitting<'a, F: Wire>(
 
 /// Lets a pod's SYN announce no larger segments than come back through its tunnel.
 fn fit_to_tunnel<F: Wire>(tables: &FamilyTables<F>, packet: &Packet<F>, ip: &mut [u8]) {
-    let peer = tables.peer(packet.steer.outer_source).map_err(Halt::from);
+    let peer = tables.peer(packet.steer.outer_source, packet.tuple.source).map_err(Halt::from);
     if let Ok(overlay) = peer.and_then(|peer| tables.overlay_to(peer)) {
         clamp_mss(ip, packet, overlay.inner_mtu);
     }

@@ -13,7 +13,8 @@ use crate::flow::{
 };
 use crate::fragment::Fragments;
 use crate::nat::{Identifications, Ports, Random};
-use crate::packet::{Direction, Packet, Usual, Wire};
+use crate::nat64::FRAGMENT_HEADER;
+use crate::packet::{Direction, Packet, Transport, Usual, Wire};
 use crate::reassembly::Reassembly;
 use crate::steer::{self, CLASSES, FAMILY_6};
 use crate::tables::FamilyTables;
@@ -299,21 +300,27 @@ impl<F: Wire> Translator<F> {
     }
 
     /// In one piece, if it fits.
-    fn send(&mut self, Outlet { device, mtu }: Outlet, packet: &Packet<F>) -> Verdict {
+    fn send(&mut self, outlet: Outlet, packet: &Packet<F>) -> Verdict {
+        let Outlet { device, mtu, to_ipv6 } = outlet;
         self.counters.transmitted += 1;
         match packet.direction {
             Direction::Forward => self.counters.forward.count(packet.length),
             Direction::Reply => self.counters.reply.count(packet.length),
         }
-        if packet.length <= mtu {
+        let is_part_of_ipv6 = to_ipv6 && packet.fragment.is_some();
+        let more = if is_part_of_ipv6 { FRAGMENT_HEADER } else { 0 };
+        // An error that quotes too much is cut short.
+        let is_error = packet.transport == Transport::Error;
+        let fits = packet.length.saturating_add(more) <= mtu || (to_ipv6 && is_error);
+        if fits && !to_ipv6 {
             return Verdict::Transmit {
                 device,
                 length: packet.direction.frame_length(packet.length),
             };
         }
-        self.counters.fragmented += 1;
+        self.counters.fragmented += u64::from(!fits);
         let ip_offset = packet.direction.ip_offset();
-        Verdict::Fragment { device, fragments: Fragments { ip_offset, mtu } }
+        Verdict::Fragment { device, fragments: Fragments { ip_offset, mtu, to_ipv6 } }
     }
 }
 

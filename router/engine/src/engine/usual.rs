@@ -144,7 +144,7 @@ impl<F: Wire> Translator<F> {
     ) -> Option<Sent> {
         let reply = self.flows.replies.get_near(&usual.key, usual.hash, usual.candidate)?;
         let overlay = tables.overlay_to(reply.peer).ok()?;
-        if reply.epoch != tables.epoch() || usual.length > overlay.inner_mtu {
+        if reply.epoch != tables.epoch() || usual.length > overlay.usual_mtu {
             return None;
         }
         let change = reply.change();

@@ -7,39 +7,39 @@ use crate::steer::{EXTENSION_BYTES_MAX, EXTENSIONS_MAX};
 
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
-pub(super) const FRAGMENT: u8 = 44;
+pub(crate) const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
 /// Length of a fragment header, in bytes.
-pub(super) const FRAGMENT_LEN: usize = 8;
+pub(crate) const FRAGMENT_LEN: usize = 8;
 
 /// The flag "more fragments" in the word of offset and flags; the offset begins at bit 3.
 const MORE_FRAGMENTS: u16 = 1;
 
 /// What was found behind an IPv6 header. Places are in bytes behind that header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Chain {
+pub(crate) struct Chain {
     /// The transport protocol. Of a fragment that is not the first, what the fragment header says:
     /// that may be another extension header.
-    pub(super) protocol: u8,
+    pub(crate) protocol: u8,
     /// Where the transport header is.
-    pub(super) at: u16,
-    pub(super) fragment: Option<FragmentHeader>,
+    pub(crate) at: u16,
+    pub(crate) fragment: Option<FragmentHeader>,
 }
 
 /// A fragment header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FragmentHeader {
+pub(crate) struct FragmentHeader {
     /// Where it is.
-    pub(super) at: u16,
+    pub(crate) at: u16,
     /// Where its payload belongs in the packet's, in units of 8 bytes.
-    pub(super) start: u16,
-    pub(super) is_last: bool,
-    pub(super) identification: u32,
+    pub(crate) start: u16,
+    pub(crate) is_last: bool,
+    pub(crate) identification: u32,
 }
 
 /// Whether a protocol number is that of a header that [`walk`] looks past.
-pub(super) fn is_extension(protocol: u8) -> bool {
+pub(crate) fn is_extension(protocol: u8) -> bool {
     matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
 }
 
@@ -49,7 +49,7 @@ pub(super) fn is_extension(protocol: u8) -> bool {
 /// [`DropReason::IpOptions`]: there are too many; hop-by-hop options do not come first, as they must;
 /// a second fragment header; or a route that is still to be travelled (RFC 5095), which a translated
 /// packet cannot be. [`DropReason::BadIpLength`]: the payload ends before they do.
-pub(super) fn walk(mut protocol: u8, payload: &[u8]) -> Result<Chain, DropReason> {
+pub(crate) fn walk(mut protocol: u8, payload: &[u8]) -> Result<Chain, DropReason> {
     let (mut at, mut fragment, mut count) = (0, None, 0);
     while is_extension(protocol) {
         let header = payload.get(usize::from(at)..).and_then(|rest| rest.first_chunk::<8>());

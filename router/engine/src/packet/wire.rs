@@ -139,9 +139,9 @@ pub(crate) struct IpHeader<F: Wire> {
     pub(crate) protocol: u8,
     /// Of the whole packet, in bytes.
     pub(crate) length: u16,
-    pub(super) tos: u8,
+    pub(crate) tos: u8,
     /// The time to live, or hop limit.
-    pub(super) ttl: u8,
+    pub(crate) ttl: u8,
     /// Whether no router may fragment it.
     pub(super) dont_fragment: bool,
     pub(crate) fragment: Option<Fragment>,

@@ -1,0 +1,52 @@
+//! Which address of one family stands for which one of the other.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use super::Prefix;
+use crate::map::Map;
+use crate::tables::Nat64Input;
+
+/// The prefix of the outside, and the numbers of pods.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses {
+    prefix: Prefix,
+    numbers: Map<Ipv6Addr, Ipv4Addr>,
+    pods: Arc<Map<Ipv4Addr, Ipv6Addr>>,
+}
+
+impl Addresses {
+    pub(crate) fn new(input: &Nat64Input) -> Self {
+        let Nat64Input { prefix, pods } = input;
+        Self {
+            prefix: *prefix,
+            numbers: pods.iter().map(|(number, address)| (*address, *number)).collect(),
+            pods: Arc::new(pods.iter().copied().collect()),
+        }
+    }
+
+    /// The address of each number.
+    pub(crate) fn pods(&self) -> Arc<Map<Ipv4Addr, Ipv6Addr>> {
+        Arc::clone(&self.pods)
+    }
+
+    /// Whether an address is in the prefix.
+    pub(crate) fn is_outside(&self, address: Ipv6Addr) -> bool {
+        self.prefix.contains(address)
+    }
+
+    /// The IPv4 address that an IPv6 one stands for.
+    pub(super) fn outside(&self, address: Ipv6Addr) -> Option<Ipv4Addr> {
+        self.prefix.extract(address)
+    }
+
+    /// A pod's number.
+    pub(super) fn number(&self, pod: Ipv6Addr) -> Option<Ipv4Addr> {
+        self.numbers.get(&pod).copied()
+    }
+
+    /// The address of a number's pod; of what is no number, the one that stands for it.
+    pub(crate) fn ipv6_of(&self, address: Ipv4Addr) -> Ipv6Addr {
+        self.pods.get(&address).copied().unwrap_or_else(|| self.prefix.embed(address))
+    }
+}
