@@ -29,9 +29,10 @@ pub(crate) fn to_ipv6(icmp: [u8; 8], quoted_length: u16) -> Option<[u8; 8]> {
         (3, 3) => said(1, 4),
         (3, 4) => {
             let mtu = match u16::from_be_bytes([m0, m1]) {
-                0 => PLATEAUS.into_iter().find(|plateau| *plateau < quoted_length)?,
-                mtu => mtu,
+                0 => PLATEAUS.into_iter().find(|plateau| *plateau < quoted_length),
+                mtu => Some(mtu),
             };
+            let mtu = mtu.unwrap_or_default();
             let [high, low] = mtu.saturating_add(SHORTER).max(MTU_MIN_IPV6).to_be_bytes();
             Some([2, 0, 0, 0, 0, 0, high, low])
         }

@@ -196,10 +196,21 @@ pub fn error<A: Into<IpAddr>>(
     ttl: u8,
     quote: &[u8],
 ) -> Vec<u8> {
+    error_with((type_code, 1400), source, destination, ttl, quote)
+}
+
+/// The same with another last word than the MTU of 1400 that routers say.
+pub fn error_with<A: Into<IpAddr>>(
+    (type_code, word): ((u8, u8), u32),
+    source: A,
+    destination: A,
+    ttl: u8,
+    quote: &[u8],
+) -> Vec<u8> {
     let header = header(source.into(), destination.into(), ttl);
     let is_ipv6 = matches!(header, IpHeaders::Ipv6(..));
     let ip = PacketBuilder::ip(header);
-    let (mut bytes, rest) = (Vec::new(), [0, 0, 5, 120]);
+    let (mut bytes, rest) = (Vec::new(), word.to_be_bytes());
     match is_ipv6 {
         false => ip.icmpv4_raw(type_code.0, type_code.1, rest).write(&mut bytes, quote),
         true => ip.icmpv6_raw(type_code.0, type_code.1, rest).write(&mut bytes, quote),

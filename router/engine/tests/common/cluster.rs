@@ -99,9 +99,8 @@ impl Cluster {
                     out.push(Ok((device, frame)));
                 }
                 Verdict::Fragment { device, fragments } => {
-                    out.extend(
-                        pieces(fragments, &frame).into_iter().map(|piece| Ok((device, piece))),
-                    );
+                    let pieces = pieces(fragments, &self.tables, &frame);
+                    out.extend(pieces.into_iter().map(|piece| Ok((device, piece))));
                 }
                 Verdict::Drop(reason) => out.push(Err(reason)),
                 Verdict::Await { until } => {

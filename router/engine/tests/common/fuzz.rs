@@ -1,5 +1,7 @@
 //! What must hold for any bytes whatever: shared by the fuzz target and the tests.
 
+use std::net::Ipv4Addr;
+
 use etherparse::ArpOperation;
 use spillway_engine::steer::{KIND_ARP, KIND_MASK, KIND_NEIGHBOUR, KIND_PING, KIND_TUNNEL};
 use spillway_engine::{ANSWER_ROOM, Answer, BURST_MAX, DropReason, EngineConfig, Verdict};
@@ -91,12 +93,54 @@ pub fn valid_frames_ipv6() -> Vec<Vec<u8>> {
     ]
 }
 
-/// A small gateway that has the flows of [`valid_frames`].
+/// The same from pods of IPv6 to IPv4 and, after so many that open flows, back.
+pub fn valid_frames_nat64() -> (usize, Vec<Vec<u8>>) {
+    let (udp, tcp, host) = ((POD6, 5001), (POD6, 40_002), (embedded(REMOTE), 0));
+    let (dns, https) = ((embedded(REMOTE), 53), (embedded(REMOTE), 443));
+    let (dns4, https4) = ((REMOTE, 53), (REMOTE, 443));
+    let (public_udp, public_tcp) = ((EGRESS, 5001), (EGRESS, 40_002));
+    let chain: &[(u8, &[u8])] = &[(0, &[0, 1, 4, 0, 0, 0, 0]), (60, &[0, 5, 2, 0, 0, 0, 0])];
+    let question = cut(&packet(Body::Udp, udp, dns, 64), 16);
+    let answer = cut(&packet(Body::Udp, dns4, public_udp, 64), 16);
+    let quote = packet(Body::Udp, dns, udp, 9);
+    let frames = vec![
+        tunnel_frame(&extended(&packet(Body::Udp, udp, dns, 64), chain)),
+        tunnel_frame(&packet(Body::Syn, tcp, https, 64)),
+        tunnel_frame(&packet(Body::EchoRequest, (POD6, 2001), host, 64)),
+        tunnel_frame(&packet(Body::SctpInit, (POD6, 3001), (host.0, 2905), 64)),
+        tunnel_frame(&packet(Body::Gre, (POD6, 0), (embedded(OTHER_REMOTE), 0), 64)),
+        tunnel_frame(&packet(Body::Udp, udp, dns, 64)),
+        tunnel_frame(&packet(Body::Ack, tcp, https, 64)),
+        tunnel_frame(&error((1, 4), POD6, dns.0, 64, &quote)),
+        tunnel_frame(&error((2, 0), POD6, dns.0, 64, &extended(&quote, chain))),
+        reply_frame(&packet(Body::Udp, dns4, public_udp, 64)),
+        reply_frame(&packet(Body::UdpWithoutChecksum, dns4, public_udp, 64)),
+        reply_frame(&packet(Body::SynAck, https4, public_tcp, 64)),
+        reply_frame(&packet(Body::EchoReply, (REMOTE, 0), (EGRESS, 2001), 64)),
+        reply_frame(&packet(Body::SctpInitAck, (REMOTE, 2905), (EGRESS, 3001), 64)),
+        reply_frame(&packet(Body::Gre, (OTHER_REMOTE, 0), (EGRESS, 0), 64)),
+        reply_frame(&error((3, 4), ROUTER, EGRESS, 64, &packet(Body::Udp, public_udp, dns4, 1))),
+        reply_frame(&error((12, 0), ROUTER, EGRESS, 64, &packet(Body::Syn, public_tcp, https4, 1))),
+        tunnel_frame(&question[0]),
+        tunnel_frame(&question[1]),
+        reply_frame(&answer[0]),
+        reply_frame(&answer[1]),
+    ];
+    (5, frames)
+}
+
+/// Another one: protocols without ports have one flow with each.
+const OTHER_REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 51);
+
+/// A small gateway that has the flows of [`valid_frames`], of [`valid_frames_ipv6`] and of
+/// [`valid_frames_nat64`].
 pub fn valid_gateway() -> Gateway {
     let config = EngineConfig { flows_max: 64, flows_max_ipv6: 64, ..config() };
-    let mut gateway = Gateway::with(config, tables());
+    let mut gateway = Gateway::with(config, nat64_tables());
     let opening = valid_frames().into_iter().take(9);
-    for frame in opening.chain(valid_frames_ipv6().into_iter().take(7)) {
+    let (opening_nat64, nat64) = valid_frames_nat64();
+    let opening = opening.chain(valid_frames_ipv6().into_iter().take(7));
+    for frame in opening.chain(nat64.into_iter().take(opening_nat64)) {
         gateway.process(frame);
     }
     gateway
@@ -126,8 +170,10 @@ pub fn process_any(gateway: &mut Gateway, frames: &mut [Vec<u8>]) {
             }
             Verdict::Transmit { length, .. } => check_sent(&frame[..usize::from(length)], from_pod),
             Verdict::Fragment { fragments, .. } => {
-                let pieces = pieces(fragments, frame);
-                assert!(pieces.len() > 1);
+                let pieces = pieces(fragments, &gateway.tables, frame);
+                // One piece is IPv6 where the packet was not.
+                assert!(pieces.len() > 1 || pieces[0][64] >> 4 == 6);
+                assert_eq!(pieces.len(), fragments.count(&gateway.tables, frame));
                 pieces.iter().for_each(|piece| check_sent(piece, from_pod));
             }
             Verdict::Await { .. } | Verdict::Drop(_) => {}

@@ -5,13 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use spillway_engine::fib::{Fib, NextHop, Route, RouteTarget, Rule, RuleAction};
+use spillway_engine::nat64::Prefix;
 use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::{
     FAMILY_6, KIND_ARP, KIND_MASK, KIND_NEIGHBOUR, KIND_PING, KIND_REPLY, KIND_TUNNEL,
     REPLY_IP_OFFSET, REPLY_IP_OFFSET_6, STEER_HEADER_LEN, TUNNEL_IP_OFFSET, UNDERLAY_6,
 };
 use spillway_engine::tables::{
-    Device, EgressAddress, FamilyInput, Neighbour, Peer, Tables, TablesInput,
+    Device, EgressAddress, FamilyInput, Nat64Input, Neighbour, Peer, Tables, TablesInput,
 };
 use spillway_engine::{
     ANSWER_ROOM, Answer, Counters, DropReason, Engine, EngineConfig, Family, FlowRecord, Fragments,
@@ -198,6 +199,27 @@ pub fn tables() -> TablesInput {
     }
 }
 
+/// The number of a pod of IPv6.
+pub const NUMBER: Ipv4Addr = Ipv4Addr::new(240, 1, 2, 3);
+pub const OTHER_NUMBER: Ipv4Addr = Ipv4Addr::new(255, 4, 5, 6);
+
+/// [`tables`] where the pods of IPv6 reach what those of IPv4 do.
+pub fn nat64_tables() -> TablesInput {
+    let pods = [POD, OTHER_POD, NUMBER, OTHER_NUMBER];
+    let mut input = tables();
+    input.v4.policies = Policies::new(vec![policy(EGRESS, &pods, &["203.0.113.0/24"])], &[]);
+    input.nat64 = Some(Nat64Input {
+        prefix: Prefix::WELL_KNOWN,
+        pods: vec![(NUMBER, POD6), (OTHER_NUMBER, OTHER_POD6)],
+    });
+    input
+}
+
+/// What an address of IPv4 is to a pod of IPv6.
+pub fn embedded(address: Ipv4Addr) -> Ipv6Addr {
+    Prefix::WELL_KNOWN.embed(address)
+}
+
 pub fn config() -> EngineConfig {
     EngineConfig {
         worker: 0,
@@ -264,7 +286,7 @@ impl Gateway {
         let Verdict::Fragment { device, fragments } = verdict else {
             panic!("not fragmented, but {verdict:?}");
         };
-        (device, pieces(fragments, &frame))
+        (device, pieces(fragments, &self.tables, &frame))
     }
 
     /// Hands a frame in that is to be dropped; gives the reason.
@@ -311,10 +333,11 @@ impl Gateway {
 }
 
 /// The frames of all fragments.
-pub fn pieces(fragments: Fragments, frame: &[u8]) -> Vec<Vec<u8>> {
-    let mut out = vec![0xee; frame.len()];
+pub fn pieces(fragments: Fragments, tables: &Tables, frame: &[u8]) -> Vec<Vec<u8>> {
+    // One of IPv6 can be longer, by its header, a quoted one and a fragment header.
+    let mut out = vec![0xee; frame.len() + 48];
     let mut piece = |number| {
-        let length = fragments.write(frame, number, &mut out)?;
+        let length = fragments.write(tables, frame, number, &mut out)?;
         Some(out[..usize::from(length)].to_vec())
     };
     (0..).map_while(&mut piece).collect()
@@ -326,7 +349,7 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
         forward: after.forward,
         reply: after.reply,
         answered: after.answered,
-        fragmented: before.fragmented + u64::from(matches!(verdict, Verdict::Fragment { .. })),
+        fragmented: after.fragmented,
         flows_created: after.flows_created,
         flows_deselected: after.flows_deselected,
         flows_live: after.flows_live,
@@ -340,6 +363,9 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
         Verdict::Drop(reason) => expected.dropped[reason as usize] += 1,
     }
     assert_eq!(*after, expected);
+    // A packet that becomes IPv6 may be cut.
+    let cut = after.fragmented - before.fragmented;
+    assert!(cut <= u64::from(matches!(verdict, Verdict::Fragment { .. })));
     let transmitted = after.forward.packets + after.reply.packets + after.answered;
     assert_eq!(after.transmitted, transmitted);
     let ended = after.flows_expired + after.flows_deselected;

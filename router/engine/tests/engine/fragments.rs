@@ -103,6 +103,10 @@ fn the_number_of_fragments_is_known_before_they_are_made() {
         let frame = tunnel_frame(&large(POD_END, REMOTE_END, 64, &vec![1; size]));
         let (verdict, frame) = gateway.process(frame);
         let Verdict::Fragment { fragments, .. } = verdict else { panic!("{verdict:?}") };
-        assert_eq!(fragments.count(&frame), pieces(fragments, &frame).len(), "{size}");
+        assert_eq!(
+            fragments.count(&gateway.tables, &frame),
+            pieces(fragments, &gateway.tables, &frame).len(),
+            "{size}"
+        );
     }
 }

@@ -13,6 +13,7 @@ mod expiry;
 mod flows;
 mod fragments;
 mod ipv6;
+mod nat64;
 mod own_address;
 mod policy_options;
 mod readme;

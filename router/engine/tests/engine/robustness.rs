@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use spillway_engine::BURST_MAX;
+use spillway_engine::{BURST_MAX, Verdict};
 
-use crate::common::fuzz::{process_any, run, valid_frames, valid_frames_ipv6, valid_gateway};
+use crate::common::fuzz::{
+    process_any, run, valid_frames, valid_frames_ipv6, valid_frames_nat64, valid_gateway,
+};
 use crate::common::gateway::SECOND;
 use crate::common::random::Random;
 
@@ -15,8 +17,9 @@ const MUTATED: usize = 300_000;
 fn every_valid_frame_is_forwarded() {
     // Of fragments, the later after the first.
     let mut gateway = valid_gateway();
-    for frame in [valid_frames(), valid_frames_ipv6()].concat() {
-        gateway.sent(frame);
+    for frame in [valid_frames(), valid_frames_ipv6(), valid_frames_nat64().1].concat() {
+        let (verdict, _) = gateway.process(frame);
+        assert!(matches!(verdict, Verdict::Transmit { .. } | Verdict::Fragment { .. }));
     }
 }
 
@@ -63,7 +66,7 @@ pub(crate) fn mutate(frame: &mut Vec<u8>, random: &mut Random) {
 
 #[test]
 fn mutated_frames_break_nothing() {
-    let valid = [valid_frames(), valid_frames_ipv6()].concat();
+    let valid = [valid_frames(), valid_frames_ipv6(), valid_frames_nat64().1].concat();
     let mut gateway = valid_gateway();
     let mut random = Random(20_250_131);
     let mut tried = 0;
