@@ -45,7 +45,8 @@ drop_reasons! {
     BadIpChecksum = "bad-ip-checksum",
     /// The place that a fragment says is its own is impossible.
     BadFragment = "bad-fragment",
-    /// A fragment of an ICMP error, or of SCTP whose port had to change: no checksum can follow.
+    /// A fragment of an ICMP error, of SCTP whose port had to change, or of ICMP that changes its
+    /// family: no checksum can follow.
     UnsupportedFragment = "unsupported-fragment",
     /// The fragment overlaps or repeats another one of its packet.
     FragmentOverlap = "fragment-overlap",
@@ -65,9 +66,10 @@ drop_reasons! {
     UnsupportedProtocol = "unsupported-protocol",
     /// The TCP, UDP, SCTP or ICMP header is cut short or its lengths contradict the packet's.
     BadTransport = "bad-transport",
-    /// A UDP header of IPv6 without a checksum.
+    /// A UDP header of IPv6 without a checksum, or a fragment without one that would become IPv6.
     NoUdpChecksum = "no-udp-checksum",
-    /// An ICMP message that is neither an echo in the right direction nor an error.
+    /// An ICMP message that is neither an echo in the right direction nor an error, or has no equal in
+    /// the other family.
     UnsupportedIcmp = "unsupported-icmp",
     /// The checksum of an ICMP error or of a ping is wrong.
     BadIcmpChecksum = "bad-icmp-checksum",

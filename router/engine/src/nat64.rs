@@ -12,6 +12,9 @@ mod to_ipv4;
 mod to_ipv6;
 mod transport;
 
+#[cfg(test)]
+mod tests;
+
 pub use prefix::Prefix;
 
 pub(crate) use addresses::Addresses;

@@ -392,6 +392,7 @@ fn check<F: Sample>(steps: &[Step]) -> Result<(), TestCaseError> {
     let (mut short, mut long) = (engine::<F>(), engine::<F>());
     let (mut now, mut epoch) = (SECOND, 1);
     let mut tables_now = tables(epoch, 1500);
+    let mut glances = [Usual::NONE; BURST_MAX];
     for step in steps {
         match step {
             Step::Burst(shapes) => {
@@ -400,7 +401,8 @@ fn check<F: Sample>(steps: &[Step]) -> Result<(), TestCaseError> {
                 let drop = Verdict::Drop(DropReason::Truncated);
                 let (mut verdicts, mut expected) = ([drop; 12], [drop; 12]);
                 let mut frames: Vec<_> = ours.iter_mut().map(Vec::as_mut_slice).collect();
-                short.burst::<true>(now, F::tables(&tables_now), &mut frames, &mut verdicts);
+                let (tables, room) = (F::tables(&tables_now), &mut glances);
+                short.burst::<true>(now, tables, room, &mut frames, &mut verdicts);
                 let mut frames: Vec<_> = theirs.iter_mut().map(Vec::as_mut_slice).collect();
                 process_the_long_way(&mut long, now, &tables_now, &mut frames, &mut expected);
                 prop_assert_eq!(verdicts, expected);
@@ -485,7 +487,8 @@ fn go_the_short_way<F: Sample>() {
         let is_known = engine.counters.flows_created > 0;
         assert_eq!(sent.is_some(), is_known, "reply: {is_reply}");
         if !is_known {
-            engine.burst::<true>(SECOND, F::tables(&tables), &mut [&mut frame], &mut verdicts);
+            let (tables, room) = (F::tables(&tables), &mut [Usual::NONE; BURST_MAX]);
+            engine.burst::<true>(SECOND, tables, room, &mut [&mut frame], &mut verdicts);
         }
     }
 }
