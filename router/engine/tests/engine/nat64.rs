@@ -545,7 +545,7 @@ fn replies_find_their_way_after_the_tables_have_changed() {
     gateway.change(|input| {
         let stranger = Ipv4Addr::new(192, 0, 2, 1);
         let first = input.peers[0].clone();
-        input.peers.insert(0, spillway_engine::tables::Peer { address: stranger, ..first });
+        input.peers.insert(0, spillway_engine::tables::Peer { key: stranger, ..first });
     });
     let reply = packet(Body::Udp, REMOTE_END, PUBLIC_END, 64);
     let (device, sent) = replied(&mut gateway, &reply);

@@ -399,7 +399,7 @@ fn process(gateway: &mut Gateway, frames: &mut [Vec<u8>]) -> Vec<Became> {
             Ok(vec![(device, frame[..usize::from(length)].to_vec())])
         }
         Verdict::Fragment { device, fragments } => {
-            Ok(pieces(fragments, frame).into_iter().map(|piece| (device, piece)).collect())
+            Ok(pieces(fragments, tables, frame).into_iter().map(|piece| (device, piece)).collect())
         }
         Verdict::Drop(reason) => {
             let mut out = vec![0xee; ANSWER_ROOM];
