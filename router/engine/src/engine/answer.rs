@@ -205,7 +205,7 @@ fn way_to_pod<'a, F: Wire>(tables: &'a FamilyTables<F>, packet: &Packet<F>) -> O
 impl<'a> Owed<'a, V4> {
     /// The same to a pod of IPv6, about the packet in `frame`, which went on as IPv4.
     pub(super) fn to_ipv6(
-        &self,
+        self,
         addresses: &Addresses,
         frame: &[u8],
         hasher: &Hasher,
