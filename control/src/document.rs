@@ -5,7 +5,7 @@
 //! lower priority, for the pods that both select.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use spillway_api::{
@@ -39,9 +39,11 @@ pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) 
     let own = node.and_then(|node| node.address);
     let others = cluster.nodes().filter(|(name, _)| *name != here.node);
     let peers = others.filter_map(|(_, node)| node.address).collect::<BTreeSet<_>>();
-    let peer = |address| Peer { address, device: None, mac: None };
-    let tunnels =
-        own.map(|address| Tunnel { address, peers: peers.into_iter().map(peer).collect() });
+    let peer = |address: Ipv4Addr| Peer { address: address.into(), device: None, mac: None };
+    let tunnels = own.map(|address| Tunnel {
+        address: address.into(),
+        peers: peers.into_iter().map(peer).collect(),
+    });
 
     let addresses: BTreeSet<IpAddr> =
         carried.iter().flat_map(|policy| policy.pods.keys().flat_map(Addresses::iter)).collect();
@@ -59,6 +61,7 @@ pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) 
         tunnels: tunnels.into_iter().chain(here.own_pods.clone()).collect(),
         reply_vni: here.reply_vni,
         reply_vni_ipv6: here.reply_vni_ipv6,
+        nat64_prefix: None,
         egress_addresses: addresses.iter().copied().map(egress).collect(),
         pod_groups,
         policies,

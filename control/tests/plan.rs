@@ -1,7 +1,7 @@
 //! Objects as an API server has them, and the document that must come of them.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
@@ -167,8 +167,8 @@ fn a_policy_becomes_a_document_that_the_router_takes() {
     let plan = planned(&with([policy("app1", 0, "app1", &json!(["203.0.113.0/24"]))]));
     let text = serde_json::to_string(&plan.document).unwrap();
     assert_eq!(Document::parse(&text).unwrap(), plan.document);
-    assert_eq!(plan.document.tunnels[0].address, Ipv4Addr::new(192, 168, 44, 128));
-    assert_eq!(plan.document.tunnels[0].peers[0].address, Ipv4Addr::new(192, 168, 211, 128));
+    assert_eq!(plan.document.tunnels[0].address, ip("192.168.44.128"));
+    assert_eq!(plan.document.tunnels[0].peers[0].address, ip("192.168.211.128"));
     let [egress] = &plan.document.egress_addresses[..] else { panic!("{text}") };
     assert_eq!(
         (egress.address.to_string().as_str(), egress.kind),

@@ -1,13 +1,14 @@
 //! Answers to the operator's requests: the gateway's state in the API's words.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use anyhow::Context as _;
 use spillway_api::limits::PAGE_ROWS_MAX;
 use spillway_api::{
     API_VERSION, Applied, Device, Drops, EngineDrop, Flow, FlowPage, Frames, MacAddress,
-    PolicyPage, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,
-    Verdict, Worker, policy_page,
+    Nat64Prefix, PolicyPage, RefusedState, Request, Response, RingStatistics, Status,
+    SteeringOutcome, Tuple, Verdict, Worker, policy_page,
 };
 use spillway_engine::{DropReason, FlowRecord, FlowState, Nanos};
 use spillway_xdp::SteerOutcome;
@@ -16,6 +17,7 @@ use spillway_xdp::steering;
 
 use crate::compile::pairing;
 use crate::gateway::Gateway;
+use crate::numbers::{self, Assigned};
 use crate::worker::Report;
 
 /// Flows of one page at most: a worker copies them between two bursts.
@@ -60,7 +62,11 @@ fn put_state(gateway: &mut Gateway, text: &str) -> Response {
 
 fn policies(gateway: &Gateway, cursor: u64, limit: u32) -> PolicyPage {
     match &gateway.programmed {
-        Some(programmed) => policy_page(&programmed.document, cursor, limit, pairing),
+        Some(programmed) => {
+            let pairing =
+                |pod, outside, egress: &_| pairing(&gateway.numbers, pod, outside, egress);
+            policy_page(&programmed.document, cursor, limit, &pairing)
+        }
         None => PolicyPage { rows: Vec::new(), next: None },
     }
 }
@@ -176,7 +182,10 @@ fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Fl
     Flow {
         worker: u32::try_from(worker).unwrap_or(u32::MAX),
         protocol: protocol_name(record.original.protocol),
-        original: tuple(&record.original),
+        original: {
+            let nat64 = gateway.programmed.as_ref().and_then(|p| p.document.nat64_prefix);
+            as_sent(tuple(&record.original), &gateway.numbers, nat64)
+        },
         reply: tuple(&record.reply),
         state: state_name(record.state).to_owned(),
         age_s: seconds_since(record.created_ns),
@@ -186,8 +195,25 @@ fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Fl
         reply_packets: record.reply_traffic.packets,
         reply_bytes: record.reply_traffic.bytes,
         policy: policy.unwrap_or("(of an earlier state)").to_owned(),
-        peer: record.peer,
+        peer: gateway.numbers.peer(record.peer),
     }
+}
+
+/// A flow's original tuple as its pod sends: where a number stands for the pod, it has sent from its
+/// IPv6 address to one with the destination in it. `prefix` is what NAT64 has now: a flow that goes
+/// on without it, until it has been idle for long enough, shows the destination alone.
+fn as_sent(tuple: Tuple, numbers: &Assigned, prefix: Option<Nat64Prefix>) -> Tuple {
+    let IpAddr::V4(number) = tuple.source else { return tuple };
+    if !numbers::is_pod(number) {
+        return tuple;
+    }
+    // One that has gone long ago is nobody's.
+    let source = numbers.pods.address(number).unwrap_or(Ipv6Addr::UNSPECIFIED);
+    let destination = match (tuple.destination, prefix) {
+        (IpAddr::V4(destination), Some(prefix)) => prefix.embed(destination.into()).addr().into(),
+        (destination, _) => destination,
+    };
+    Tuple { source: source.into(), destination, ..tuple }
 }
 
 fn protocol_name(number: u8) -> String {
@@ -237,4 +263,33 @@ fn drops(gateway: &Gateway) -> anyhow::Result<Drops> {
         description: reason.description().trim().to_owned(),
     });
     Ok(Drops { steering, engine: engine.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_translated_flow_is_shown_as_its_pod_sends() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let tuple = |source, destination| Tuple {
+            source: address(source),
+            source_port: 4000,
+            destination: address(destination),
+            destination_port: 443,
+        };
+        let (number, pod) = ("243.163.224.22".parse().unwrap(), "fd00:10:1::40".parse().unwrap());
+        let numbers = Assigned::restore([(number, pod)].into_iter(), [].into_iter()).unwrap();
+        let prefix = "64:ff9b::/96".parse().ok();
+        let numbered = tuple("243.163.224.22", "203.0.113.10");
+        for (of, prefix, shown) in [
+            (numbered, prefix, tuple("fd00:10:1::40", "64:ff9b::203.0.113.10")),
+            (numbered, None, tuple("fd00:10:1::40", "203.0.113.10")),
+            (tuple("241.0.0.1", "203.0.113.10"), None, tuple("::", "203.0.113.10")),
+            (tuple("10.0.1.40", "203.0.113.10"), prefix, tuple("10.0.1.40", "203.0.113.10")),
+            (tuple("fd00::1", "2001:db8::1"), prefix, tuple("fd00::1", "2001:db8::1")),
+        ] {
+            assert_eq!(as_sent(of, &numbers, prefix), shown);
+        }
+    }
 }

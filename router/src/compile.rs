@@ -2,19 +2,20 @@
 //! Pure: what goes in is read by others, what comes out is programmed by others.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use spillway_api::{Document, EgressAddressKind, IpFamily, ReplyVni};
 use spillway_engine::policy::{NatOptions, Policies, Policy, paired_address};
-use spillway_engine::tables::{self, Device, DeviceIndex, EgressAddress, Peer};
-use spillway_engine::{Family, V4, V6};
+use spillway_engine::tables::{self, Device, DeviceIndex, EgressAddress, Nat64Input, Peer};
+use spillway_engine::{Family, V4, V6, nat64};
 use spillway_xdp::SteerTables;
 use spillway_xdp::device::DeviceInfo;
 use spillway_xdp::steering::{self, EgressPorts, SteerFamily, SteerPeer};
 
 use crate::config::TimeoutsConfig;
 use crate::kernel::LocalAddress;
+use crate::numbers::{self, Assigned};
 
 /// The addresses of a list that are of one family.
 fn addresses<F: Family>(list: &[IpAddr]) -> Vec<F::Address> {
@@ -26,28 +27,74 @@ fn prefixes<F: Family>(list: &[IpNet]) -> Vec<F::Net> {
     list.iter().filter_map(|prefix| F::net(*prefix)).collect()
 }
 
-/// The egress address of a pod among those of its policy, of its own family.
-pub(crate) fn pairing(pod: IpAddr, egress: &[IpAddr]) -> Option<IpAddr> {
-    match pod {
-        IpAddr::V4(pod) => paired_address(pod, &addresses::<V4>(egress)).map(IpAddr::V4),
-        IpAddr::V6(pod) => paired_address(pod, &addresses::<V6>(egress)).map(IpAddr::V6),
+/// The egress address of a pod among those of its policy, of the family that its destination has
+/// outside. A pod's IPv6 address that reaches IPv4 destinations is known by its number.
+pub(crate) fn pairing(
+    numbers: &Assigned,
+    pod: IpAddr,
+    outside: IpFamily,
+    egress: &[IpAddr],
+) -> Option<IpAddr> {
+    let v4 = |pod| paired_address(pod, &addresses::<V4>(egress)).map(IpAddr::V4);
+    match (pod, outside) {
+        (IpAddr::V4(pod), IpFamily::V4) => v4(pod),
+        (IpAddr::V6(pod), IpFamily::V4) => v4(numbers.pods.number(pod)?),
+        (IpAddr::V6(pod), IpFamily::V6) => {
+            paired_address(pod, &addresses::<V6>(egress)).map(IpAddr::V6)
+        }
+        (IpAddr::V4(_), IpFamily::V6) => None,
     }
 }
 
-/// What a document's policies say of one family, flattened. One whose egress addresses are all of
+/// What a document's policies say of each family, flattened. One whose egress addresses are all of
 /// the other family is among them, without any: its traffic is dropped. `timeouts` are the
 /// configuration's.
-pub(crate) fn policies<F: Family>(document: &Document, timeouts: TimeoutsConfig) -> Policies<F> {
-    let groups: Vec<_> = document.pod_groups.iter().map(|g| addresses::<F>(&g.pods)).collect();
+///
+/// With NAT64, IPv6's have the IPv4 destinations as well, as the pods write them: what goes there is
+/// steered. IPv4's decide about it, and know the pods by their numbers.
+pub(crate) fn policies(
+    document: &Document,
+    timeouts: TimeoutsConfig,
+    numbers: &Assigned,
+) -> (Policies<V4>, Policies<V6>) {
+    let nat64 = document.nat64_prefix;
+    let pods = |list: &[IpAddr]| {
+        let numbered = list.iter().filter_map(|pod| match pod {
+            IpAddr::V6(pod) => nat64.and_then(|_| numbers.pods.number(*pod)),
+            IpAddr::V4(_) => None,
+        });
+        addresses::<V4>(list).into_iter().chain(numbered).collect()
+    };
+    let destinations = |list: &[IpNet]| {
+        let embedded = list.iter().filter_map(|prefix| match prefix {
+            IpNet::V4(prefix) => Some(nat64?.embed(*prefix)),
+            IpNet::V6(_) => None,
+        });
+        prefixes::<V6>(list).into_iter().chain(embedded).collect()
+    };
+    (
+        family_policies(document, timeouts, pods, prefixes::<V4>),
+        family_policies(document, timeouts, addresses::<V6>, destinations),
+    )
+}
+
+/// Those of one family, with what `pods` and `prefixes` take from each list.
+fn family_policies<F: Family>(
+    document: &Document,
+    timeouts: TimeoutsConfig,
+    pods: impl Fn(&[IpAddr]) -> Vec<F::Address>,
+    prefixes: impl Fn(&[IpNet]) -> Vec<F::Net>,
+) -> Policies<F> {
+    let groups: Vec<_> = document.pod_groups.iter().map(|group| pods(&group.pods)).collect();
     let groups: Vec<_> = groups.iter().map(Vec::as_slice).collect();
     let names = document.pod_groups.iter().map(|group| group.name.as_str());
     let indices: HashMap<_, _> = names.zip(0..).collect();
     let policies = document.policies.iter().map(|policy| Policy {
         name: policy.name.clone(),
         egress_addresses: addresses::<F>(policy.egress_list()),
-        destinations: prefixes::<F>(&policy.destinations),
-        excluded: prefixes::<F>(&policy.excluded_destinations),
-        pods: addresses::<F>(&policy.pods),
+        destinations: prefixes(&policy.destinations),
+        excluded: prefixes(&policy.excluded_destinations),
+        pods: pods(&policy.pods),
         pod_groups: {
             let names = policy.pod_groups.iter().flatten();
             names.filter_map(|name| indices.get(name.as_str()).copied()).collect()
@@ -72,20 +119,36 @@ fn options(policy: &spillway_api::Policy, timeouts: TimeoutsConfig) -> NatOption
 pub(crate) fn steer_tables(
     document: &Document,
     policies: &(Policies<V4>, Policies<V6>),
+    numbers: &Assigned,
     devices: &[DeviceInfo],
 ) -> SteerTables {
     let peers = document.tunnels.iter().flat_map(|tunnel| {
-        let tunnel_address = tunnel.address.into();
-        tunnel.peers.iter().map(move |peer| {
-            (peer.address.into(), SteerPeer { tunnel: tunnel_address, key: peer.address })
+        tunnel.peers.iter().filter_map(|peer| {
+            let key = numbers.key(peer.address)?;
+            Some((peer.address, SteerPeer { tunnel: tunnel.address, key }))
         })
     });
     SteerTables {
-        tunnels: document.tunnels.iter().map(|tunnel| tunnel.address.into()).collect(),
+        tunnels: document.tunnels.iter().map(|tunnel| tunnel.address).collect(),
         peers: peers.collect(),
-        v4: steer_family(document, &policies.0, devices),
+        v4: without_numbers(&steer_family(document, &policies.0, devices)),
         v6: steer_family(document, &policies.1, devices),
     }
+}
+
+/// No packet has a number as its source: to take one that claims it would be a hole. Sets that no
+/// other pod has are of no use either.
+fn without_numbers(all: &SteerFamily<Ipv4Addr>) -> SteerFamily<Ipv4Addr> {
+    let mut kept = SteerFamily { egress: all.egress.clone(), ..SteerFamily::default() };
+    let mut places: HashMap<usize, usize> = HashMap::new();
+    for (pod, set) in all.pods.iter().filter(|(pod, _)| !numbers::is_pod(**pod)) {
+        let place = *places.entry(*set).or_insert_with(|| {
+            kept.sets.extend(all.sets.get(*set).cloned());
+            kept.sets.len() - 1
+        });
+        kept.pods.insert(*pod, place);
+    }
+    kept
 }
 
 /// What it needs of one family.
@@ -138,17 +201,25 @@ pub(crate) fn egress_addresses<F: Family>(
 }
 
 /// The engine's peers. `names` are the devices' names, by index.
-pub(crate) fn peers(document: &Document, names: &[&str]) -> Vec<Peer> {
+pub(crate) fn peers(document: &Document, numbers: &Assigned, names: &[&str]) -> Vec<Peer> {
     let index = |name: &str| device_index(names, name);
     let peers = document.tunnels.iter().flat_map(|tunnel| {
-        tunnel.peers.iter().map(move |peer| Peer {
-            key: peer.address,
-            address: peer.address.into(),
-            tunnel_address: tunnel.address.into(),
-            direct: peer.direct().and_then(|(device, mac)| Some((index(device)?, mac.0))),
+        tunnel.peers.iter().filter_map(move |peer| {
+            Some(Peer {
+                key: numbers.key(peer.address)?,
+                address: peer.address,
+                tunnel_address: tunnel.address,
+                direct: peer.direct().and_then(|(device, mac)| Some((index(device)?, mac.0))),
+            })
         })
     });
     peers.collect()
+}
+
+/// How pods' IPv6 addresses reach IPv4 destinations, where the document says so.
+pub(crate) fn nat64(document: &Document, numbers: &Assigned) -> Option<Nat64Input> {
+    let prefix = nat64::Prefix::new(document.nat64_prefix?.net())?;
+    Some(Nat64Input { prefix, pods: numbers.pods.present().collect() })
 }
 
 /// How replies of a family are labelled.
@@ -248,232 +319,5 @@ impl HostPorts {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use spillway_engine::Timeouts;
-
-    use super::*;
-
-    const DOCUMENT: &str = "
-generation: 1
-tunnels:
-  - address: 192.168.44.128
-    peers:
-      - address: 192.168.211.128
-  - address: 169.254.44.2
-    peers:
-      - {address: 169.254.44.1, device: pods, mac: 02:00:a9:fe:2c:01}
-egress_addresses:
-  - {address: 192.168.44.129, kind: own}
-  - {address: 192.168.44.128, kind: shared}
-policies:
-  - name: app1
-    egress_address: 192.168.44.129
-    destinations: [203.0.113.0/24]
-    excluded_destinations: [203.0.113.20/32]
-    pods: [10.0.1.40, 10.0.1.41]
-";
-
-    fn document() -> Document {
-        Document::parse(DOCUMENT).unwrap()
-    }
-
-    fn both_policies(document: &Document) -> (Policies<V4>, Policies<V6>) {
-        let timeouts = TimeoutsConfig::default();
-        (policies(document, timeouts), policies(document, timeouts))
-    }
-
-    /// The own address announced by Spillway itself.
-    fn announced() -> Document {
-        let text = DOCUMENT.replacen("kind: own", "kind: own, announce: pods", 1);
-        Document::parse(&text).unwrap()
-    }
-
-    fn devices() -> Vec<DeviceInfo> {
-        let device = |(name, ifindex): (&str, u32)| DeviceInfo {
-            name: name.to_owned(),
-            ifindex,
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu: 1500,
-            queues: 1,
-            combined: true,
-            driver: "veth".to_owned(),
-        };
-        [("eth0", 7), ("pods", 9)].map(device).into()
-    }
-
-    #[test]
-    fn steering_gets_peers_pods_and_holes() {
-        let document = document();
-        let tables = steer_tables(&document, &both_policies(&document), &devices());
-        assert_eq!(tables.tunnels.len(), 2);
-        let key = Ipv4Addr::new(169, 254, 44, 1);
-        let tunnel = Ipv4Addr::new(169, 254, 44, 2).into();
-        assert_eq!(tables.peers.get(&key.into()), Some(&SteerPeer { tunnel, key }));
-        let tables = tables.v4;
-        assert_eq!(tables.pods.len(), 2);
-        let mut set = tables.sets[tables.pods[&Ipv4Addr::new(10, 0, 1, 40)]].clone();
-        set.sort();
-        let prefix = |text: &str| text.parse().unwrap();
-        assert_eq!(set, [(prefix("203.0.113.0/24"), true), (prefix("203.0.113.20/32"), false)]);
-        let own = tables.egress[&Ipv4Addr::new(192, 168, 44, 129)];
-        assert_eq!(own, EgressPorts { first: 1024, last: 65535, own: true, announce: None });
-        let shared = tables.egress[&Ipv4Addr::new(192, 168, 44, 128)];
-        assert_eq!(shared, EgressPorts { first: 16_384, last: 29_999, own: false, announce: None });
-    }
-
-    #[test]
-    fn each_family_gets_its_part_of_a_mixed_document() {
-        let mixed = DOCUMENT
-            .replacen("policies:", "  - {address: '2001:db8:44::129', kind: own}\npolicies:", 1)
-            .replacen(
-                "egress_address: 192.168.44.129",
-                "egress_addresses: [192.168.44.129, '2001:db8:44::129']",
-                1,
-            )
-            .replacen("[203.0.113.0/24]", "[203.0.113.0/24, '2001:db8:203::/64']", 1)
-            .replacen("[203.0.113.20/32]", "['2001:db8:203::20/128']", 1)
-            .replacen("10.0.1.41]", "'fd00:10:0:1::40']", 1);
-        let document = Document::parse(&mixed).unwrap();
-        let policies = both_policies(&document);
-        let tables = steer_tables(&document, &policies, &devices());
-        assert_eq!(tables.v4.pods.len(), 1);
-        assert_eq!(tables.v4.sets[0], [("203.0.113.0/24".parse().unwrap(), true)]);
-        let pod = "fd00:10:0:1::40".parse().unwrap();
-        let mut set = tables.v6.sets[tables.v6.pods[&pod]].clone();
-        set.sort();
-        let prefix = |text: &str| text.parse().unwrap();
-        let expected =
-            [(prefix("2001:db8:203::/64"), true), (prefix("2001:db8:203::20/128"), false)];
-        assert_eq!(set, expected);
-        let egress = "2001:db8:44::129".parse().unwrap();
-        assert!(tables.v6.egress[&egress].own);
-        assert_eq!(policies.1.policies()[0].egress_addresses, [egress]);
-        assert_eq!(egress_addresses::<V6>(&document, &[])[0].address, egress);
-        assert_eq!(egress_addresses::<V4>(&document, &[]).len(), 2);
-    }
-
-    #[test]
-    fn a_policy_without_an_address_of_the_family_covers_all_the_same() {
-        let only_v6 = DOCUMENT
-            .replacen("policies:", "  - {address: '2001:db8::129', kind: own}\npolicies:", 1)
-            .replacen("egress_address: 192.168.44.129", "egress_address: 2001:db8::129", 1);
-        let document = Document::parse(&only_v6).unwrap();
-        let policies = policies::<V4>(&document, TimeoutsConfig::default());
-        assert_eq!(policies.policies()[0].egress_addresses, [Ipv4Addr::UNSPECIFIED; 0]);
-        let pod = Ipv4Addr::new(10, 0, 1, 40);
-        assert_eq!(policies.lookup(pod, Ipv4Addr::new(203, 0, 113, 10)), Some(0));
-    }
-
-    #[test]
-    fn a_policys_options_reach_the_engine_and_what_it_leaves_out_is_the_configurations() {
-        let configured = crate::config::Config::parse(
-            "devices: [{name: eth0}]\ntimeouts: {tcp_established: 9000, icmp: 90}",
-        );
-        let configured = configured.unwrap().timeouts;
-        let of = |options: &str| {
-            let document = Document::parse(&format!("{DOCUMENT}{options}")).unwrap();
-            policies::<V4>(&document, configured).policies()[0].options.clone()
-        };
-        assert_eq!(of(""), NatOptions::default());
-        let some = of("    timeouts: {udp: 30, icmp: 10}\n    midstream_pickup: true\n    \
-                       flows_per_pod_max: 500\n    endpoint_independent: true\n");
-        let engine = configured.to_engine();
-        let timeouts = Timeouts { udp_ns: 30_000_000_000, icmp_ns: 10_000_000_000, ..engine };
-        assert_eq!(timeouts.tcp_established_ns, 9_000_000_000_000);
-        let expected = NatOptions {
-            timeouts: Some(timeouts),
-            midstream_pickup: true,
-            flows_per_pod_max: Some(500),
-            endpoint_independent: true,
-        };
-        assert_eq!(some, expected);
-        let all = "    timeouts: {tcp_opening: 1, tcp_established: 2, tcp_half_closed: 3, \
-                   tcp_closing: 4, udp: 5, icmp: 6}\n";
-        let Timeouts {
-            tcp_opening_ns,
-            tcp_established_ns,
-            tcp_half_closed_ns,
-            tcp_closing_ns,
-            udp_ns,
-            icmp_ns,
-        } = of(all).timeouts.unwrap();
-        let tcp = [tcp_opening_ns, tcp_established_ns, tcp_half_closed_ns, tcp_closing_ns];
-        let all = [tcp.as_slice(), &[udp_ns, icmp_ns]].concat();
-        assert_eq!(all, [1, 2, 3, 4, 5, 6].map(|seconds| seconds * 1_000_000_000));
-    }
-
-    /// The engine has room for what a document and the configuration may ask.
-    #[test]
-    fn the_documents_limits_are_the_engines() {
-        let timeout_ns = spillway_api::limits::TIMEOUT_S_MAX * 1_000_000_000;
-        assert_eq!(timeout_ns, spillway_engine::TIMEOUT_NS_MAX);
-        let engine = u64::from(spillway_engine::FLOWS_PER_POD_MAX);
-        assert_eq!(spillway_api::limits::FLOWS_PER_POD_MAX, engine);
-    }
-
-    #[test]
-    fn a_direct_peer_has_its_device_and_link_address() {
-        let peers = peers(&document(), &["eth0", "pods"]);
-        assert_eq!(peers[0].direct, None);
-        assert_eq!(peers[1].direct, Some((1, [2, 0, 0xa9, 0xfe, 0x2c, 1])));
-    }
-
-    #[test]
-    fn an_announced_address_has_its_device() {
-        let document = announced();
-        let policies = both_policies(&document);
-        let steered = steer_tables(&document, &policies, &devices()).v4.egress;
-        assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 129)].announce, Some(9));
-        assert_eq!(steered[&Ipv4Addr::new(192, 168, 44, 128)].announce, None);
-        let addresses = egress_addresses::<V4>(&document, &["eth0", "pods"]);
-        let announced: Vec<_> = addresses.iter().map(|address| address.announce).collect();
-        assert_eq!(announced, [Some(1), None]);
-    }
-
-    #[test]
-    fn an_announced_address_is_reported_when_the_host_has_it_too() {
-        let host = HostPorts::parse("32768\t60999\n", "\n").unwrap();
-        let local = |address: &str| LocalAddress { ifindex: 1, address: address.parse().unwrap() };
-        let both = [local("192.168.44.128/24"), local("192.168.44.129/32")];
-        assert_eq!(reports(&announced(), &both[..1], &host), Vec::<String>::new());
-        let reported = reports(&announced(), &both, &host);
-        assert_eq!(reported.len(), 1);
-        assert!(reported[0].contains("192.168.44.129 is on this host, and"), "{reported:?}");
-    }
-
-    #[test]
-    fn an_egress_address_that_is_not_here_is_reported() {
-        let host = HostPorts::parse("32768\t60999\n", "\n").unwrap();
-        let local = |address: &str| LocalAddress { ifindex: 1, address: address.parse().unwrap() };
-        let both = [local("192.168.44.128/24"), local("192.168.44.129/32")];
-        assert_eq!(reports(&document(), &both, &host), Vec::<String>::new());
-        let reported = reports(&document(), &both[..1], &host);
-        assert_eq!(reported.len(), 1);
-        assert!(reported[0].contains("192.168.44.129 is not on this host"), "{reported:?}");
-    }
-
-    #[test]
-    fn the_report_has_the_command_of_the_addresss_family() {
-        let four = nobody_answers("192.0.2.1".parse().unwrap());
-        assert!(four.contains("answers ARP for it"), "{four}");
-        assert!(four.contains("`ip address add 192.0.2.1/32 dev DEVICE`"), "{four}");
-        let six = nobody_answers("2001:db8::1".parse().unwrap());
-        assert!(six.contains("answers neighbour solicitations for it"), "{six}");
-        let command = "`ip -6 address add 2001:db8::1/128 dev DEVICE nodad preferred_lft 0`";
-        assert!(six.contains(command), "{six}");
-    }
-
-    #[test]
-    fn shared_ports_that_the_kernel_may_give_away_are_reported() {
-        let local = |address: &str| LocalAddress { ifindex: 1, address: address.parse().unwrap() };
-        let both = [local("192.168.44.128/24"), local("192.168.44.129/32")];
-        let wide = HostPorts::parse("10000 60999", "").unwrap();
-        assert_eq!(reports(&document(), &both, &wide).len(), 1);
-        let reserved = HostPorts::parse("10000 60999", "8080,16384-29999\n").unwrap();
-        assert_eq!(reports(&document(), &both, &reserved), Vec::<String>::new());
-        let hole = HostPorts::parse("10000 60999", "16384-20000,20002-29999").unwrap();
-        assert_eq!(reports(&document(), &both, &hole).len(), 1);
-    }
-}
+#[path = "compile_tests.rs"]
+mod tests;

@@ -23,6 +23,7 @@ use crate::groups::Groups;
 use crate::held::Unresolved;
 use crate::kernel::{FibInput, Kernel, LocalAddress};
 use crate::limits::{Limits, Reached};
+use crate::numbers::Assigned;
 use crate::workers::Workers;
 
 /// A document in force.
@@ -103,6 +104,8 @@ pub(crate) struct Gateway {
     pub(crate) grace: Grace,
     pub(crate) limits: Limits,
     pub(crate) announcements: Announcements,
+    /// What stands for pods and peers of the document in force, and for former ones.
+    pub(crate) numbers: Assigned,
     groups: Groups,
     view: KernelView,
     epoch: u32,
@@ -116,11 +119,12 @@ pub(crate) struct GatewayParts {
     pub(crate) kernel: Kernel,
     pub(crate) steering: Steering,
     pub(crate) workers: Workers,
+    pub(crate) numbers: Assigned,
 }
 
 impl Gateway {
     pub(crate) fn new(parts: GatewayParts) -> Self {
-        let GatewayParts { config, devices, sockets, kernel, steering, workers } = parts;
+        let GatewayParts { config, devices, sockets, kernel, steering, workers, numbers } = parts;
         Self {
             config,
             devices,
@@ -135,6 +139,7 @@ impl Gateway {
             grace: Grace::default(),
             limits: Limits::new(Instant::now()),
             announcements: Announcements::default(),
+            numbers,
             groups: Groups::default(),
             view: KernelView::default(),
             epoch: EPOCH_NONE,
@@ -158,10 +163,11 @@ impl Gateway {
     /// Programs a document that was parsed and checked. When this fails the one before it stays.
     pub(crate) fn apply(&mut self, document: Document, source: &str) -> anyhow::Result<()> {
         let timeouts = self.config.timeouts;
-        let policies =
-            (compile::policies(&document, timeouts), compile::policies(&document, timeouts));
-        let tables = compile::steer_tables(&document, &policies, &self.devices);
+        let numbers = self.numbers.after(&document);
+        let policies = compile::policies(&document, timeouts, &numbers);
+        let tables = compile::steer_tables(&document, &policies, &numbers, &self.devices);
         self.steer(self.grace.after(tables, Instant::now()))?;
+        self.numbers = numbers;
         tracing::info!("generation {} from {source}: programmed", document.generation);
         self.programmed = Some(Programmed {
             document,
@@ -320,7 +326,7 @@ impl Gateway {
         let links = self.view.links.iter().zip(&self.devices);
         let v4 = self.view.v4.input(document, &policies.0, &names);
         let v6 = self.view.v6.input(document, &policies.1, &names);
-        let peers = compile::peers(document, &names);
+        let peers = compile::peers(document, &self.numbers, &names);
         let next_hops = next_hops(&v4.fib, &v6.fib, &peers);
         let tables = Tables::new(TablesInput {
             epoch: self.epoch,
@@ -329,7 +335,7 @@ impl Gateway {
             reply_vni: Some(compile::reply_vni(document, IpFamily::V4)),
             reply_vni_ipv6: Some(compile::reply_vni(document, IpFamily::V6)),
             tunnel_port: self.config.tunnel_port,
-            nat64: None,
+            nat64: compile::nat64(document, &self.numbers),
             v4,
             v6,
         });

@@ -2,15 +2,16 @@
 //! which is a tmpfs where `/run` is; the next one takes them up.
 //!
 //! ```text
-//!  8        4          36        130 for each flow    4
-//!  +--------+----------+---------+-------- ~ --------+----------+
-//!  | magic  | version  | boot id | records           | checksum |
-//!  +--------+----------+---------+-------- ~ --------+----------+
+//!  8        4          36        4      4       20 for each      130 for each      4
+//!  +--------+----------+---------+------+-------+------- ~ ------+------- ~ -------+----------+
+//!  | magic  | version  | boot id | pods | peers | numbers        | flows           | checksum |
+//!  +--------+----------+---------+------+-------+------- ~ ------+------- ~ -------+----------+
 //! ```
 //!
-//! Numbers are little-endian, and addresses have 16 bytes, IPv4's as RFC 4291, section 2.5.5.2 has
-//! them in IPv6; how many records there are follows from the file's length. The
-//! checksum is CRC32c over all before it. Times are monotonic, so they mean nothing after a boot.
+//! Integers are little-endian, and addresses have 16 bytes, IPv4's as RFC 4291, section 2.5.5.2 has
+//! them in IPv6. Before the flows is what stands for IPv6 addresses in them ([`crate::numbers`]): as
+//! many pods' and peers' numbers as is said, each with its address. How many flows there are follows
+//! from the file's length. The checksum is CRC32c over all before it. Times are monotonic, so they mean nothing after a boot.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +25,8 @@ use anyhow::{Context as _, ensure};
 use spillway_engine::steer::{CLASSES, owner};
 use spillway_engine::{Engine, Nanos, NotRestored, SavedDirection, SavedFlow, Traffic, Tuple};
 
+use crate::numbers::Assigned;
+
 /// The file, in the runtime directory.
 const FILE: &str = "flows";
 
@@ -33,10 +36,12 @@ const UNFINISHED: &str = "flows.unfinished";
 const MAGIC: [u8; 8] = *b"spillway";
 
 /// Of the file's format. Whatever changes [`SavedFlow`], or what its fields mean, changes this.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Lengths in bytes.
 const HEADER_LEN: u64 = 48;
+const COUNTS_LEN: u64 = 8;
+const NUMBER_LEN: u64 = 20;
 const RECORD_LEN: u64 = 130;
 const CHECKSUM_LEN: u64 = 4;
 
@@ -72,14 +77,24 @@ impl fmt::Display for Restored {
     }
 }
 
-/// Leaves the flows of all engines in `directory`; gives their number. No other process has the
-/// devices meanwhile.
+/// What was in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TakenUp {
+    /// What became of the flows.
+    pub(crate) restored: Restored,
+    /// What stands for IPv6 addresses in them.
+    pub(crate) numbers: Assigned,
+}
+
+/// Leaves the flows of all engines in `directory`, and what stands for IPv6 addresses in them; gives
+/// the number of flows. No other process has the devices meanwhile.
 ///
 /// # Errors
 /// When the file cannot be written: there is none then.
 pub(crate) fn leave(
     directory: &Path,
     boot: &BootId,
+    numbers: &Assigned,
     flows: impl Iterator<Item = SavedFlow>,
 ) -> anyhow::Result<u64> {
     let (unfinished, path) = (directory.join(UNFINISHED), directory.join(FILE));
@@ -90,7 +105,7 @@ pub(crate) fn leave(
         .create_new(true)
         .mode(0o600)
         .open(&unfinished)
-        .and_then(|file| write(file, boot, flows))
+        .and_then(|file| write(file, boot, numbers, flows))
         .and_then(|count| std::fs::rename(&unfinished, &path).map(|()| count));
     written.with_context(|| {
         // What is left of it is of no use, and would be written over.
@@ -119,11 +134,17 @@ impl<W: Write> Write for Summed<W> {
 }
 
 /// Writes the whole file; gives the number of its flows.
-fn write(to: impl Write, boot: &BootId, flows: impl Iterator<Item = SavedFlow>) -> io::Result<u64> {
+fn write(
+    to: impl Write,
+    boot: &BootId,
+    numbers: &Assigned,
+    flows: impl Iterator<Item = SavedFlow>,
+) -> io::Result<u64> {
     let mut to = BufWriter::new(Summed { to, checksum: 0 });
     to.write_all(&MAGIC)?;
     to.write_all(&VERSION.to_le_bytes())?;
     to.write_all(boot)?;
+    write_numbers(&mut to, numbers)?;
     let mut count = 0;
     for flow in flows {
         write_flow(&mut to, &flow)?;
@@ -146,7 +167,7 @@ pub(crate) fn take_up(
     now: Nanos,
     owners: &[u8; CLASSES],
     engines: &mut [Engine],
-) -> anyhow::Result<Option<Restored>> {
+) -> anyhow::Result<Option<TakenUp>> {
     let path = directory.join(FILE);
     let file = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -154,12 +175,12 @@ pub(crate) fn take_up(
     };
     std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     let mut restored = Restored::default();
-    read(file, boot, |flow| match restore(now, owners, engines, flow) {
+    let numbers = read(file, boot, |flow| match restore(now, owners, engines, flow) {
         Ok(()) => restored.flows += 1,
         Err(why) => *restored.refused.entry(why).or_default() += 1,
     })
     .with_context(|| format!("cannot use {}", path.display()))?;
-    Ok(Some(restored))
+    Ok(Some(TakenUp { restored, numbers }))
 }
 
 /// Gives a flow to the worker that its replies come to. Where the pod's own packets come to another
@@ -185,18 +206,21 @@ fn restore(
     restored
 }
 
-/// Checks the whole file, then calls `each` with its flows, in order.
+/// Checks the whole file, then calls `each` with its flows, in order; gives its numbers.
 fn read(
     file: impl Read + Seek,
     boot: &BootId,
     mut each: impl FnMut(&SavedFlow),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Assigned> {
     let mut file = BufReader::new(file);
     let length = file.seek(SeekFrom::End(0)).context("cannot seek in it")?;
-    let records = length.checked_sub(HEADER_LEN + CHECKSUM_LEN).filter(|r| r % RECORD_LEN == 0);
     file.rewind()?;
     check_header(&mut file, boot)?;
-    let records = records.context("its length is wrong: it is damaged")?;
+    const LENGTH: &str = "its length is wrong: it is damaged";
+    let counts = read_counts(&mut file).context(LENGTH)?;
+    let numbers_len = NUMBER_LEN * (u64::from(counts.pods) + u64::from(counts.peers));
+    let records = length.checked_sub(HEADER_LEN + COUNTS_LEN + numbers_len + CHECKSUM_LEN);
+    let records = records.filter(|records| records % RECORD_LEN == 0).context(LENGTH)?;
 
     file.rewind()?;
     let mut sum = Summed { to: io::sink(), checksum: 0 };
@@ -204,11 +228,12 @@ fn read(
     let expected = next(&mut file)?;
     ensure!(sum.checksum.to_le_bytes() == expected, "its checksum is wrong: it is damaged");
 
-    file.seek(SeekFrom::Start(HEADER_LEN))?;
+    file.seek(SeekFrom::Start(HEADER_LEN + COUNTS_LEN))?;
+    let numbers = read_numbers(&mut file, counts)?.context("its numbers are none of Spillway's")?;
     for _ in 0..records / RECORD_LEN {
         each(&read_flow(&mut file)?);
     }
-    Ok(())
+    Ok(numbers)
 }
 
 fn check_header(file: &mut impl Read, boot: &BootId) -> anyhow::Result<()> {
@@ -227,6 +252,42 @@ fn next<const N: usize>(file: &mut impl Read) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     file.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// How many numbers there are.
+#[derive(Clone, Copy)]
+struct Counts {
+    pods: u32,
+    peers: u32,
+}
+
+/// Writes the [`COUNTS_LEN`] bytes of the counts, and [`NUMBER_LEN`] bytes for each number.
+fn write_numbers(to: &mut impl Write, numbers: &Assigned) -> io::Result<()> {
+    let Assigned { pods, peers } = numbers;
+    for count in [pods.all().len(), peers.all().len()] {
+        let count = u32::try_from(count).map_err(io::Error::other)?;
+        to.write_all(&count.to_le_bytes())?;
+    }
+    for (number, address) in pods.all().chain(peers.all()) {
+        to.write_all(&number.octets())?;
+        to.write_all(&address.octets())?;
+    }
+    Ok(())
+}
+
+fn read_counts(from: &mut impl Read) -> io::Result<Counts> {
+    let mut count = || next(from).map(u32::from_le_bytes);
+    Ok(Counts { pods: count()?, peers: count()? })
+}
+
+/// Reads the numbers in the same order; `None` when nobody has given them.
+fn read_numbers(from: &mut impl Read, counts: Counts) -> io::Result<Option<Assigned>> {
+    let mut of = |count: u32| -> io::Result<Vec<_>> {
+        let number = |_| Ok((next::<4>(from)?.into(), next::<16>(from)?.into()));
+        (0..count).map(number).collect()
+    };
+    let (pods, peers) = (of(counts.pods)?, of(counts.peers)?);
+    Ok(Assigned::restore(pods.into_iter(), peers.into_iter()))
 }
 
 /// Writes the [`RECORD_LEN`] bytes of one flow.

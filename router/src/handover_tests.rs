@@ -80,9 +80,25 @@ fn flow_ipv6(port: u16) -> SavedFlow {
     }
 }
 
-fn file_of(flows: impl Iterator<Item = SavedFlow>) -> Vec<u8> {
+/// A flow that NAT64 has translated, of the pod with the IPv6 address of `flow_ipv6`.
+fn flow_nat64(port: u16) -> SavedFlow {
+    let flow = flow(port);
+    SavedFlow { original: Tuple { source: NUMBER.into(), ..flow.original }, ..flow }
+}
+
+const NUMBER: Ipv4Addr = Ipv4Addr::new(243, 163, 224, 22);
+const KEY: Ipv4Addr = Ipv4Addr::new(0, 133, 113, 33);
+
+/// The numbers of a pod and a peer.
+fn numbers() -> Assigned {
+    let address = |text: &str| text.parse().unwrap();
+    let (pod, peer) = ((NUMBER, address("fd00:10:1::40")), (KEY, address("2001:db8::1")));
+    Assigned::restore([pod].into_iter(), [peer].into_iter()).unwrap()
+}
+
+fn file_of(numbers: &Assigned, flows: impl Iterator<Item = SavedFlow>) -> Vec<u8> {
     let mut file = Vec::new();
-    write(&mut file, &BOOT, flows).unwrap();
+    write(&mut file, &BOOT, numbers, flows).unwrap();
     file
 }
 
@@ -90,7 +106,7 @@ fn file_of(flows: impl Iterator<Item = SavedFlow>) -> Vec<u8> {
 fn refusal(file: &[u8]) -> (String, usize) {
     let mut believed = 0;
     let result = read(Cursor::new(file), &BOOT, |_| believed += 1);
-    (result.map_or_else(|error| format!("{error:#}"), |()| "nothing".to_owned()), believed)
+    (result.map_or_else(|error| format!("{error:#}"), |_| "nothing".to_owned()), believed)
 }
 
 /// The same bytes with the checksum that belongs to them.
@@ -104,10 +120,11 @@ fn summed(mut file: Vec<u8>) -> Vec<u8> {
 #[test]
 fn what_is_left_is_taken_up_once() {
     let directory = TempDir::new().unwrap();
-    let flows: Vec<SavedFlow> = (5000..5040).map(flow).chain((5040..5080).map(flow_ipv6)).collect();
+    let flows = (5000..5030).map(flow).chain((5030..5050).map(flow_nat64));
+    let flows: Vec<SavedFlow> = flows.chain((5050..5080).map(flow_ipv6)).collect();
     // What was not finished once is written over.
     std::fs::write(directory.path().join(UNFINISHED), [0; 100_000]).unwrap();
-    let count = leave(directory.path(), &BOOT, flows.iter().copied()).unwrap();
+    let count = leave(directory.path(), &BOOT, &numbers(), flows.iter().copied()).unwrap();
     assert_eq!(count, 80);
     let names = || std::fs::read_dir(directory.path()).unwrap().map(|e| e.unwrap().file_name());
     assert_eq!(names().collect::<Vec<_>>(), [FILE]);
@@ -119,6 +136,7 @@ fn what_is_left_is_taken_up_once() {
         let mut take_up =
             || take_up(directory.path(), &BOOT, NOW, &owners(workers), &mut engines).unwrap();
         let all = Restored { flows: 80, ..Restored::default() };
+        let all = TakenUp { restored: all, numbers: numbers() };
         assert_eq!((take_up(), take_up()), (Some(all), None));
         assert_eq!(names().count(), 0);
         for (engine, worker) in engines.iter().zip(0..) {
@@ -128,15 +146,18 @@ fn what_is_left_is_taken_up_once() {
         let mut again: Vec<SavedFlow> = engines.iter().flat_map(Engine::saved).collect();
         again.sort_by_key(|flow| flow.egress_port);
         assert_eq!(again, flows);
-        leave(directory.path(), &BOOT, again.into_iter()).unwrap();
+        leave(directory.path(), &BOOT, &numbers(), again.into_iter()).unwrap();
     }
 }
 
 /// Whoever changes the format must change its version.
 #[test]
 fn the_format_is_that_of_its_version() {
-    let text = "7370696c6c776179 02000000 \
+    let text = "7370696c6c776179 03000000 \
         30313233343536372d383961622d636465662d303132332d343536373839616263646566 \
+        01000000 01000000 \
+        f3a3e016 fd000010000100000000000000000040 \
+        00857121 20010db8000000000000000000000001 \
         00000000000000000000ffff0a000128 00000000000000000000ffffcb00710a 8813 bb01 06 \
         00000000000000000000ffffc0a82c81 8813 0000000700000000 04030201 \
         01 0000000800000000 0800000000000000 e001000000000000 \
@@ -145,33 +166,36 @@ fn the_format_is_that_of_its_version() {
     let digits: Vec<char> = text.chars().filter(|digit| !digit.is_whitespace()).collect();
     let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).unwrap();
     let expected: Vec<u8> = digits.chunks(2).map(byte).collect();
-    let file = file_of([flow(5000)].into_iter());
+    let file = file_of(&numbers(), [flow(5000)].into_iter());
     assert_eq!(file[..file.len() - 4], expected);
-    assert_eq!((VERSION, file.len() as u64), (2, HEADER_LEN + RECORD_LEN + CHECKSUM_LEN));
+    let length = HEADER_LEN + COUNTS_LEN + 2 * NUMBER_LEN + RECORD_LEN + CHECKSUM_LEN;
+    assert_eq!((VERSION, file.len() as u64), (3, length));
     let mut read_again = Vec::new();
-    read(Cursor::new(file), &BOOT, |flow| read_again.push(*flow)).unwrap();
-    assert_eq!(read_again, [flow(5000)]);
+    let again = read(Cursor::new(file), &BOOT, |flow| read_again.push(*flow)).unwrap();
+    assert_eq!((again, read_again), (numbers(), vec![flow(5000)]));
 }
 
 #[test]
 fn another_file_is_refused_and_said_to_be_what_it_is() {
-    let good = file_of((5000..5003).map(flow));
+    let good = file_of(&numbers(), (5000..5003).map(flow));
     let with = |at: usize, byte: u8| {
         let mut file = good.clone();
         file[at] = byte;
         file
     };
     for (file, why) in [
-        (with(8, 1), "its format is 1, and this spillway knows 2 only"),
+        (with(8, 1), "its format is 1, and this spillway knows 3 only"),
         (with(12, b'x'), "it is from before the machine was booted"),
         (with(0, b'S'), "these are no flows of Spillway"),
         (good[..good.len() - 1].to_vec(), "its length is wrong: it is damaged"),
         ([&good[..], &[0]].concat(), "its length is wrong: it is damaged"),
         (
-            [&good[..48 + 130], &good[good.len() - 4..]].concat(),
+            [&good[..56 + 40 + 130], &good[good.len() - 4..]].concat(),
             "its checksum is wrong: it is damaged",
         ),
-        (good[..51].to_vec(), "its length is wrong: it is damaged"),
+        (summed(with(56, 10)), "its numbers are none of Spillway's"),
+        (good[..51].to_vec(), "its length is wrong: it is damaged: failed to fill whole buffer"),
+        (good[..57].to_vec(), "its length is wrong: it is damaged"),
         (good[..47].to_vec(), "it is too short: it is damaged: failed to fill whole buffer"),
         (Vec::new(), "it is too short: it is damaged: failed to fill whole buffer"),
     ] {
@@ -197,7 +221,7 @@ fn a_file_that_is_of_no_use_is_gone_and_the_message_names_it() {
     assert_eq!(take_up().unwrap(), None);
 
     let missing = directory.path().join("missing");
-    let message = format!("{:#}", leave(&missing, &BOOT, [].into_iter()).unwrap_err());
+    let message = format!("{:#}", leave(&missing, &BOOT, &numbers(), [].into_iter()).unwrap_err());
     assert!(message.starts_with(&format!("cannot write {}: ", missing.join(FILE).display())));
 }
 
@@ -207,9 +231,11 @@ fn what_finds_no_place_is_counted_by_its_reason() {
     let taken = SavedFlow { original: flow(5001).original, ..flow(5000) };
     let unknown = SavedFlow { created_ns: NOW + 1, ..flow(7000) };
     let flows = [flow(5000), taken, unknown];
-    leave(directory.path(), &BOOT, flows.into_iter()).unwrap();
-    let restored =
-        take_up(directory.path(), &BOOT, NOW, &owners(2), &mut engines(2)).unwrap().unwrap();
+    leave(directory.path(), &BOOT, &numbers(), flows.into_iter()).unwrap();
+    let restored = take_up(directory.path(), &BOOT, NOW, &owners(2), &mut engines(2))
+        .unwrap()
+        .unwrap()
+        .restored;
     let refused = [NotRestored::Malformed, NotRestored::Taken];
     assert_eq!(restored.refused, refused.map(|why| (why, 1)).into());
     assert_eq!(
@@ -218,9 +244,11 @@ fn what_finds_no_place_is_counted_by_its_reason() {
     );
 
     // One worker owns all classes; it has room for so many.
-    leave(directory.path(), &BOOT, (5000..5150).map(flow).chain([taken])).unwrap();
-    let restored =
-        take_up(directory.path(), &BOOT, NOW, &owners(1), &mut engines(1)).unwrap().unwrap();
+    leave(directory.path(), &BOOT, &numbers(), (5000..5150).map(flow).chain([taken])).unwrap();
+    let restored = take_up(directory.path(), &BOOT, NOW, &owners(1), &mut engines(1))
+        .unwrap()
+        .unwrap()
+        .restored;
     assert_eq!(restored.flows, u64::from(FLOWS_MAX));
     assert_eq!(restored.refused, [(NotRestored::Taken, 1), (NotRestored::TableFull, 50)].into());
 }
@@ -233,9 +261,9 @@ fn a_flow_of_two_workers_goes_on() {
     let worker = |port| owner(&owners, port);
     let other = (6000..).find(|port| worker(*port) != worker(5000)).unwrap();
     let split = SavedFlow { egress_port: other, ..flow(5000) };
-    leave(directory.path(), &BOOT, [split].into_iter()).unwrap();
-    let restored = take_up(directory.path(), &BOOT, NOW, &owners, &mut engines).unwrap().unwrap();
-    assert_eq!(restored.to_string(), "1 flows go on");
+    leave(directory.path(), &BOOT, &numbers(), [split].into_iter()).unwrap();
+    let taken = take_up(directory.path(), &BOOT, NOW, &owners, &mut engines).unwrap().unwrap();
+    assert_eq!(taken.restored.to_string(), "1 flows go on");
     let home = worker(other);
     assert_eq!(engines[usize::from(home)].saved().collect::<Vec<_>>(), [split]);
 
@@ -259,10 +287,10 @@ proptest! {
     /// Flows of nobody, as if they had been left.
     #[test]
     fn no_bytes_stop_the_engine(
-        changes in proptest::collection::vec((48..48 + 130 * 20_usize, any::<u8>()), 0..400),
+        changes in proptest::collection::vec((56..56 + 130 * 20_usize, any::<u8>()), 0..400),
         workers in 1..5_u8,
     ) {
-        let mut file = file_of((5000..5020).map(flow));
+        let mut file = file_of(&Assigned::default(), (5000..5020).map(flow));
         for (at, byte) in changes {
             file[at] = byte;
         }
@@ -270,7 +298,7 @@ proptest! {
         std::fs::write(directory.path().join(FILE), summed(file)).unwrap();
         let (owners, mut engines) = (owners(workers), engines(workers));
         let restored =
-            take_up(directory.path(), &BOOT, NOW, &owners, &mut engines).unwrap().unwrap();
+            take_up(directory.path(), &BOOT, NOW, &owners, &mut engines).unwrap().unwrap().restored;
         prop_assert_eq!(restored.flows + restored.refused.values().sum::<u64>(), 20);
         let live: u64 = engines.iter().map(|engine| engine.counters().flows_live).sum();
         prop_assert_eq!(live, restored.flows);

@@ -16,6 +16,7 @@ mod held;
 mod inbox;
 mod kernel;
 mod limits;
+mod numbers;
 mod run;
 mod server;
 mod state_file;

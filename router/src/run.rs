@@ -19,8 +19,9 @@ use spillway_xdp::steering::{self, DeviceLock, SteeredDevice, Steering, Steering
 use crate::answer::answer;
 use crate::config::{Config, Idle, Mode, Unclassified};
 use crate::gateway::{Gateway, GatewayParts};
-use crate::handover;
+use crate::handover::{self, TakenUp};
 use crate::kernel::Kernel;
+use crate::numbers::Assigned;
 use crate::server::Server;
 use crate::state_file::StateFile;
 use crate::worker::now;
@@ -51,8 +52,8 @@ pub(crate) fn run(config: Config, state: Option<&Path>) -> anyhow::Result<()> {
     let (mut gateway, _locks) = start(config, &waker)?;
     let outcome = forward(&mut gateway, state, &mut poll, &mut signals);
     gateway.kernel.release_neighbours();
-    let Gateway { workers, config, .. } = gateway;
-    leave_flows(&config.runtime_dir, &workers.stop());
+    let Gateway { workers, config, numbers, .. } = gateway;
+    leave_flows(&config.runtime_dir, &numbers, &workers.stop());
     outcome
 }
 
@@ -111,35 +112,42 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
         })
     };
     let mut engines: Vec<Engine> = (0..config.workers).map(engine).collect();
-    take_up_flows(&config.runtime_dir, &owners, &mut engines);
+    let numbers = take_up_flows(&config.runtime_dir, &owners, &mut engines);
     let parts = engines.into_iter().zip(lanes).collect();
     let tables = Arc::new(Tables::new(TablesInput::default()));
     let workers = Workers::start(parts, &tables, waker, config.idle == Idle::Spin)?;
-    let parts = GatewayParts { config, devices, sockets, kernel, steering, workers };
+    let parts = GatewayParts { config, devices, sockets, kernel, steering, workers, numbers };
     Ok((Gateway::new(parts), locks))
 }
 
-/// Goes on with the flows of an earlier process, if it has left any.
-fn take_up_flows(directory: &Path, owners: &[u8; 256], engines: &mut [Engine]) {
+/// Goes on with the flows of an earlier process, if it has left any, and with its numbers.
+fn take_up_flows(directory: &Path, owners: &[u8; 256], engines: &mut [Engine]) -> Assigned {
     let boot = handover::boot_id();
     let taken = boot.and_then(|boot| handover::take_up(directory, &boot, now(), owners, engines));
     match taken {
-        Ok(None) => {}
-        Ok(Some(restored)) if restored.refused.is_empty() => {
-            tracing::info!("of the process before: {restored}");
+        Ok(None) => Assigned::default(),
+        Ok(Some(TakenUp { restored, numbers })) => {
+            if restored.refused.is_empty() {
+                tracing::info!("of the process before: {restored}");
+            } else {
+                tracing::warn!("of the process before: {restored}");
+            }
+            numbers
         }
-        Ok(Some(restored)) => tracing::warn!("of the process before: {restored}"),
-        Err(error) => tracing::warn!(
-            "the flows of the process before do not go on: {error:#}. Pods must open their \
-             connections anew"
-        ),
+        Err(error) => {
+            tracing::warn!(
+                "the flows of the process before do not go on: {error:#}. Pods must open their \
+                 connections anew"
+            );
+            Assigned::default()
+        }
     }
 }
 
 /// Leaves the flows to the next process.
-fn leave_flows(directory: &Path, engines: &[Engine]) {
+fn leave_flows(directory: &Path, numbers: &Assigned, engines: &[Engine]) {
     let flows = engines.iter().flat_map(Engine::saved);
-    match handover::boot_id().and_then(|boot| handover::leave(directory, &boot, flows)) {
+    match handover::boot_id().and_then(|boot| handover::leave(directory, &boot, numbers, flows)) {
         Ok(count) => tracing::info!("{count} flows are left to the next process"),
         Err(error) => tracing::warn!(
             "the next process will not go on with the flows: {error:#}. Pods must open their \

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -77,9 +78,8 @@ impl Place {
 /// A document's policies in pages of two rows.
 fn policies(request: &Request) -> Response {
     let Request::Policies { cursor, .. } = request else { return Response::refused("policies!") };
-    Response::Policies(policy_page(&Document::parse(STATE).unwrap(), *cursor, 2, |_, list| {
-        list.first().copied()
-    }))
+    let first = |_, _, list: &[IpAddr]| list.first().copied();
+    Response::Policies(policy_page(&Document::parse(STATE).unwrap(), *cursor, 2, &first))
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::de::{Deserializer, Error, Visitor};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::family::IpFamily;
 use crate::limits::{FLOWS_PER_POD_MAX, VNI_MAX};
+use crate::nat64::Nat64Prefix;
 use crate::options::PolicyTimeouts;
 use crate::scalar::{MacAddress, PortRange, many, one, quote, some_many, some_one};
 use crate::shape::{fields, list, some_list, some_whole, whole};
@@ -28,7 +29,7 @@ pub struct Document {
     /// running one is refused.
     #[serde(deserialize_with = "whole::<_, _, 0, { u64::MAX }>")]
     pub generation: u64,
-    /// Our tunnel addresses, and who may send to each.
+    /// Our tunnel addresses, and who may send to each; all of one family.
     #[serde(deserialize_with = "list")]
     pub tunnels: Vec<Tunnel>,
     /// The VXLAN network identifier of replies. Default: 2.
@@ -37,6 +38,9 @@ pub struct Document {
     /// That of IPv6 replies, where it is another. Default: `reply_vni`.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_vni")]
     pub reply_vni_ipv6: Option<ReplyVni>,
+    /// Where pods' IPv6 addresses reach IPv4 destinations (NAT64, RFC 6146). Default: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_prefix")]
+    pub nat64_prefix: Option<Nat64Prefix>,
     /// The addresses that the outside sees.
     #[serde(deserialize_with = "list")]
     pub egress_addresses: Vec<EgressAddress>,
@@ -55,7 +59,7 @@ pub struct Document {
 pub struct Tunnel {
     /// The address that peers send their VXLAN frames to.
     #[serde(deserialize_with = "one")]
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The nodes that may send to it. Frames of anyone else are dropped.
     #[serde(deserialize_with = "list")]
     pub peers: Vec<Peer>,
@@ -67,7 +71,7 @@ pub struct Tunnel {
 pub struct Peer {
     /// Its address: the outer source of its frames and the outer destination of replies.
     #[serde(deserialize_with = "one")]
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// The device on which it is reached, when the kernel's routes do not say it. Needs `mac`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -120,7 +124,8 @@ pub struct PodGroup {
 }
 
 /// Which pods leave to where, and as whom. Each family stands for itself: what a pod's IPv6 address
-/// sends to an IPv6 destination leaves with an IPv6 egress address, or not at all.
+/// sends to an IPv6 destination leaves with an IPv6 egress address, or not at all. What it sends to
+/// an IPv4 destination in the NAT64 prefix leaves with an IPv4 egress address.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -194,6 +199,13 @@ impl Document {
     /// The first [`Problem`], with line, column and field.
     pub fn parse(text: &str) -> Result<Self, Problem> {
         yaml::parse(text, Self::validate)
+    }
+
+    /// The family of the tunnels, and so of the network between the nodes; IPv4's where there are
+    /// none.
+    #[must_use]
+    pub fn underlay(&self) -> IpFamily {
+        self.tunnels.first().map_or(IpFamily::V4, |tunnel| IpFamily::of(tunnel.address))
     }
 
     /// The VXLAN network identifier of replies of a family.
@@ -291,6 +303,13 @@ impl<'de> Deserialize<'de> for ReplyVni {
 /// Reads one that may be left out.
 fn some_vni<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ReplyVni>, D::Error> {
     ReplyVni::deserialize(deserializer).map(Some)
+}
+
+/// Reads one that may be left out.
+fn some_prefix<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Nat64Prefix>, D::Error> {
+    Nat64Prefix::deserialize(deserializer).map(Some)
 }
 
 struct ReplyVniVisitor;

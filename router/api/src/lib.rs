@@ -10,6 +10,7 @@ mod client;
 mod document;
 mod family;
 mod message;
+mod nat64;
 mod options;
 mod policy_rows;
 mod scalar;
@@ -28,6 +29,7 @@ pub use message::{
     Refusal, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,
     Verdict, Worker,
 };
+pub use nat64::Nat64Prefix;
 pub use options::PolicyTimeouts;
 pub use policy_rows::{Pairing, policy_page};
 pub use scalar::{MacAddress, PortRange, quote};

@@ -2,7 +2,7 @@
 //!
 //! Fields are only ever added. A client ignores fields that it does not know.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -242,8 +242,8 @@ pub struct PolicyRow {
     /// The destination.
     #[serde(rename = "destCIDR")]
     pub destination_cidr: ipnet::IpNet,
-    /// The address that the outside sees. The unspecified one where the policy has none of this
-    /// family: then the traffic is dropped.
+    /// The address that the outside sees, with NAT64 an IPv4 one. The unspecified one where the
+    /// policy has none of this family: then the traffic is dropped.
     #[serde(rename = "egressIP")]
     pub egress_ip: IpAddr,
     /// Our tunnel address, or `Excluded CIDR`.
@@ -269,7 +269,7 @@ pub struct Flow {
     pub worker: u32,
     /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `gre`, `esp`, or its number.
     pub protocol: String,
-    /// As the pod sends.
+    /// As the pod sends. With NAT64 it is IPv6's, and `reply` IPv4's.
     pub original: Tuple,
     /// As the outside answers; its destination is the egress address.
     pub reply: Tuple,
@@ -290,7 +290,7 @@ pub struct Flow {
     /// The policy that selected it.
     pub policy: String,
     /// The tunnel peer behind which the pod is.
-    pub peer: Ipv4Addr,
+    pub peer: IpAddr,
 }
 
 /// Addresses and ports of one direction. An echo has its identifier in both ports.

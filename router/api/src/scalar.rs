@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::de::{Deserializer, Error, Visitor};
@@ -25,14 +25,6 @@ pub(crate) trait FromText: Sized {
     /// What the person may have meant by a text that is no such value.
     fn hint(_text: &str) -> Option<String> {
         None
-    }
-}
-
-impl FromText for Ipv4Addr {
-    const EXPECTED: &'static str = "an IPv4 address such as 192.0.2.1";
-
-    fn from_text(text: &str) -> Option<Self> {
-        text.parse().ok()
     }
 }
 

@@ -8,19 +8,19 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::document::{
-    Document, EgressAddress, EgressAddressKind, Peer, PodGroup, Policy, ReplyVni,
-};
+use crate::document::{Document, EgressAddress, EgressAddressKind, PodGroup, Policy, ReplyVni};
 use crate::family::{IpFamily, check_host_address, check_not_mapped};
 use crate::limits::{
-    EGRESS_ADDRESSES_MAX, NAME_BYTES_MAX, PEERS_MAX, POD_GROUPS_MAX, PODS_MAX, POLICIES_MAX,
-    PORT_FIRST, PORT_LAST, PREFIXES_PER_POLICY_MAX, TUNNELS_MAX, VNI_MAX,
+    EGRESS_ADDRESSES_MAX, NAME_BYTES_MAX, POD_GROUPS_MAX, PODS_MAX, POLICIES_MAX, PORT_FIRST,
+    PORT_LAST, PREFIXES_PER_POLICY_MAX, VNI_MAX,
 };
+use crate::nat64::Nat64Prefix;
 use crate::scalar::{PortRange, quote};
 use crate::yaml::{FieldPath, Problem};
 
-/// Bytes of a network device's name in Linux, at most (`IFNAMSIZ` less its end).
-const DEVICE_NAME_BYTES_MAX: usize = 15;
+mod tunnels;
+
+pub use tunnels::check_device_name;
 
 impl PortRange {
     /// Every port that may be leased.
@@ -40,26 +40,6 @@ impl Document {
         self.check_policies()
     }
 
-    fn check_tunnels(&self) -> Result<(), Problem> {
-        let path = FieldPath::root("tunnels");
-        at_most(&path, self.tunnels.len(), TUNNELS_MAX, "tunnels")?;
-        let mut ours = HashSet::new();
-        for (index, tunnel) in self.tunnels.iter().enumerate() {
-            let path = path.clone().index(index).field("address");
-            check_host(&path, tunnel.address.into())?;
-            check_unique(&path, &mut ours, tunnel.address.into(), "is listed twice")?;
-        }
-        let mut peers = HashSet::new();
-        for (index, tunnel) in self.tunnels.iter().enumerate() {
-            let path = path.clone().index(index).field("peers");
-            at_most(&path, peers.len() + tunnel.peers.len(), PEERS_MAX, "peers of all tunnels")?;
-            for (index, peer) in tunnel.peers.iter().enumerate() {
-                check_peer(&path.clone().index(index), peer, &mut peers, &ours)?;
-            }
-        }
-        Ok(())
-    }
-
     fn check_reply_vni(&self) -> Result<(), Problem> {
         let both = [("reply_vni", Some(self.reply_vni)), ("reply_vni_ipv6", self.reply_vni_ipv6)];
         for (field, reply_vni) in both {
@@ -76,15 +56,15 @@ impl Document {
     fn check_egress_addresses(&self) -> Result<(), Problem> {
         let path = FieldPath::root("egress_addresses");
         at_most(&path, self.egress_addresses.len(), EGRESS_ADDRESSES_MAX, "egress addresses")?;
-        let tunnels: HashSet<IpAddr> =
-            self.tunnels.iter().map(|tunnel| tunnel.address.into()).collect();
+        let tunnels: HashSet<IpAddr> = self.tunnels.iter().map(|tunnel| tunnel.address).collect();
         let peers = self.tunnels.iter().flat_map(|tunnel| &tunnel.peers);
-        let peers: HashSet<IpAddr> = peers.map(|peer| peer.address.into()).collect();
+        let peers: HashSet<IpAddr> = peers.map(|peer| peer.address).collect();
         let mut seen = HashSet::new();
         for (index, egress) in self.egress_addresses.iter().enumerate() {
             let path = path.clone().index(index);
             let address_path = path.clone().field("address");
             check_host(&address_path, egress.address)?;
+            check_outside(&address_path, egress.address, self.nat64_prefix)?;
             check_unique(&address_path, &mut seen, egress.address, "is listed twice")?;
             if peers.contains(&egress.address) {
                 let message = format!("{} is a tunnel peer, not ours", egress.address);
@@ -104,16 +84,17 @@ impl Document {
     }
 
     /// What no pod's address may be.
-    fn our_addresses(&self) -> HashSet<IpAddr> {
-        let tunnels = self.tunnels.iter().map(|tunnel| tunnel.address.into());
-        tunnels.chain(self.egress_addresses.iter().map(|egress| egress.address)).collect()
+    fn not_pods(&self) -> NotPods {
+        let tunnels = self.tunnels.iter().map(|tunnel| tunnel.address);
+        let egress = self.egress_addresses.iter().map(|egress| egress.address);
+        NotPods { ours: tunnels.chain(egress).collect(), nat64_prefix: self.nat64_prefix }
     }
 
     /// Returns every pod of a group with the group's name.
     fn check_pod_groups(&self) -> Result<HashMap<IpAddr, &str>, Problem> {
         let path = FieldPath::root("pod_groups");
         at_most(&path, self.pod_groups.len(), POD_GROUPS_MAX, "groups of pods")?;
-        let ours = self.our_addresses();
+        let not_pods = self.not_pods();
         let (mut names, mut group_of) = (BTreeSet::new(), HashMap::new());
         let mut counts = PodCounts::default();
         for (index, PodGroup { name, pods }) in self.pod_groups.iter().enumerate() {
@@ -121,7 +102,7 @@ impl Document {
             check_new_name(&path.clone().field("name"), &mut names, name, "group")?;
             let path = path.field("pods");
             for (index, pod) in pods.iter().enumerate() {
-                check_pod(|| path.clone().index(index), *pod, &ours)?;
+                check_pod(|| path.clone().index(index), *pod, &not_pods)?;
                 if let Some(other) = group_of.insert(*pod, name.as_str()) {
                     let message = format!("{pod} is in the group {} already", quote(other));
                     return Err(path.index(index).problem(message));
@@ -140,7 +121,7 @@ impl Document {
         at_most(&path, self.policies.len(), POLICIES_MAX, "policies")?;
         let egress: HashSet<_> =
             self.egress_addresses.iter().map(|egress| egress.address).collect();
-        let ours = self.our_addresses();
+        let not_pods = self.not_pods();
         let mut names = BTreeSet::new();
         let mut pods: HashSet<IpAddr> = group_of.keys().copied().collect();
         let mut counts = PodCounts::default();
@@ -150,9 +131,10 @@ impl Document {
             check_new_name(&path.clone().field("name"), &mut names, &policy.name, "policy")?;
             check_policy_egress(&path, policy, &egress)?;
             check_prefixes(&path, policy)?;
+            check_not_embedded(&path.clone().field("destinations"), policy, self.nat64_prefix)?;
             let its_groups = check_groups(&path.clone().field("pod_groups"), policy, &groups)?;
             let path = path.field("pods");
-            check_pods(&path, &policy.pods, &ours)?;
+            check_pods(&path, &policy.pods, &not_pods)?;
             for (index, pod) in policy.pods.iter().enumerate() {
                 if let Some(group) = group_of.get(pod).filter(|group| its_groups.contains(*group)) {
                     let group = quote(group);
@@ -166,6 +148,12 @@ impl Document {
         }
         Ok(())
     }
+}
+
+/// What no pod's address may be: one of ours, or one that stands for an IPv4 destination.
+struct NotPods {
+    ours: HashSet<IpAddr>,
+    nat64_prefix: Option<Nat64Prefix>,
 }
 
 /// Different addresses of pods, by family: one family's leave the other's room alone.
@@ -186,55 +174,6 @@ impl PodCounts {
     fn check(&self, path: &FieldPath, what: &str) -> Result<(), Problem> {
         at_most(path, self.v4.max(self.v6), PODS_MAX, &format!("{what} of one family"))
     }
-}
-
-fn check_peer(
-    path: &FieldPath,
-    peer: &Peer,
-    seen: &mut HashSet<IpAddr>,
-    ours: &HashSet<IpAddr>,
-) -> Result<(), Problem> {
-    let address_path = path.clone().field("address");
-    let address = peer.address.into();
-    check_host(&address_path, address)?;
-    if ours.contains(&address) {
-        let message = format!("{address} is a tunnel address of ours, no peer");
-        return Err(address_path.problem(message));
-    }
-    let twice = "is a peer already, of this tunnel or of another; a peer has one tunnel address";
-    check_unique(&address_path, seen, address, twice)?;
-    match (&peer.device, peer.mac) {
-        (None, None) => Ok(()),
-        (Some(_), None) => Err(path.clone().field("device").problem("expected mac beside it")),
-        (None, Some(_)) => Err(path.clone().field("mac").problem("expected device beside it")),
-        (Some(device), Some(mac)) => {
-            check_device_name(device).map_err(|m| path.clone().field("device").problem(m))?;
-            let multicast = mac.0[0] & 1 == 1;
-            if multicast || mac.0 == [0; 6] {
-                let message = format!("expected the MAC address of one device, found {mac}");
-                return Err(path.clone().field("mac").problem(message));
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Checks what Linux takes as the name of a network device.
-///
-/// # Errors
-///
-/// A sentence that says what was expected.
-pub fn check_device_name(name: &str) -> Result<(), String> {
-    let bad = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':';
-    let length = 1..=DEVICE_NAME_BYTES_MAX;
-    if length.contains(&name.len()) && name != "." && name != ".." && !name.contains(bad) {
-        return Ok(());
-    }
-    Err(format!(
-        "expected the name of a network device, 1 to {DEVICE_NAME_BYTES_MAX} bytes \
-         without spaces, '/' and ':', found {}",
-        quote(name)
-    ))
 }
 
 fn check_ports(path: &FieldPath, egress: &EgressAddress) -> Result<(), Problem> {
@@ -359,6 +298,27 @@ fn check_prefixes(path: &FieldPath, policy: &Policy) -> Result<(), Problem> {
     check_each_prefix(&excluded, &policy.excluded_destinations)
 }
 
+/// In the NAT64 prefix the IPv4 destinations decide, so one that is written in IPv6's form would do
+/// nothing. An exclusion may be: it keeps the IPv6 addresses of pods out, and no IPv4 ones.
+fn check_not_embedded(
+    path: &FieldPath,
+    policy: &Policy,
+    nat64_prefix: Option<Nat64Prefix>,
+) -> Result<(), Problem> {
+    let Some(nat64_prefix) = nat64_prefix else { return Ok(()) };
+    for (index, prefix) in policy.destinations.iter().enumerate() {
+        let IpNet::V6(inside) = prefix else { continue };
+        if nat64_prefix.net().contains(inside) {
+            let meant = nat64_prefix.extract(*inside);
+            let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+            let message =
+                format!("{prefix} is in nat64_prefix, where IPv4 destinations decide{meant}");
+            return Err(path.clone().index(index).problem(message));
+        }
+    }
+    Ok(())
+}
+
 fn check_each_prefix(path: &FieldPath, prefixes: &[IpNet]) -> Result<(), Problem> {
     for (index, prefix) in prefixes.iter().enumerate() {
         let path = || path.clone().index(index);
@@ -375,11 +335,11 @@ fn check_each_prefix(path: &FieldPath, prefixes: &[IpNet]) -> Result<(), Problem
     Ok(())
 }
 
-fn check_pods(path: &FieldPath, pods: &[IpAddr], ours: &HashSet<IpAddr>) -> Result<(), Problem> {
+fn check_pods(path: &FieldPath, pods: &[IpAddr], not_pods: &NotPods) -> Result<(), Problem> {
     let mut seen = HashSet::with_capacity(pods.len());
     for (index, pod) in pods.iter().enumerate() {
         let path = || path.clone().index(index);
-        check_pod(path, *pod, ours)?;
+        check_pod(path, *pod, not_pods)?;
         if !seen.insert(*pod) {
             return Err(path().problem(format!("{pod} is listed twice in this policy")));
         }
@@ -388,16 +348,30 @@ fn check_pods(path: &FieldPath, pods: &[IpAddr], ours: &HashSet<IpAddr>) -> Resu
 }
 
 /// There may be a million pods to check: `path` is asked for when one is bad.
-fn check_pod(
-    path: impl Fn() -> FieldPath,
-    pod: IpAddr,
-    ours: &HashSet<IpAddr>,
-) -> Result<(), Problem> {
+fn check_pod(path: impl Fn() -> FieldPath, pod: IpAddr, not_pods: &NotPods) -> Result<(), Problem> {
     check_host_address(pod).map_err(|message| path().problem(message))?;
-    if ours.contains(&pod) {
+    if not_pods.ours.contains(&pod) {
         return Err(path().problem(format!("{pod} is a tunnel or egress address, not a pod's")));
     }
-    Ok(())
+    outside(pod, not_pods.nat64_prefix).map_err(|message| path().problem(message))
+}
+
+/// Nobody has an address in the NAT64 prefix: it stands for an IPv4 destination.
+fn check_outside(
+    path: &FieldPath,
+    address: IpAddr,
+    nat64_prefix: Option<Nat64Prefix>,
+) -> Result<(), Problem> {
+    outside(address, nat64_prefix).map_err(|message| path.problem(message))
+}
+
+fn outside(address: IpAddr, nat64_prefix: Option<Nat64Prefix>) -> Result<(), String> {
+    match (address, nat64_prefix) {
+        (IpAddr::V6(inside), Some(prefix)) if prefix.net().contains(&inside) => {
+            Err(format!("{address} is in nat64_prefix, {prefix}, where IPv4 destinations are"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_host(path: &FieldPath, address: IpAddr) -> Result<(), Problem> {

@@ -11,6 +11,7 @@ use spillway_api::{
 
 const EXAMPLE: &str = include_str!("example.yaml");
 const DUAL_STACK: &str = include_str!("dual-stack.yaml");
+const IPV6: &str = include_str!("ipv6.yaml");
 
 fn refusal(text: &str) -> String {
     Document::parse(text).expect_err("the document is refused").to_string()
@@ -27,7 +28,7 @@ fn the_example_is_read_as_written() {
     let document = Document::parse(EXAMPLE).unwrap();
     assert_eq!(document.generation, 1);
     assert_eq!(document.reply_vni, ReplyVni::Fixed(2));
-    assert_eq!(document.tunnels[0].address, Ipv4Addr::new(192, 168, 44, 128));
+    assert_eq!(document.tunnels[0].address, IpAddr::from([192, 168, 44, 128]));
     assert_eq!(document.tunnels[0].peers[0].direct(), None);
     let mac = MacAddress([2, 0, 0xa9, 0xfe, 0x2c, 1]);
     assert_eq!(document.tunnels[1].peers[0].direct(), Some(("spw-pods", mac)));
@@ -98,6 +99,69 @@ fn lists_may_mix_families() {
     {
         assert_eq!(Document::parse(&text).unwrap(), document, "{text}");
     }
+}
+
+#[test]
+fn tunnels_may_be_of_ipv6_and_nat64_has_its_prefix() {
+    let document = Document::parse(IPV6).unwrap();
+    assert_eq!(document.underlay(), IpFamily::V6);
+    let [first, own_pods] = &document.tunnels[..] else { panic!("two tunnels") };
+    assert_eq!(first.address, "fd00:44::128".parse::<IpAddr>().unwrap());
+    assert_eq!(first.peers[0].address, "fd00:211::128".parse::<IpAddr>().unwrap());
+    let mac = MacAddress([2, 0, 0xa9, 0xfe, 0x2c, 1]);
+    assert_eq!(own_pods.peers[0].direct(), Some(("spw-pods", mac)));
+    assert_eq!(document.nat64_prefix, Some("64:ff9b::/96".parse().unwrap()));
+    for text in
+        [serde_json::to_string(&document).unwrap(), serde_saphyr::to_string(&document).unwrap()]
+    {
+        assert_eq!(Document::parse(&text).unwrap(), document, "{text}");
+    }
+    let document = Document::parse(EXAMPLE).unwrap();
+    assert_eq!((document.underlay(), document.nat64_prefix), (IpFamily::V4, None));
+    assert!(!serde_json::to_string(&document).unwrap().contains("nat64"));
+}
+
+/// What is in the NAT64 prefix is an IPv4 destination.
+#[test]
+fn nobody_has_an_address_in_the_nat64_prefix() {
+    let within = |inside: &str| {
+        format!("{inside} is in nat64_prefix, 64:ff9b::/96, where IPv4 destinations are")
+    };
+    for (has, gets, says) in [
+        ("fd00:44::128", "64:ff9b::1", format!("tunnels[0].address: {}", within("64:ff9b::1"))),
+        (
+            "fd00:211::128",
+            "64:ff9b::1",
+            format!("tunnels[0].peers[0].address: {}", within("64:ff9b::1")),
+        ),
+        (
+            "address: 192.168.44.129",
+            "address: 64:ff9b::1",
+            format!("egress_addresses[0].address: {}", within("64:ff9b::1")),
+        ),
+        ("10.0.1.40", "64:ff9b::1", format!("policies[0].pods[1]: {}", within("64:ff9b::1"))),
+        (
+            "2001:db8:203::/64",
+            "64:ff9b::198.51.100.0/120",
+            "policies[0].destinations[1]: 64:ff9b::c633:6400/120 is in nat64_prefix, where IPv4 \
+             destinations decide; did you mean 198.51.100.0/24?"
+                .to_owned(),
+        ),
+    ] {
+        let text = IPV6.replacen(has, gets, 1);
+        assert_ne!(text, IPV6, "{has}");
+        assert!(refusal(&text).ends_with(&says), "{}, not {says}", refusal(&text));
+        let without = text.replacen("nat64_prefix: 64:ff9b::/96\n", "", 1);
+        if !gets.contains("address") {
+            assert!(Document::parse(&without).is_ok(), "{gets}");
+        }
+    }
+    // An exclusion keeps pods' IPv6 addresses out, and one around the prefix is IPv6's own matter.
+    for prefix in ["64:ff9b::/96", "64:ff9b::198.51.100.0/120", "64::/16"] {
+        let text = IPV6.replacen("[203.0.113.20/32]", &format!("[{prefix}]"), 1);
+        assert!(Document::parse(&text).is_ok(), "{prefix}");
+    }
+    assert!(Document::parse(&IPV6.replacen("2001:db8:203::/64", "'::/0'", 1)).is_ok());
 }
 
 /// It is the author's business: what the policy covers of the other family is dropped.

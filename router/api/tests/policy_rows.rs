@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use std::net::IpAddr;
 
-use spillway_api::{Document, PolicyRow, policy_page};
+use spillway_api::{Document, IpFamily, PolicyRow, policy_page};
 
 const EXAMPLE: &str = include_str!("example.yaml");
 
-/// The last address of the pod's family, where a policy has several.
-fn last(pod: IpAddr, addresses: &[IpAddr]) -> Option<IpAddr> {
-    addresses.iter().rfind(|address| address.is_ipv4() == pod.is_ipv4()).copied()
+/// The last address of the family, where a policy has several.
+fn last(_pod: IpAddr, family: IpFamily, addresses: &[IpAddr]) -> Option<IpAddr> {
+    addresses.iter().rfind(|address| IpFamily::of(**address) == family).copied()
 }
 
 fn texts(rows: &[PolicyRow]) -> Vec<String> {
@@ -25,7 +25,7 @@ fn all_rows(document: &Document, limit: u32) -> Vec<PolicyRow> {
     let mut rows = Vec::new();
     let mut cursor = Some(0);
     while let Some(start) = cursor {
-        let page = policy_page(document, start, limit, last);
+        let page = policy_page(document, start, limit, &last);
         assert!(page.rows.len() <= limit as usize);
         rows.extend(page.rows);
         cursor = page.next;
@@ -53,7 +53,7 @@ fn rows_come_by_pod_and_then_prefix_with_exclusions_last() {
 #[test]
 fn a_row_in_json_has_the_keys_of_cilium_dbg() {
     let document = Document::parse(EXAMPLE).unwrap();
-    let row = &policy_page(&document, 1, 1, last).rows[0];
+    let row = &policy_page(&document, 1, 1, &last).rows[0];
     assert_eq!(
         serde_json::to_value(row).unwrap(),
         serde_json::json!({
@@ -73,7 +73,7 @@ fn a_row_shows_the_address_that_its_pod_has() {
         "egress_addresses: [192.168.44.129, 192.168.44.128]",
         1,
     );
-    let row = &policy_page(&Document::parse(&text).unwrap(), 0, 1, last).rows[0];
+    let row = &policy_page(&Document::parse(&text).unwrap(), 0, 1, &last).rows[0];
     assert_eq!(row.egress_ip.to_string(), "192.168.44.128");
 }
 
@@ -129,7 +129,30 @@ fn each_address_of_a_pod_has_the_prefixes_of_its_family() {
 fn a_cursor_beyond_the_end_gives_nothing() {
     let document = Document::parse(EXAMPLE).unwrap();
     for cursor in [6, 7, u64::MAX] {
-        let page = policy_page(&document, cursor, 0, last);
+        let page = policy_page(&document, cursor, 0, &last);
         assert!(page.rows.is_empty() && page.next.is_none(), "cursor {cursor}");
+    }
+}
+
+/// With NAT64 a pod's IPv6 address has the IPv4 prefixes too, and leaves with an IPv4 address.
+#[test]
+fn ipv6_addresses_have_ipv4_prefixes_in_the_nat64_prefix() {
+    let text = include_str!("ipv6.yaml");
+    let whole = all_rows(&Document::parse(text).unwrap(), 100);
+    assert_eq!(
+        texts(&whole),
+        [
+            "fd00:10:1::40 2001:db8:203::/64 :: fd00:44::128 app1",
+            "fd00:10:1::40 64:ff9b::cb00:7100/120 192.168.44.129 fd00:44::128 app1",
+            "fd00:10:1::40 64:ff9b::cb00:7114/128 192.168.44.129 Excluded CIDR app1",
+            "10.0.1.40 203.0.113.0/24 192.168.44.129 fd00:44::128 app1",
+            "10.0.1.40 203.0.113.20/32 192.168.44.129 Excluded CIDR app1",
+        ]
+    );
+    let without = text.replacen("destinations: [203.0.113.0/24, ", "destinations: [", 1);
+    let without = all_rows(&Document::parse(&without).unwrap(), 100);
+    assert_eq!(without.len(), 3, "{without:?}");
+    for limit in 1..=5 {
+        assert_eq!(all_rows(&Document::parse(text).unwrap(), limit), whole, "limit {limit}");
     }
 }

@@ -12,7 +12,7 @@ use spillway_api::{MacAddress, Request, Response};
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         "[-:?,\\[\\]{}#&*!|>'\"%@`~. \n\t]{1,4}",
-        "(generation|tunnels|peers|address|policies|pods|pod_groups|kind|own|ports|announce|flow|null|true)",
+        "(generation|tunnels|nat64_prefix|peers|address|policies|pods|pod_groups|kind|own|ports|announce|flow|null|true)",
         "[0-9.:/-]{1,20}",
         "[0-9a-f:/]{1,20}",
         any::<char>().prop_map(String::from),

@@ -65,8 +65,6 @@ fn tuple(tuple: &Tuple) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     fn flow(pod: &str, remote: &str, egress: &str) -> Flow {
@@ -94,7 +92,7 @@ mod tests {
             reply_packets: 4,
             reply_bytes: 990,
             policy: "app1".to_owned(),
-            peer: Ipv4Addr::new(192, 168, 211, 128),
+            peer: [192, 168, 211, 128].into(),
         }
     }
 

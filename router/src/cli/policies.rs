@@ -50,17 +50,24 @@ fn egress(row: &PolicyRow) -> String {
 
 #[cfg(test)]
 mod tests {
-    use spillway_api::{Document, policy_page};
+    use std::net::IpAddr;
+
+    use spillway_api::{Document, IpFamily, policy_page};
 
     use crate::compile::pairing;
+    use crate::numbers::Assigned;
 
     use super::*;
+
+    fn paired(pod: IpAddr, outside: IpFamily, addresses: &[IpAddr]) -> Option<IpAddr> {
+        pairing(&Assigned::default(), pod, outside, addresses)
+    }
 
     #[test]
     fn rows_have_the_columns_of_cilium_dbg() {
         let document = Document::parse(include_str!("../../api/tests/example.yaml")).unwrap();
         assert_eq!(
-            table(&policy_page(&document, 0, 3, pairing).rows),
+            table(&policy_page(&document, 0, 3, &paired).rows),
             "Source IP   Destination CIDR   Egress IP        Gateway IP       Policy\n\
              10.0.1.40   203.0.113.0/24     192.168.44.129   192.168.44.128   app1\n\
              10.0.1.40   203.0.113.20/32    192.168.44.129   Excluded CIDR    app1\n\
@@ -72,9 +79,7 @@ mod tests {
     fn what_has_no_egress_address_of_its_family_is_shown_as_dropped() {
         let text = include_str!("../../api/tests/dual-stack.yaml");
         let document = Document::parse(text).unwrap();
-        let rows = policy_page(&document, 6, 9, |pod, addresses| {
-            addresses.iter().find(|address| address.is_ipv4() == pod.is_ipv4()).copied()
-        });
+        let rows = policy_page(&document, 6, 9, &paired);
         assert_eq!(
             table(&rows.rows),
             "Source IP       Destination CIDR    Egress IP        Gateway IP       Policy\n\
