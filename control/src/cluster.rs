@@ -2,10 +2,12 @@
 //! objects come in, in any order; the same objects always give the same answers.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use clap::ValueEnum;
 use fixedbitset::FixedBitSet;
 use ipnet::IpNet;
+use spillway_api::{IpFamily, Nat64Prefix};
 
 use crate::family::Addresses;
 use crate::labels::{Key, Selector};
@@ -38,14 +40,49 @@ pub struct Pod {
 pub struct Node {
     /// Its labels.
     pub labels: Labels,
-    /// Its first internal IPv4 address: its end of the tunnel.
-    pub address: Option<Ipv4Addr>,
-    /// Its internal addresses.
+    /// Its internal addresses, in Kubernetes' order.
     pub internal: Vec<IpAddr>,
     /// The ranges that its pods' addresses are from.
     pub pod_ranges: Vec<IpNet>,
     /// Whether the cluster takes it for ready.
     pub ready: bool,
+}
+
+/// Which family the tunnels between nodes are of, as Cilium's `underlay-protocol` says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Underlay {
+    /// IPv4 for a node that has an internal IPv4 address, IPv6 for any other.
+    #[default]
+    Auto,
+    /// IPv4, as Cilium has it if nothing is said.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Underlay {
+    /// A node's end of its tunnels.
+    #[must_use]
+    pub fn address(self, node: &Node) -> Option<IpAddr> {
+        let first = |family| {
+            let mut internal = node.internal.iter();
+            internal.find(|address| IpFamily::of(**address) == family).copied()
+        };
+        match self {
+            Self::Auto => first(IpFamily::V4).or_else(|| first(IpFamily::V6)),
+            Self::Ipv4 => first(IpFamily::V4),
+            Self::Ipv6 => first(IpFamily::V6),
+        }
+    }
+}
+
+/// What no object tells of the cluster's network, and what is the same for all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// The family of the tunnels.
+    pub underlay: Underlay,
+    /// Where pods' IPv6 addresses reach IPv4 destinations through gateways, if they do.
+    pub nat64_prefix: Option<Nat64Prefix>,
 }
 
 /// A policy object, understood or not.
@@ -73,6 +110,7 @@ pub enum Change<K, V> {
 /// The cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
+    network: Network,
     policies: BTreeMap<String, PolicyObject>,
     pods: Pods,
     namespaces: BTreeMap<String, Labels>,
@@ -88,8 +126,25 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Takes a change of policies, by name.
-    pub fn change_policies(&mut self, change: Change<String, PolicyObject>) {
+    /// One of which nothing else is known yet.
+    #[must_use]
+    pub fn new(network: Network) -> Self {
+        Self { network, ..Self::default() }
+    }
+
+    /// Takes a change of policies, by name. Destinations in the NAT64 prefix are IPv4's from here on.
+    pub fn change_policies(&mut self, mut change: Change<String, PolicyObject>) {
+        if let Some(prefix) = self.network.nat64_prefix {
+            let translated = |object: &mut PolicyObject| {
+                let policy = std::mem::replace(&mut object.policy, Err(Vec::new()));
+                object.policy = policy.and_then(|policy| policy.with_nat64(prefix));
+            };
+            match &mut change {
+                Change::All(objects) => objects.iter_mut().for_each(|(_, o)| translated(o)),
+                Change::Set(_, object) => translated(object),
+                Change::Gone(_) => {}
+            }
+        }
         for name in apply(&mut self.policies, change) {
             self.select_policy(&name);
         }
@@ -155,6 +210,19 @@ impl Cluster {
     /// The addresses of the API server.
     pub fn api_servers(&self) -> impl Iterator<Item = IpAddr> {
         self.api_servers.values().flatten().copied()
+    }
+
+    /// The cluster's network.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// Whether a pod with these addresses has traffic to destinations of a family.
+    #[must_use]
+    pub fn reaches(&self, pod: Addresses, family: IpFamily) -> bool {
+        let translated = family == IpFamily::V4 && self.network.nat64_prefix.is_some();
+        pod.get(family).is_some() || (translated && pod.v6.is_some())
     }
 
     /// All policies in the order of their names.

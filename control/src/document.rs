@@ -5,7 +5,7 @@
 //! lower priority, for the pods that both select.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use spillway_api::{
@@ -13,7 +13,7 @@ use spillway_api::{
     Tunnel,
 };
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Network, Underlay};
 use crate::family::{Addresses, PerFamily};
 use crate::plan::Here;
 use crate::policy::Policy;
@@ -36,14 +36,19 @@ type Part = (DocumentPolicy, Vec<usize>);
 /// The document, of generation 0.
 pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) -> Document {
     let node = cluster.node(&here.node);
-    let own = node.and_then(|node| node.address);
+    let Network { underlay, nat64_prefix } = cluster.network();
+    let own = node.and_then(|node| underlay.address(node));
+    // All of this node's own family, whatever else other nodes have.
     let others = cluster.nodes().filter(|(name, _)| *name != here.node);
-    let peers = others.filter_map(|(_, node)| node.address).collect::<BTreeSet<_>>();
-    let peer = |address: Ipv4Addr| Peer { address: address.into(), device: None, mac: None };
-    let tunnels = own.map(|address| Tunnel {
-        address: address.into(),
-        peers: peers.into_iter().map(peer).collect(),
+    let family = own.map(IpFamily::of);
+    let peers = others.filter_map(|(_, node)| match family? {
+        IpFamily::V4 => Underlay::Ipv4.address(node),
+        IpFamily::V6 => Underlay::Ipv6.address(node),
     });
+    let peers = peers.collect::<BTreeSet<_>>();
+    let peer = |address| Peer { address, device: None, mac: None };
+    let tunnels =
+        own.map(|address| Tunnel { address, peers: peers.into_iter().map(peer).collect() });
 
     let addresses: BTreeSet<IpAddr> =
         carried.iter().flat_map(|policy| policy.pods.keys().flat_map(Addresses::iter)).collect();
@@ -61,7 +66,7 @@ pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) 
         tunnels: tunnels.into_iter().chain(here.own_pods.clone()).collect(),
         reply_vni: here.reply_vni,
         reply_vni_ipv6: here.reply_vni_ipv6,
-        nat64_prefix: None,
+        nat64_prefix,
         egress_addresses: addresses.iter().copied().map(egress).collect(),
         pod_groups,
         policies,
@@ -135,7 +140,7 @@ pub(crate) fn families(prefixes: &[IpNet]) -> PerFamily<bool> {
 }
 
 /// Names each address of a pod once: in its policy, or, when several select it, in the group of all
-/// that just these select; not in policies without a destination of its family. Numbers of pods
+/// that just these select; not in policies without a destination that it reaches. Numbers of pods
 /// depend on history; none of this does.
 fn name_pods(cluster: &Cluster, parts: Vec<Part>) -> (Vec<DocumentPolicy>, Vec<PodGroup>) {
     let mut by_number: Vec<Vec<usize>> = Vec::new();
@@ -150,8 +155,12 @@ fn name_pods(cluster: &Cluster, parts: Vec<Part>) -> (Vec<DocumentPolicy>, Vec<P
     let mut by_address: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
     for (number, selecting) in by_number.into_iter().enumerate() {
         for address in cluster.addresses(number).iter() {
-            let family = IpFamily::of(address);
-            let selecting = selecting.iter().filter(|part| *covered[**part].get(family));
+            let alone = Addresses::first_of([address].into_iter());
+            let reached = IpFamily::ALL.map(|family| (family, cluster.reaches(alone, family)));
+            let covers = |part: &PerFamily<bool>| {
+                reached.iter().any(|(family, reached)| *reached && *part.get(*family))
+            };
+            let selecting = selecting.iter().filter(|part| covers(&covered[**part]));
             by_address.entry(address).or_default().extend(selecting);
         }
     }

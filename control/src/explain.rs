@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
-use spillway_api::IpFamily;
+use spillway_api::{IpFamily, Nat64Prefix};
 
 use crate::cluster::{Cluster, PodKey};
+use crate::family::Addresses;
 use crate::gateway::{candidates, choose};
 use crate::policy::Policy;
 
@@ -49,15 +50,13 @@ pub fn explain(cluster: &Cluster, key: &PodKey, destination: IpAddr) -> Explanat
         return found;
     };
     let family = IpFamily::of(destination);
+    let prefix = cluster.network().nat64_prefix;
     if pod.addresses.get(family).is_none() {
-        let reason = match pod.addresses.is_empty() {
-            true => "it is not running, or on the host's network",
-            false => "its address is of the other family",
-        };
-        let why = format!("the pod has no {family} address of its own: {reason}");
-        found.why.push(why + ". No policy applies");
+        found.why.extend(without_address(pod.addresses, destination, prefix));
         return found;
     }
+    let destination = untranslated(prefix, destination, &mut found);
+    let family = IpFamily::of(destination);
     // Priority first, then the longest destination; of equals the first by name.
     let mut best: Option<(i32, u8, IpNet, &str, &Policy)> = None;
     for (policy_name, object) in cluster.policies() {
@@ -105,6 +104,41 @@ pub fn explain(cluster: &Cluster, key: &PodKey, destination: IpAddr) -> Explanat
         }
     }
     found
+}
+
+/// Why nothing applies to a pod without an address of the destination's family.
+fn without_address(
+    pod: Addresses,
+    destination: IpAddr,
+    prefix: Option<Nat64Prefix>,
+) -> Vec<String> {
+    let family = IpFamily::of(destination);
+    let reason = match pod.is_empty() {
+        true => "it is not running, or on the host's network",
+        false => "its address is of the other family",
+    };
+    let why = format!("the pod has no {family} address of its own: {reason}. No policy applies");
+    let mut all = vec![why];
+    if let (IpAddr::V4(ipv4), Some(prefix), Some(_)) = (destination, prefix, pod.v6) {
+        let embedded = prefix.embed(ipv4.into()).addr();
+        all.push(format!("with NAT64 it reaches {ipv4} as {embedded}: ask for that"));
+    }
+    all
+}
+
+/// The destination as policies have it: that of an address in the NAT64 prefix is IPv4's.
+fn untranslated(
+    prefix: Option<Nat64Prefix>,
+    destination: IpAddr,
+    found: &mut Explanation,
+) -> IpAddr {
+    let IpAddr::V6(inside) = destination else { return destination };
+    let Some(meant) = prefix.and_then(|prefix| prefix.extract(inside.into())) else {
+        return destination;
+    };
+    let meant = meant.addr();
+    found.why.push(format!("{inside} is {meant} in the NAT64 prefix: its IPv4 policies decide"));
+    meant.into()
 }
 
 /// The destination that covers an address, or why none does.

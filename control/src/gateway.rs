@@ -1,7 +1,7 @@
 //! Which node carries a policy out, and with which address.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use spillway_api::IpFamily;
 
@@ -104,21 +104,25 @@ impl Host {
 pub struct Candidate<'a> {
     /// Its name.
     pub node: &'a str,
-    /// Its address.
-    pub address: Ipv4Addr,
+    /// Its end of the tunnels.
+    pub address: IpAddr,
     /// The policy's entry that names it.
     pub entry: usize,
 }
 
 /// The gateways among which Cilium spreads a policy's pods: of each entry the first node by name
-/// that matches and has an address; in the order of these addresses.
+/// that matches and has an address; in the order of these addresses. Cilium itself takes IPv4
+/// addresses only.
 #[must_use]
 pub fn candidates<'a>(cluster: &'a Cluster, policy: &Policy) -> Vec<Candidate<'a>> {
+    let underlay = cluster.network().underlay;
     let first = |(entry, gateway): (usize, &Gateway)| {
-        cluster
-            .nodes()
-            .filter(|(_, node)| gateway.nodes.matches_labels(&node.labels))
-            .find_map(|(name, node)| Some(Candidate { node: name, address: node.address?, entry }))
+        cluster.nodes().filter(|(_, node)| gateway.nodes.matches_labels(&node.labels)).find_map(
+            |(name, node)| {
+                let address = underlay.address(node)?;
+                Some(Candidate { node: name, address, entry })
+            },
+        )
     };
     let mut found: Vec<_> = policy.gateways.iter().enumerate().filter_map(first).collect();
     found.sort_by_key(|candidate| candidate.address);

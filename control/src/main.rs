@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use kube::Client;
-use spillway_api::{ReplyVni, Tunnel, check_device_name};
+use spillway_api::{Nat64Prefix, ReplyVni, Tunnel, check_device_name};
+use spillway_control::cluster::{Network, Underlay};
 use spillway_control::gateway::Host;
 use spillway_control::lint::{Linted, lint};
 use spillway_control::plan::Here;
@@ -57,6 +58,8 @@ enum Command {
         /// … and 10 for IPv6. Default: the same.
         #[arg(long, env = "SPILLWAY_REPLY_VNI_IPV6", value_parser = parse_vni)]
         reply_vni_ipv6: Option<ReplyVni>,
+        #[command(flatten)]
+        network: NetworkArguments,
     },
     /// Check policies in files, without a cluster. `-` is the standard input.
     Lint {
@@ -73,6 +76,8 @@ enum Command {
         pod: String,
         /// Where it wants to go.
         destination: IpAddr,
+        #[command(flatten)]
+        network: NetworkArguments,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -82,6 +87,26 @@ enum Command {
         #[command(subcommand)]
         command: Option<CrdsCommand>,
     },
+}
+
+/// What no object of the cluster tells, and what is the same for all gateways.
+#[derive(Args)]
+struct NetworkArguments {
+    /// Where pods with IPv6 addresses reach IPv4 destinations: the prefix of the cluster's DNS64, for
+    /// instance 64:ff9b::/96. Without it the gateways do no NAT64.
+    #[arg(long, env = "SPILLWAY_NAT64_PREFIX", value_name = "PREFIX")]
+    nat64_prefix: Option<Nat64Prefix>,
+    /// Whether the tunnels between nodes are of IPv4 or IPv6: what Cilium has as underlay-protocol.
+    /// `auto`: IPv4 if this node has an internal IPv4 address.
+    #[arg(long, env = "SPILLWAY_UNDERLAY_PROTOCOL", value_enum, default_value_t)]
+    underlay_protocol: Underlay,
+}
+
+impl From<NetworkArguments> for Network {
+    fn from(arguments: NetworkArguments) -> Self {
+        let NetworkArguments { nat64_prefix, underlay_protocol: underlay } = arguments;
+        Self { underlay, nat64_prefix }
+    }
 }
 
 #[derive(Subcommand)]
@@ -124,6 +149,7 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
             own_pods,
             reply_vni,
             reply_vni_ipv6,
+            network,
         } => {
             let filter = tracing_subscriber::EnvFilter::try_from_default_env();
             // The client's own lines say less than ours, and say it for every attempt.
@@ -143,14 +169,14 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
                 reply_vni,
                 reply_vni_ipv6,
             };
-            run::run(connect().await?, socket, here).await?;
+            run::run(connect().await?, socket, network.into(), here).await?;
         }
         Command::Lint { files, json } => return lint_files(&files, json),
-        Command::Explain { pod, destination, json } => {
+        Command::Explain { pod, destination, network, json } => {
             let Some((namespace, name)) = pod.split_once('/') else {
                 bail!("{pod:?} is no pod; expected namespace/name");
             };
-            let cluster = read::read(connect().await?).await?;
+            let cluster = read::read(connect().await?, network.into()).await?;
             let key = (namespace.to_owned(), name.to_owned());
             let found = explain::explain(&cluster, &key, destination);
             if json {

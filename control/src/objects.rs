@@ -108,11 +108,9 @@ pub fn namespace(object: core::Namespace) -> (String, Labels) {
 pub fn node(object: core::Node) -> (String, Node) {
     let (spec, status) = (object.spec.unwrap_or_default(), object.status.unwrap_or_default());
     let internal = status.addresses.into_iter().flatten().filter(|a| a.type_ == "InternalIP");
-    let internal: Vec<IpAddr> = internal.filter_map(|a| a.address.parse().ok()).collect();
-    let address = internal.iter().find_map(|address| match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    });
+    let internal = internal.filter_map(|a| a.address.parse().ok());
+    // No router would take the others as a peer.
+    let internal: Vec<IpAddr> = internal.filter(|a| check_host_address(*a).is_ok()).collect();
     let ranges = spec.pod_cidrs.into_iter().flatten().chain(spec.pod_cidr);
     let mut pod_ranges: Vec<IpNet> = ranges.filter_map(|range| range.parse().ok()).collect();
     pod_ranges.sort_unstable();
@@ -120,6 +118,6 @@ pub fn node(object: core::Node) -> (String, Node) {
     let mut conditions = status.conditions.into_iter().flatten();
     let ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
     let labels = object.metadata.labels.unwrap_or_default();
-    let node = Node { labels, address, internal, pod_ranges, ready };
+    let node = Node { labels, internal, pod_ranges, ready };
     (object.metadata.name.unwrap_or_default(), node)
 }

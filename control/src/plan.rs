@@ -211,8 +211,10 @@ fn carry<'a>(
         report.pods_sent_here += usize::from(chosen.is_some());
         let its_egress = chosen.map_or(egress.default, |chosen| egress.of_entry(chosen.entry));
         pods.entry(its_egress).or_default().push(number);
-        let families = pod.addresses.iter().map(IpFamily::of);
-        refused = refused.or(families.into_iter().find(|family| egress.missing(*family).is_some()));
+        let missing = |family: &IpFamily| {
+            cluster.reaches(pod.addresses, *family) && egress.missing(*family).is_some()
+        };
+        refused = refused.or_else(|| IpFamily::ALL.into_iter().find(missing));
     }
     // Without pods the addresses are still ours: late replies die by name instead of reaching the
     // host.
@@ -298,7 +300,7 @@ fn conflicts(cluster: &Cluster) -> BTreeMap<&str, Finding> {
             .filter_map(|name| Some((*name, cluster.selected_numbers(name)?)))
             .collect();
         let family = IpFamily::of_prefix(destination);
-        let has_address = |number: &usize| cluster.addresses(*number).get(family).is_some();
+        let has_address = |number: &usize| cluster.reaches(cluster.addresses(*number), family);
         for (index, (name, pods)) in all.iter().enumerate() {
             let contested = all[..index].iter().find_map(|(holder, holds)| {
                 let both = pods.intersection(holds).filter(has_address);

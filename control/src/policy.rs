@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use spillway_api::{check_host_address, check_not_mapped};
+use spillway_api::{Nat64Prefix, check_host_address, check_not_mapped};
 
 use crate::labels::{Key, Selector, SelectorSpec, namespace_key, node_key, pod_key};
 
@@ -149,6 +149,35 @@ impl Policy {
         policy.add_prefixes(&spec, &mut faults);
         policy.add_gateways(&spec, &mut faults);
         if faults.is_empty() { Ok(policy) } else { Err(faults) }
+    }
+
+    /// The policy where NAT64 has this prefix: a destination in it is the IPv4 one that it stands for.
+    /// In that form Cilium's agents must be told of it, to send what pods write there to a gateway.
+    ///
+    /// # Errors
+    ///
+    /// Every fault: what is in the prefix is IPv4's, and no address of the gateway.
+    pub fn with_nat64(mut self, prefix: Nat64Prefix) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        for destination in &mut self.destinations {
+            let IpNet::V6(inside) = *destination else { continue };
+            match prefix.extract(inside) {
+                Some(meant) => *destination = meant.into(),
+                None if prefix.net().contains(&inside) => {
+                    let message = format!("{inside} holds no IPv4 address (RFC 6052, section 2.2)");
+                    faults.push(Fault::new("spec.destinationCIDRs", message));
+                }
+                None => {}
+            }
+        }
+        self.destinations.sort_unstable();
+        self.destinations.dedup();
+        let addresses = self.gateways.iter().filter_map(|gateway| gateway.address);
+        for address in addresses.filter(|address| IpNet::from(prefix.net()).contains(address)) {
+            let message = format!("{address} is in the NAT64 prefix, {prefix}: no host has it");
+            faults.push(Fault::new("spec.egressGateway", message));
+        }
+        if faults.is_empty() { Ok(self) } else { Err(faults) }
     }
 
     fn add_rules(&mut self, rules: &[RuleSpec], faults: &mut Vec<Fault>) {

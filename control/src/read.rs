@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1 as core;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 
-use crate::cluster::{Change, Cluster};
+use crate::cluster::{Change, Cluster, Network};
 use crate::{objects, watch};
 
 /// Lists everything that planning needs.
@@ -13,9 +13,9 @@ use crate::{objects, watch};
 /// # Errors
 ///
 /// When the API server does not give one of the kinds.
-pub async fn read(client: Client) -> Result<Cluster> {
+pub async fn read(client: Client, network: Network) -> Result<Cluster> {
     let all = ListParams::default();
-    let mut cluster = Cluster::default();
+    let mut cluster = Cluster::new(network);
     let nodes = Api::<core::Node>::all(client.clone()).list(&all).await;
     let nodes = nodes.context("cannot list the nodes")?.items;
     cluster.change_nodes(Change::All(nodes.into_iter().map(objects::node).collect()));

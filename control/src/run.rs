@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Network};
 use crate::plan::{Finding, Here, Report, plan};
 use crate::publish::{Outcome, publish};
 use crate::status::Told;
@@ -63,7 +63,7 @@ struct Planned {
 /// # Errors
 ///
 /// When the host's addresses cannot be read at the start, or a part has ended.
-pub async fn run(client: Client, socket: PathBuf, mut here: Here) -> Result<()> {
+pub async fn run(client: Client, socket: PathBuf, network: Network, mut here: Here) -> Result<()> {
     let (update_sender, mut updates) = mpsc::channel(UPDATES);
     let (documents, document_receiver) = watch::channel(None);
     let (outcome_sender, mut outcomes) = watch::channel(None);
@@ -73,7 +73,7 @@ pub async fn run(client: Client, socket: PathBuf, mut here: Here) -> Result<()> 
     tokio::spawn(status::write(client, here.node.clone(), told_receiver));
 
     here.host = host::read()?;
-    let (mut cluster, mut synced) = (Cluster::default(), Synced::default());
+    let (mut cluster, mut synced) = (Cluster::new(network), Synced::default());
     let (mut due, mut planned) = (Due::default(), None);
     let mut host_timer = tokio::time::interval(HOST_PERIOD);
     let patience = tokio::time::sleep(SYNC_PATIENCE);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use spillway_api::{Document, EgressAddressKind, ReplyVni};
-use spillway_control::cluster::{Change, Cluster};
+use spillway_control::cluster::{Change, Cluster, Network, Underlay};
 use spillway_control::explain::explain;
 use spillway_control::family::PerFamily;
 use spillway_control::gateway::Host;
@@ -339,6 +339,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         Just(json!(["203.0.113.0/25", "198.51.100.0/24"])),
         Just(json!(["2001:db8:203::/48", "203.0.113.0/24"])),
         Just(json!(["2001:db8::/32"])),
+        Just(json!(["64:ff9b::203.0.113.0/120", "2001:db8:203::/48"])),
     ];
     let pods = (0u8..4, app.clone(), 1u8..4).prop_map(|(pod_number, app, has)| {
         let both = pod_addresses(pod_number);
@@ -364,7 +365,8 @@ proptest! {
     /// decides as the rule says: priority, length, name.
     #[test]
     fn only_the_objects_count_and_not_their_history(events in events(), seed in any::<u64>()) {
-        let mut cluster = Cluster::default();
+        let network = if seed & 2 == 0 { Network::default() } else { nat64() };
+        let mut cluster = Cluster::new(network);
         feed(&mut cluster, &worlds());
         feed(&mut cluster, &events);
         let lived = plan(&cluster, &dual_here());
@@ -379,7 +381,7 @@ proptest! {
         let length = fresh.len() as u64;
         fresh.rotate_left(usize::try_from(seed % length).unwrap());
         if seed % 2 == 0 { fresh.reverse(); }
-        let mut told_anew = Cluster::default();
+        let mut told_anew = Cluster::new(network);
         feed(&mut told_anew, &fresh);
         prop_assert_eq!(&lived, &plan(&told_anew, &dual_here()));
 
@@ -394,6 +396,13 @@ proptest! {
                 let told = explain(&cluster, &key, to);
                 let carried = told.policy.filter(|_| told.gateway.as_deref() == Some("worker2"));
                 prop_assert_eq!(decides(&lived.document, pod, to), carried.as_deref());
+            }
+            // What is in the NAT64 prefix, the IPv4 destinations decide.
+            for to in REMOTES.map(ip) {
+                let (IpAddr::V4(four), Some(prefix)) = (to, network.nat64_prefix) else { continue };
+                let told = explain(&cluster, &key, prefix.embed(four.into()).addr().into());
+                let carried = told.policy.filter(|_| told.gateway.as_deref() == Some("worker2"));
+                prop_assert_eq!(decides(&lived.document, v6, to), carried.as_deref());
             }
         }
     }
@@ -677,4 +686,157 @@ fn replies_have_the_vnis_that_are_configured() {
     let here = Here { reply_vni: vni.0, reply_vni_ipv6: vni.1, ..dual_here() };
     let document = dual_planned(&here, []).document;
     assert_eq!((document.reply_vni, document.reply_vni_ipv6), vni);
+}
+
+fn nat64() -> Network {
+    Network { nat64_prefix: "64:ff9b::/96".parse().ok(), ..Network::default() }
+}
+
+/// The plan for `worlds`, an IPv6-only pod and some policies, in a network.
+fn planned_in(network: Network, here: &Here, policies: impl IntoIterator<Item = Value>) -> Plan {
+    let mut cluster = Cluster::new(network);
+    feed(&mut cluster, &with(policies));
+    feed(&mut cluster, &[there(dual_pod("app1-six", "app1", &["fd00:10:1::61"]))]);
+    let plan = plan(&cluster, here);
+    plan.document.validate().unwrap();
+    plan
+}
+
+#[test]
+fn with_nat64_policies_for_ipv4_take_ipv6_only_pods() {
+    let four = || policy("four", 0, "app1", &json!(["203.0.113.0/24"]));
+    let plan = planned_in(nat64(), &here(), [four()]);
+    assert_eq!(plan.document.nat64_prefix, nat64().nat64_prefix);
+    let [one] = &plan.document.policies[..] else { panic!("{plan:?}") };
+    assert_eq!(one.pods, ["10.0.1.40", "10.0.1.41", "fd00:10:1::61"].map(ip));
+    assert_eq!(one.egress_list(), [ip("192.168.44.129")]);
+    assert_eq!(plan.reports[0].carried.reason, "Programmed", "{:?}", plan.reports[0]);
+
+    let plan = planned_in(Network::default(), &here(), [four()]);
+    assert_eq!(plan.document.nat64_prefix, None);
+    assert_eq!(plan.document.policies[0].pods, ["10.0.1.40", "10.0.1.41"].map(ip));
+}
+
+/// Cilium's agents steer by what the pods write, so that is what its policy must have.
+#[test]
+fn a_destination_in_the_nat64_prefix_is_the_ipv4_one() {
+    let four = policy("four", 0, "app1", &json!(["64:ff9b::203.0.113.0/120", "203.0.113.0/24"]));
+    let all = policy("all", 0, "app1", &json!(["64:ff9b::/96"]));
+    let plan = planned_in(nat64(), &here(), [four, all]);
+    let of = |index: usize| plan.document.policies[index].destinations.clone();
+    assert_eq!(
+        [of(0), of(1)],
+        ["0.0.0.0/0", "203.0.113.0/24"].map(|net| vec![net.parse().unwrap()])
+    );
+    assert!(plan.reports.iter().all(|report| report.carried.reason == "Programmed"), "{plan:?}");
+    // Without NAT64 they are IPv6's own.
+    let all = policy("all", 0, "app1", &json!(["64:ff9b::/96"]));
+    let plan = planned_in(Network::default(), &dual_here(), [all]);
+    assert_eq!(plan.document.policies[0].destinations, ["64:ff9b::/96".parse().unwrap()]);
+    assert_eq!(plan.document.policies[0].pods, [ip("fd00:10:1::61")]);
+}
+
+/// One author's mistake must not make the router refuse the document of all.
+#[test]
+fn what_cannot_be_in_the_nat64_prefix_is_refused_with_its_policy() {
+    let network = Network { nat64_prefix: "2001:db8:64::/48".parse().ok(), ..nat64() };
+    let odd = policy("odd", 0, "app1", &json!(["2001:db8:64:0:ff00::/72"]));
+    let mut ours = policy("ours", 0, "app1", &json!(["203.0.113.0/24"]));
+    ours["spec"]["egressGateway"]["egressIP"] = "2001:db8:64::1".into();
+    let here = Here { announce_on: Some("eth0".into()), ..dual_here() };
+    let plan = planned_in(network, &here, [odd, ours]);
+    assert_eq!(plan.document.policies, []);
+    let said: Vec<&str> = plan.reports.iter().map(|r| r.accepted.message.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "spec.destinationCIDRs: 2001:db8:64:0:ff00::/72 holds no IPv4 address (RFC 6052, \
+             section 2.2)",
+            "spec.egressGateway: 2001:db8:64::1 is in the NAT64 prefix, 2001:db8:64::/48: no host \
+             has it",
+        ]
+    );
+}
+
+/// An IPv6-only pod needs what its destinations need: for IPv4's an IPv4 egress address.
+#[test]
+fn with_nat64_an_ipv6_only_pod_is_refused_what_has_no_egress_address() {
+    let six = || {
+        let mut six = both_families(None, Some("eth1"));
+        six["spec"]["selectors"] = json!([{"podSelector": {"matchLabels": {"app": "app6"}}}]);
+        six
+    };
+    let only_six = |network| {
+        let mut cluster = Cluster::new(network);
+        feed(&mut cluster, &with([six()]));
+        feed(&mut cluster, &[there(dual_pod("six", "app6", &["fd00:10:1::66"]))]);
+        let mut here = dual_here();
+        here.host.interfaces.insert("eth1".into(), vec![ip("2001:db8:55::1")]);
+        plan(&cluster, &here).reports[0].carried.clone()
+    };
+    assert_eq!(only_six(Network::default()).reason, "Programmed");
+    let refused = only_six(nat64());
+    assert_eq!(refused.reason, "FamilyRefused");
+    assert!(refused.message.starts_with("IPv4 is refused, and only that family"), "{refused:?}");
+}
+
+#[test]
+fn an_address_in_the_nat64_prefix_is_explained_by_ipv4s_policies() {
+    let mut cluster = Cluster::new(nat64());
+    feed(&mut cluster, &with([policy("four", 0, "app1", &json!(["203.0.113.0/24"]))]));
+    feed(&mut cluster, &[there(dual_pod("app1-six", "app1", &["fd00:10:1::61"]))]);
+    let explained = |to: &str| explain(&cluster, &("default".into(), "app1-six".into()), ip(to));
+    let found = explained("64:ff9b::203.0.113.10");
+    assert_eq!(found.policy.as_deref(), Some("four"), "{found}");
+    assert_eq!(found.destination, "203.0.113.0/24".parse().ok());
+    assert_eq!(found.egress_address, Some(ip("192.168.44.129")));
+    assert!(found.why[0].contains("is 203.0.113.10 in the NAT64 prefix"), "{found}");
+    assert_eq!(explained("64:ff9b::198.51.100.1").policy, None);
+    let told = explained("203.0.113.10");
+    assert_eq!(told.policy, None);
+    assert!(told.why[1].contains("reaches 203.0.113.10 as 64:ff9b::cb00:710a"), "{told}");
+}
+
+/// The worlds' nodes, which are dual-stack if they have an IPv4 address.
+fn tunnels(underlay: Underlay, gateway: &[&str], other: &[&str]) -> Vec<(IpAddr, Vec<IpAddr>)> {
+    let with_addresses = |name, addresses: &[&str], labels| {
+        let mut one = node(name, addresses[0], &labels);
+        addresses[1..].iter().for_each(|address| add_address(&mut one, address));
+        there(one)
+    };
+    let labels = json!({"egress-node": "true", "spillway.io/gateway": "true"});
+    let mut cluster = Cluster::new(Network { underlay, ..Network::default() });
+    let nodes =
+        [with_addresses("worker2", gateway, labels), with_addresses("worker1", other, json!({}))];
+    feed(&mut cluster, &nodes);
+    let document = plan(&cluster, &here()).document;
+    document.validate().unwrap();
+    let peers =
+        |tunnel: &spillway_api::Tunnel| tunnel.peers.iter().map(|peer| peer.address).collect();
+    document.tunnels.iter().map(|tunnel| (tunnel.address, peers(tunnel))).collect()
+}
+
+#[test]
+fn tunnels_are_of_the_underlays_family() {
+    let (four, six) = ("192.168.44.128", "2001:db8:44::128");
+    let (peer_four, peer_six) = ("192.168.211.128", "2001:db8:211::128");
+    let one = |address, peers: &[&str]| vec![(ip(address), peers.iter().map(|p| ip(p)).collect())];
+    for (underlay, gateway, peer, expected) in [
+        (Underlay::Auto, &[six, four][..], &[peer_six, peer_four][..], one(four, &[peer_four])),
+        (Underlay::Auto, &[six], &[peer_six], one(six, &[peer_six])),
+        // A node of the other family is no peer, and changes nothing.
+        (Underlay::Auto, &[six], &[peer_four], one(six, &[])),
+        (Underlay::Auto, &[six], &[peer_four, peer_six], one(six, &[peer_six])),
+        (Underlay::Ipv6, &[four, six], &[peer_four, peer_six], one(six, &[peer_six])),
+        (Underlay::Ipv6, &[four], &[peer_six], vec![]),
+        (Underlay::Ipv4, &[six], &[peer_four], vec![]),
+        // No router would take it as a peer.
+        (Underlay::Ipv6, &[six], &["fe80::1"], one(six, &[])),
+    ] {
+        assert_eq!(
+            tunnels(underlay, gateway, peer),
+            expected,
+            "{underlay:?}: {gateway:?}, {peer:?}"
+        );
+    }
 }
