@@ -12,6 +12,7 @@ use common::build::{Body, arp, changed, cut, packet};
 use common::gateway::*;
 use etherparse::ArpOperation;
 use spillway_engine::policy::{NatOptions, Policies, Policy};
+use spillway_engine::tables::TablesInput;
 use spillway_engine::{ANNOUNCEMENT_ROOM, BURST_MAX, DropReason, EngineConfig, Timeouts, Verdict};
 
 thread_local! {
@@ -98,23 +99,30 @@ fn bytes_of_each(config: impl Fn(u32) -> EngineConfig) -> [usize; 2] {
 /// What a policy may ask for, and what it gets that asks for nothing.
 #[test]
 fn nothing_is_allocated_after_start() {
-    allocates_nothing(NatOptions::default());
-    allocates_nothing(NatOptions {
+    allocates_nothing(NatOptions::default(), tables(), bursts());
+    let all = NatOptions {
         timeouts: Some(Timeouts::default()),
         midstream_pickup: true,
         flows_per_pod_max: Some(20_000),
         endpoint_independent: true,
-    });
+    };
+    allocates_nothing(all, tables(), bursts());
 }
 
-fn allocates_nothing(options: NatOptions) {
+#[test]
+fn nothing_is_allocated_for_tunnels_over_ipv6() {
+    let mut input = tables_over_ipv6();
+    input.peers[0].key = PEER;
+    let bursts = bursts().into_iter().map(|burst| burst.into_iter().map(over_ipv6).collect());
+    allocates_nothing(NatOptions::default(), input, bursts.collect());
+}
+
+fn allocates_nothing(options: NatOptions, mut input: TablesInput, mut bursts: Vec<Vec<Vec<u8>>>) {
     let config = EngineConfig { flows_max: 9_000, ..config() };
     let policy = Policy { options, ..policy(EGRESS, &[POD], &["203.0.113.0/24"]) };
     let policies = Policies::new(vec![policy], &[]);
-    let mut input = tables();
     input.v4.policies = policies;
     let mut gateway = Gateway::with(config, input);
-    let mut bursts = bursts();
     let mut bursts: Vec<Vec<&mut [u8]>> =
         bursts.iter_mut().map(|burst| burst.iter_mut().map(Vec::as_mut_slice).collect()).collect();
     let mut flows = Vec::with_capacity(20_000);

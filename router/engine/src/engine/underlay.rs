@@ -92,11 +92,10 @@ fn is_reply(first: u8) -> bool {
 
 /// Makes a frame one whose tunnel is IPv4's; gives where that begins.
 fn enter(frame: &mut [u8]) -> Start {
-    let Some(header) = frame.first_chunk::<STEER_HEADER_LEN>().copied() else { return 0 };
-    if !is_reply(header[0]) {
+    let Some(header) = reply_header(frame) else {
         turn(frame);
         return 0;
-    }
+    };
     match frame.get_mut(LATER..LATER + STEER_HEADER_LEN) {
         Some(room) => {
             room.copy_from_slice(&header);
@@ -106,6 +105,11 @@ fn enter(frame: &mut [u8]) -> Start {
         // Nothing of it is shown, which is too short.
         None => frame.len(),
     }
+}
+
+/// The steer header of a reply with room for a tunnel over IPv6.
+fn reply_header(frame: &[u8]) -> Option<[u8; STEER_HEADER_LEN]> {
+    frame.first_chunk().copied().filter(|header: &[u8; STEER_HEADER_LEN]| is_reply(header[0]))
 }
 
 /// Takes the underlay's bit from a frame of the tunnels, or gives it to one that has none: this one came

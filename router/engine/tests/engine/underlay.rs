@@ -98,12 +98,14 @@ fn replies_carry_the_vni_of_their_flow_when_that_is_configured() {
     assert_eq!(gateway.sent(from_outside(&reply)).1[66..69], VNI);
 }
 
-/// A reply as it is but for the room that steering has opened in front of it.
+/// A frame without what a reply has in the room that steering has opened in front of it.
 fn without_room(frame: &[u8]) -> Vec<u8> {
-    match frame[0] & KIND_MASK {
-        KIND_REPLY => [&frame[..14], &frame[HEADERS - 14..]].concat(),
-        _ => frame.to_vec(),
+    let mut frame = frame.to_vec();
+    let is_reply = frame.first().is_some_and(|first| first & KIND_MASK == KIND_REPLY);
+    if is_reply {
+        frame.iter_mut().take(HEADERS - 14).skip(14).for_each(|byte| *byte = 0);
     }
+    frame
 }
 
 #[test]
@@ -368,9 +370,7 @@ fn whatever_comes_a_tunnel_over_ipv6_does_as_one_over_ipv4() {
                     assert_eq!(four, six);
                     assert_eq!(told.is_some(), told6.is_some());
                     told.iter().zip(told6).for_each(|(four, six)| assert_twin_errors(four, six));
-                    if was.len() > HEADERS {
-                        assert_eq!(without_room(frame), without_room(was));
-                    }
+                    assert_eq!(without_room(frame), without_room(was));
                 }
                 different => panic!("{different:?}"),
             }
