@@ -7,9 +7,6 @@
 # stories are told, pods steered and documents written for these.
 readonly FAMILIES=(4 6)
 
-# Both families' tunnels are between these.
-readonly UNDERLAY_GATEWAY=192.168.44.128
-readonly UNDERLAY_WORKER1=192.168.211.128
 readonly SHARED_PORTS=16384-29999 # of an egress address that the node uses too
 readonly NODES=(router worker1 worker2 outside)
 
@@ -96,6 +93,33 @@ use_family() {
 }
 use_family 4
 
+# use_underlay 4|6: the addresses of the tunnels, which are of one family for packets of both.
+use_underlay() {
+  UNDERLAY=$1
+  case $UNDERLAY in
+    4)
+      ENCAP=ip # what ip-route calls it
+      UNDERLAY_GATEWAY=192.168.44.128
+      UNDERLAY_WORKER1=192.168.211.128
+      POD_TUNNEL_KERNEL=169.254.44.1 # the gateway's kernel, towards Spillway
+      POD_TUNNEL=169.254.44.2        # Spillway, towards the gateway's own pods
+      POD_TUNNEL_LENGTH=30
+      POD_MTU=1450
+      ;;
+    6)
+      ENCAP=ip6
+      UNDERLAY_GATEWAY=2001:db8:44::128
+      UNDERLAY_WORKER1=2001:db8:211::128
+      POD_TUNNEL_KERNEL=fd00:44::1
+      POD_TUNNEL=fd00:44::2
+      POD_TUNNEL_LENGTH=126
+      POD_MTU=1430
+      ;;
+    *) return 1 ;;
+  esac
+}
+use_underlay 4
+
 # for_families COMMAND...: runs it with the addresses of each family. IPv4's are there again then.
 for_families() { run_for "4 6" "$@"; }
 # for_translated COMMAND...: the same, for those that Spillway translates.
@@ -122,9 +146,24 @@ address_of() {
   return 1
 }
 
-# only_translated: of a document on the standard input, what is for those families: lines that end
-# in `# IPv6` are for that one.
-only_translated() { if translated 6; then cat; else sed '/# IPv6$/d'; fi; }
+# document FILE: a state document of this directory, as it is for this lab: without the lines that end
+# in `# IPv6`, if Spillway does not translate that, and with the addresses of its tunnels, which lines
+# of their own name.
+document() {
+  local ipv6=() tunnels=()
+  translated 6 || ipv6=(-e '/# IPv6$/d')
+  [[ $UNDERLAY == 4 ]] || mapfile -t tunnels < <(tunnels_of_ipv6)
+  sed "${ipv6[@]}" "${tunnels[@]}" -e '' "$1"
+}
+tunnels_of_ipv6() (
+  names=(UNDERLAY_GATEWAY UNDERLAY_WORKER1 POD_TUNNEL_KERNEL POD_TUNNEL)
+  for name in "${names[@]}"; do
+    use_underlay 4
+    ipv4=${!name//./\\.}
+    use_underlay 6
+    printf -- '--expression=s/^\\( *- address: \\)%s$/\\1%s/\n' "$ipv4" "${!name}"
+  done
+)
 
 # policies: those of app1, of the families that Spillway translates.
 policies() { for_translated policy_document; }

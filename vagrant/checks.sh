@@ -8,9 +8,6 @@
 source "$here/addresses.sh"
 
 WITHIN_S=10
-# Of tunnels, which are of IPv4 for packets of both families.
-readonly TUNNEL_TO_GATEWAY="udp dst port 8472 and src $UNDERLAY_WORKER1 and dst $UNDERLAY_GATEWAY"
-readonly TUNNEL_TO_WORKER1="udp dst port 8472 and src $UNDERLAY_GATEWAY and dst $UNDERLAY_WORKER1"
 
 passed=0
 failed=0
@@ -256,6 +253,14 @@ none() {
   [[ -n $packets ]] || return 0
   head -5 <<<"$packets"
   return 1
+}
+
+# The tunnel's legs, by what its outer headers say.
+tunnel_to_gateway() {
+  echo "udp dst port 8472 and src $UNDERLAY_WORKER1 and dst $UNDERLAY_GATEWAY"
+}
+tunnel_to_worker1() {
+  echo "udp dst port 8472 and src $UNDERLAY_GATEWAY and dst $UNDERLAY_WORKER1"
 }
 
 # to_server: what leaves towards the server outside the tunnel. Replies and the tunnel go elsewhere.

@@ -15,7 +15,7 @@ readonly WITHIN_S=15
 usage() {
   cat <<'TEXT'
 usage: netns.sh up [--mode spillway|kernel|none] [--queues N] [--workers N] [--flows N]
-                   [--offloads on|off]
+                   [--offloads on|off] [--underlay 4|6]
        netns.sh down
        netns.sh status
        netns.sh exec HOST COMMAND...
@@ -30,7 +30,8 @@ HOST is router, worker1, worker2 (the gateway), outside, app1-a, app1-b, app2-a 
 `up` starts Spillway on the gateway with vagrant/state.yaml; STATE names another document. With
 --mode kernel the gateway's kernel does that work (VXLAN, conntrack, nftables SNAT), with --mode none
 nobody does. --flows is how many flows each of Spillway's workers keeps; --offloads on lets the
-kernel send large segments through the lab, which Spillway does not take.
+kernel send large segments through the lab, which Spillway does not take. --underlay is the family of
+the tunnels between the nodes: IPv4 if it is left out.
 `exec` runs a command in HOST's network; its files and processes are those of this machine.
 `policy` gives app1 the gateway's second address for egress, the one that the node uses too, or one
 that Spillway itself announces.
@@ -130,7 +131,7 @@ workers: $workers
 flows_max: $flows
 runtime_dir: $RUN/spillway
 YAML
-  only_translated <"${STATE:-$here/state.yaml}" >"$RUN/state.yaml"
+  document "${STATE:-$here/state.yaml}" >"$RUN/state.yaml"
 }
 
 ask() { on worker2 "$SPILLWAY" "$@" --socket "$SOCKET"; }
@@ -190,7 +191,7 @@ policy() {
   esac
   running=$(generation)
   [[ -n $running ]] || fail "Spillway does not run: run \`$0 spillway start\`"
-  only_translated <"$document" | sed "s/^generation: .*/generation: $((running + 1))/" |
+  document "$document" | sed "s/^generation: .*/generation: $((running + 1))/" |
     ask apply -
 }
 
@@ -227,7 +228,7 @@ in_range() {
 }
 
 up() {
-  local mode=spillway queues=1 workers=1 flows=65536 offloads=off
+  local mode=spillway queues=1 workers=1 flows=65536 offloads=off underlay=4
   while (($#)); do
     (($# > 1)) || wrong_usage
     case $1 in
@@ -236,6 +237,7 @@ up() {
       --workers) workers=$2 ;;
       --flows) flows=$2 ;;
       --offloads) offloads=$2 ;;
+      --underlay) underlay=$2 ;;
       *) wrong_usage ;;
     esac
     shift 2
@@ -245,6 +247,7 @@ up() {
   if [[ $mode == spillway && $offloads == on ]]; then
     fail "--offloads on is for other modes: Spillway takes frames as they are on a wire"
   fi
+  use_underlay "$underlay" || fail "--underlay is 4 or 6, not '$underlay'"
   in_range --queues 64 "$queues"
   in_range --workers 64 "$workers"
   in_range --flows 16777216 "$flows"
@@ -255,6 +258,7 @@ up() {
 bring_up() {
   local mode=$1 queues=$2 workers=$3 flows=$4
   local options="mode=$mode queues=$queues workers=$workers flows=$flows offloads=$OFFLOADS"
+  options+=" underlay=$UNDERLAY"
   if ! is_up "$mode" "$options"; then
     require_kernel
     down
@@ -327,6 +331,15 @@ run_on() {
   exec nsenter --net="/run/netns/$PREFIX$1" -- "${@:2}"
 }
 
+# The lab that is up says of which family its tunnels are.
+recall_underlay() {
+  local option options=()
+  [[ ! -e $RUN/options ]] || read -ra options <"$RUN/options"
+  for option in "${options[@]}"; do
+    [[ $option != underlay=* ]] || use_underlay "${option#*=}"
+  done
+}
+
 main() {
   shopt -s nullglob
   local command=${1:-}
@@ -334,6 +347,7 @@ main() {
   case $command in
     up | down | exec | spillway | policy | ask | start | stop) require ;;
   esac
+  recall_underlay
   case $command in
     up) up "$@" ;;
     down)

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # The story: what Spillway does for the pods of the lab, told in steps that are checked.
 #
-#   scenario.sh [DIRECTORY]     captures go to DIRECTORY, target/lab when it is not named
+#   scenario.sh [--underlay 4|6] [DIRECTORY]
+#
+# Captures go to DIRECTORY, target/lab when it is not named. The tunnels are of IPv4, or of the family
+# that --underlay names, which machines.sh does not take.
 #
 # LAB is what has the lab: netns.sh when it is not named, or machines.sh. A lab that is up is
 # replaced, and removed in the end. QUEUES and WORKERS say how many Spillway has, SPILLWAY names
@@ -11,13 +14,19 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+underlay=()
+if [[ ${1-} == --underlay ]]; then
+  underlay=("$1" "${2:?4 or 6}")
+  shift 2
+fi
 captures=${1:-$here/../target/lab}
-lab_options=(${QUEUES:+--queues "$QUEUES"} ${WORKERS:+--workers "$WORKERS"})
+lab_options=(${QUEUES:+--queues "$QUEUES"} ${WORKERS:+--workers "$WORKERS"} "${underlay[@]}")
 
 readonly APP1=(app1-a app1-b app1-c)
 
 # shellcheck source=vagrant/checks.sh
 source "$here/checks.sh"
+use_underlay "${underlay[1]:-4}"
 
 # Where a command runs is the lab's matter: the same story is told on virtual machines.
 on() { lab exec "$@"; }
@@ -27,7 +36,7 @@ ask() { lab ask "$@"; }
 
 before() {
   chapter "Before: pods leave with the addresses of their nodes"
-  lab up --mode none
+  lab up --mode none "${underlay[@]}"
   local pod
   for pod in app1-a app1-b app2-a; do
     check "$pod is seen as worker1 by HTTP" equal "$WORKER1" http "$pod" "$SERVER"
@@ -52,8 +61,8 @@ with_policy() {
   done
   capture_stop
   check "capture: the tunnel's leg, worker1 to the gateway on UDP 8472" \
-    some "$TUNNEL_TO_GATEWAY"
-  check "capture: the tunnel's leg back" some "$TUNNEL_TO_WORKER1"
+    some "$(tunnel_to_gateway)"
+  check "capture: the tunnel's leg back" some "$(tunnel_to_worker1)"
   check "capture: echo requests leave with the egress address" \
     some "$ECHO_REQUEST and src $EGRESS and dst $SERVER"
   check "capture: TCP leaves with the egress address" some "tcp and src $EGRESS and dst $SERVER"
@@ -137,10 +146,10 @@ both_ways_at_full_speed() {
 
 what_a_router_owes() {
   chapter "What a router owes: traceroute shows the gateway, and senders learn what fits the tunnel"
-  # Spillway's address towards a pod is that of the tunnel. The tunnels are of IPv4: for IPv6 it is
-  # the egress address.
-  local path tunnel=$UNDERLAY_GATEWAY own_tunnel=169.254.44.2
-  [[ $FAMILY == 4 ]] || tunnel=$EGRESS own_tunnel=$EGRESS
+  # Spillway's address towards a pod is that of the tunnel if it is of the pod's family, else the egress
+  # address.
+  local path tunnel=$UNDERLAY_GATEWAY own_tunnel=$POD_TUNNEL
+  [[ $FAMILY == "$UNDERLAY" ]] || tunnel=$EGRESS own_tunnel=$EGRESS
   path=$(trace app1-a) || true
   check "traceroute -n -U shows the gateway" \
     matches "^ *[0-9]+ +${tunnel//./\\.} " echo "$path"
@@ -157,7 +166,7 @@ what_a_router_owes() {
   check "an answer of 1,500 bytes that may be cut comes through the tunnel, whole again in the pod" \
     matches "^$(endpoint "$EGRESS") $payload$" udp app1-a "$SERVER" "$tries" "$payload" cut
   check "one that may not be cut does not" fails udp app1-a "$SERVER" 1 "$payload" whole
-  check "the server has learned what fits" matches "mtu 1450" on outside ip route get "$EGRESS"
+  check "the server has learned what fits" matches "mtu $POD_MTU" on outside ip route get "$EGRESS"
 }
 
 fragments() {
@@ -199,7 +208,7 @@ shared_address() {
   check "the policy gives the own egress address again" lab policy own
   check "app1-a is seen as $EGRESS again" equal "$EGRESS" http app1-a "$SERVER"
   check "spillway apply: an older document is refused" \
-    refused "generation" ask apply - < <(only_translated <"$here/state.yaml")
+    refused "generation" ask apply - < <(document "$here/state.yaml")
 }
 
 node_talks() {

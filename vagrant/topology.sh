@@ -7,11 +7,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/addresses.sh"
 
 readonly PREFIX=spw-
-readonly POD_TUNNEL_KERNEL=169.254.44.1 # the gateway's kernel, towards Spillway
-readonly POD_TUNNEL=169.254.44.2        # Spillway, towards the gateway's own pods
 readonly VNI=40000
-readonly POD_MTU=1450
-readonly UPLINK=uplink                  # the nodes' device towards the router
+readonly UPLINK=uplink # the nodes' device towards the router
 
 # Link addresses that the state document, static neighbours or frames name.
 readonly MAC_VX_WORKER1=02:00:c0:a8:d3:80
@@ -145,13 +142,14 @@ address_worker2() {
 route_into_tunnel() {
   local node=$1 peer=$2
   shift 2
-  on "$node" ip route add "$@" encap ip id "$VNI" dst "$peer" via "$VXLAN_PEER" dev vx0 onlink
+  on "$node" ip route add "$@" encap "$ENCAP" id "$VNI" dst "$peer" via "$VXLAN_PEER" dev vx0 onlink
 }
 
 # A node as a CNI makes it: forwarding, and one VXLAN device.
 make_node() {
   forward "$1"
-  on "$1" ip link add vx0 address "$2" type vxlan external dstport 8472
+  # Over IPv6 routers of the tunnel leave the outer UDP checksum out (RFC 6935), as the kernel does.
+  on "$1" ip link add vx0 address "$2" type vxlan external dstport 8472 udp6zerocsumrx
   on "$1" ip link set vx0 up mtu "$POD_MTU" arp off
 }
 
@@ -202,7 +200,12 @@ make_pod_tunnel() {
   link worker2 spw-pods0 worker2 spw-pods "$queues"
   on worker2 ip link set spw-pods0 address "$MAC_PODS_KERNEL"
   on worker2 ip link set spw-pods address "$MAC_PODS"
-  on worker2 ip address add "$POD_TUNNEL_KERNEL/30" dev spw-pods0
+  # What Spillway leaves of it is nobody's: of IPv4 the kernel drops what has its own address as source,
+  # of IPv6 it would send it round again.
+  on worker2 sysctl -qw net.ipv6.conf.spw-pods.disable_ipv6=1
+  local flags=()
+  [[ $UNDERLAY == 4 ]] || flags=(nodad)
+  on worker2 ip address add "$POD_TUNNEL_KERNEL/$POD_TUNNEL_LENGTH" dev spw-pods0 "${flags[@]}"
   on worker2 ip neighbour add "$POD_TUNNEL" lladdr "$MAC_PODS" dev spw-pods0
 }
 
