@@ -24,6 +24,7 @@ use crate::held::Unresolved;
 use crate::kernel::{FibInput, Kernel, LocalAddress};
 use crate::limits::{Limits, Reached};
 use crate::numbers::Assigned;
+use crate::seldom::Seldom;
 use crate::workers::Workers;
 
 /// A document in force.
@@ -107,6 +108,8 @@ pub(crate) struct Gateway {
     /// What stands for pods and peers of the document in force, and for former ones.
     pub(crate) numbers: Assigned,
     groups: Groups,
+    /// Of the kernel, to look for a neighbour.
+    refusals: Seldom,
     view: KernelView,
     epoch: u32,
 }
@@ -141,6 +144,7 @@ impl Gateway {
             announcements: Announcements::default(),
             numbers,
             groups: Groups::default(),
+            refusals: Seldom::default(),
             view: KernelView::default(),
             epoch: EPOCH_NONE,
         }
@@ -280,7 +284,7 @@ impl Gateway {
     /// Asks the kernel to resolve what workers wait for, and to keep it resolved.
     pub(crate) fn resolve_neighbours(&mut self) {
         while let Ok(neighbour) = self.workers.neighbours.try_recv() {
-            self.manage(neighbour);
+            self.resolve(neighbour);
         }
     }
 
@@ -341,15 +345,19 @@ impl Gateway {
         });
         self.workers.publish(&Arc::new(tables))?;
         for next_hop in next_hops {
-            self.manage(next_hop);
+            self.resolve(next_hop);
         }
         Ok(())
     }
 
-    fn manage(&mut self, neighbour: Unresolved) {
+    fn resolve(&mut self, neighbour: Unresolved) {
         let Some(device) = self.devices.get(usize::from(neighbour.device)) else { return };
-        if let Err(error) = self.kernel.manage_neighbour(device.ifindex, neighbour.address) {
-            tracing::warn!("cannot resolve {} on {}: {error}", neighbour.address, device.name);
+        let Err(error) = self.kernel.resolve_neighbour(device.ifindex, neighbour.address) else {
+            return;
+        };
+        if let Some(untold) = self.refusals.tell(Instant::now()) {
+            let (address, device) = (neighbour.address, &device.name);
+            tracing::warn!(untold, "cannot resolve {address} on {device}: {error}");
         }
     }
 }

@@ -18,6 +18,7 @@ mod kernel;
 mod limits;
 mod numbers;
 mod run;
+mod seldom;
 mod server;
 mod state_file;
 mod worker;

@@ -25,7 +25,9 @@ use spillway_engine::tables::Neighbour;
 pub(crate) use self::error::KernelError;
 pub(crate) use self::fib::FibInput;
 pub(crate) use self::link::{Link, LocalAddress};
-use self::neighbour::{Managed, NeighbourKey, Neighbours};
+use self::neighbour::{
+    Asked, MANAGED_NEIGHBOURS_MAX, NeighbourKey, Neighbours, PROBED_NEIGHBOURS_MAX,
+};
 use self::route::{Applied, Routes};
 use self::rule::KernelRule;
 use self::socket::{Message, Notifications, Notified, Requests};
@@ -84,7 +86,10 @@ pub(crate) struct Kernel {
     rules: Rules,
     routes: Routes,
     neighbours: Neighbours,
-    managed: Managed,
+    /// Those that the kernel was asked to resolve: they are managed when they are.
+    probed: Asked<PROBED_NEIGHBOURS_MAX>,
+    /// Those that the kernel keeps resolved for us.
+    managed: Asked<MANAGED_NEIGHBOURS_MAX>,
     /// Tables that must be listed anew.
     stale: Changes,
     /// What [`Kernel::follow`] has yet to tell.
@@ -105,7 +110,8 @@ impl Kernel {
             rules: Rules::new(),
             routes: Routes::default(),
             neighbours: Neighbours::default(),
-            managed: Managed::default(),
+            probed: Asked::default(),
+            managed: Asked::default(),
             stale: Changes::ALL,
             changed: Changes::default(),
         };
@@ -170,13 +176,13 @@ impl Kernel {
         usable.collect()
     }
 
-    /// Makes the kernel resolve a neighbour and keep it resolved. It shows in a later
-    /// [`Kernel::follow`]. When more than [`neighbour::MANAGED_NEIGHBOURS_MAX`] are kept, the one
-    /// that was not asked for the longest is released.
+    /// Makes the kernel resolve a neighbour, and keep it resolved when it is: both show in a later
+    /// [`Kernel::follow`]. One that stays silent must be asked for again, by whoever has a frame
+    /// for it. Of too many, those that were not asked for the longest are given up.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn manage_neighbour(
+    pub(crate) fn resolve_neighbour(
         &mut self,
         ifindex: u32,
         address: IpAddr,
@@ -186,56 +192,92 @@ impl Kernel {
         if !ours && self.neighbours.kept_by_others(key) {
             return Ok(());
         }
-        if !ours || self.neighbours.needs_care(key) {
-            self.ask_for(key).map_err(|cause| KernelError::Neighbour {
-                address,
-                ifindex,
-                cause,
-            })?;
+        let asked = match self.neighbours.is_usable(key) {
+            true => self.manage(key),
+            false => self.probe(key),
+        };
+        asked.map_err(|cause| KernelError::Neighbour { address, ifindex, cause })
+    }
+
+    /// Leaves all neighbours to themselves again; call it at exit. Those that do not answer are
+    /// given up.
+    pub(crate) fn release_neighbours(&mut self) {
+        for key in std::mem::take(&mut self.managed).keys() {
+            self.release(key);
         }
+        for key in std::mem::take(&mut self.probed).keys() {
+            self.execute_if_any(key, self.neighbours.delete_request(key));
+        }
+    }
+
+    /// Makes the kernel look for a neighbour.
+    fn probe(&mut self, key: NeighbourKey) -> io::Result<()> {
+        let (request, flags) = self.neighbours.probe_request(key);
+        self.requests.execute(request, flags)?;
+        self.expect(key);
+        Ok(())
+    }
+
+    /// Has a neighbour managed when it turns up.
+    fn expect(&mut self, key: NeighbourKey) {
+        if let Some(oldest) = self.probed.insert(key) {
+            self.execute_if_any(oldest, self.neighbours.delete_request(oldest));
+        }
+    }
+
+    /// Makes the kernel keep a neighbour resolved.
+    fn manage(&mut self, key: NeighbourKey) -> io::Result<()> {
+        if !self.managed.contains(key) || self.neighbours.needs_care(key) {
+            let (request, flags) = self.neighbours.manage_request(key);
+            self.requests.execute(request, flags)?;
+            self.neighbours.asked_to_manage(key, true);
+        }
+        self.probed.remove(key);
         if let Some(oldest) = self.managed.insert(key) {
             self.release(oldest);
         }
         Ok(())
     }
 
-    /// Leaves all neighbours to themselves again; call it at exit.
-    pub(crate) fn release_neighbours(&mut self) {
-        for key in std::mem::take(&mut self.managed).keys() {
-            self.release(key);
-        }
-    }
-
-    fn ask_for(&mut self, key: NeighbourKey) -> io::Result<()> {
-        let (request, flags) = self.neighbours.manage_request(key);
-        self.requests.execute(request, flags)?;
-        self.neighbours.asked_for(key);
-        Ok(())
-    }
-
+    /// Leaves a neighbour to itself again.
     fn release(&mut self, key: NeighbourKey) {
-        let Some((request, flags)) = self.neighbours.release_request(key) else {
-            return;
-        };
-        if let Err(error) = self.requests.execute(request, flags) {
+        self.execute_if_any(key, self.neighbours.release_request(key));
+        self.neighbours.asked_to_manage(key, false);
+    }
+
+    /// Makes a request that lets go of a neighbour.
+    fn execute_if_any(&mut self, key: NeighbourKey, request: Option<(RouteNetlinkMessage, u16)>) {
+        if let Some((request, flags)) = request
+            && let Err(error) = self.requests.execute(request, flags)
+        {
             // The entry or its link is gone: nothing is left to release.
-            tracing::debug!("cannot release neighbour {}: {error}", key.address);
+            tracing::debug!("cannot let go of neighbour {}: {error}", key.address);
         }
     }
 
-    /// Asks again for the managed neighbours that the kernel has dropped meanwhile, for example
-    /// since their link went down, or (before Linux 5.16) let age. What fails is tried again at
-    /// the next change.
+    /// Keeps resolved what has been resolved meanwhile, and lets go of what does not answer any
+    /// more. What fails is tried again at the next change.
     fn keep_managed(&mut self) {
         for key in self.managed.keys() {
-            let Some(link) = self.links.get(&key.ifindex) else {
+            if self.neighbours.is_lost(key) {
                 self.managed.remove(key);
-                continue;
-            };
-            if link.up
-                && self.neighbours.needs_care(key)
-                && let Err(error) = self.ask_for(key)
-            {
+                // Which makes the kernel look for it once more.
+                self.release(key);
+                self.expect(key);
+            }
+        }
+        for key in self.probed.keys() {
+            if !self.links.contains_key(&key.ifindex) {
+                self.probed.remove(key);
+            }
+        }
+        let is_ready = |key: &NeighbourKey| {
+            self.neighbours.is_usable(*key) && !self.neighbours.kept_by_others(*key)
+        };
+        let resolved = self.probed.keys().into_iter().filter(is_ready);
+        let aged = self.managed.keys().into_iter().filter(|key| self.neighbours.needs_care(*key));
+        for key in resolved.chain(aged).collect::<Vec<_>>() {
+            if let Err(error) = self.manage(key) {
                 tracing::debug!("cannot keep neighbour {} resolved: {error}", key.address);
                 if error.kind() == io::ErrorKind::TimedOut {
                     return;

@@ -1,4 +1,12 @@
-//! The kernel's neighbours, and which of them the kernel keeps resolved for us.
+//! The kernel's neighbours, which of them the kernel resolves for us, and which it keeps resolved.
+//!
+//! ```text
+//!              resolve_neighbour()            it is usable               it has failed, or is gone
+//!   (unknown) ────────────────────► probed ────────────────► managed ──────────────────► (unknown)
+//!                                     │                         │
+//!                                     ▼ the longest unasked of  ▼ the longest unasked of
+//!                                  deleted  too many          released  too many
+//! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -12,8 +20,15 @@ use netlink_packet_route::neighbour::{
 
 use super::family;
 
-/// How many neighbours of both families are kept resolved at most.
-pub(crate) const MANAGED_NEIGHBOURS_MAX: usize = 1024;
+/// How many neighbours of both families are kept resolved at most: half of what the kernel's table
+/// of one family has room for by default (`gc_thresh3`, 1,024, in all network namespaces together).
+pub(super) const MANAGED_NEIGHBOURS_MAX: usize = 512;
+
+/// How many neighbours of both families are looked for at a time. A pod that tries each address of
+/// a link takes no more room than this in the kernel's table, where an address that nobody has
+/// would stay for seconds (RFC 6583). One that is there answers in less time than others need to
+/// take its place.
+pub(super) const PROBED_NEIGHBOURS_MAX: usize = 128;
 
 /// Names a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,21 +116,44 @@ impl Neighbours {
         self.0.get(&key).is_some_and(|neighbour| neighbour.fixed() || neighbour.managed)
     }
 
-    /// Notes that the kernel was asked for a neighbour: of a new one it tells nothing before it
-    /// is resolved or has failed.
-    pub(super) fn asked_for(&mut self, key: NeighbourKey) {
-        let entry = self.0.entry(key).or_insert(KernelNeighbour {
-            mac: None,
-            state: NeighbourState::Incomplete,
-            managed: true,
-            learned: false,
-        });
-        entry.managed = true;
+    /// Whether frames may be sent to this neighbour.
+    pub(super) fn is_usable(&self, key: NeighbourKey) -> bool {
+        self.0.get(&key).is_some_and(|neighbour| neighbour.usable().is_some())
     }
 
-    /// The request that makes the kernel resolve a neighbour and keep it so.
+    /// Whether this neighbour does not answer, or the kernel has forgotten it.
+    pub(super) fn is_lost(&self, key: NeighbourKey) -> bool {
+        self.0.get(&key).is_none_or(|neighbour| neighbour.state == NeighbourState::Failed)
+    }
+
+    /// Notes that the kernel was asked to keep a neighbour resolved, or no longer: it may tell of
+    /// that later.
+    pub(super) fn asked_to_manage(&mut self, key: NeighbourKey, managed: bool) {
+        if let Some(neighbour) = self.0.get_mut(&key) {
+            neighbour.managed = managed;
+        }
+    }
+
+    /// The request that makes the kernel resolve a neighbour, once.
+    pub(super) fn probe_request(&self, key: NeighbourKey) -> (RouteNetlinkMessage, u16) {
+        let message = RouteNetlinkMessage::NewNeighbour(self.request(key));
+        (message, NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// The request that takes a neighbour which did not answer out of the kernel's table; `None`
+    /// if it may have answered, or is another program's.
+    pub(super) fn delete_request(&self, key: NeighbourKey) -> Option<(RouteNetlinkMessage, u16)> {
+        let nobodys = self.0.get(&key).is_none_or(|neighbour| {
+            neighbour.usable().is_none() && !neighbour.managed && !neighbour.learned
+        });
+        let mut message = self.request(key);
+        message.header.flags = NeighbourFlags::empty();
+        nobodys.then_some((RouteNetlinkMessage::DelNeighbour(message), 0))
+    }
+
+    /// The request that makes the kernel keep a neighbour resolved.
     ///
-    /// `NTF_USE` starts the resolution on kernels before 5.16, which ignore `NTF_EXT_MANAGED`.
+    /// `NTF_USE` confirms it once on kernels before 5.16, which ignore `NTF_EXT_MANAGED`.
     pub(super) fn manage_request(&self, key: NeighbourKey) -> (RouteNetlinkMessage, u16) {
         let mut message = self.request(key);
         message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
@@ -143,16 +181,16 @@ impl Neighbours {
     }
 }
 
-/// The neighbours that we asked the kernel to keep resolved, the longest unasked first.
+/// Neighbours that were asked for, `MAX` at most, the longest unasked first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Managed(VecDeque<NeighbourKey>);
+pub(super) struct Asked<const MAX: usize>(VecDeque<NeighbourKey>);
 
-impl Managed {
-    /// Takes a neighbour in; returns the one that must be released for it.
+impl<const MAX: usize> Asked<MAX> {
+    /// Takes a neighbour in; returns the one that must make room for it.
     pub(super) fn insert(&mut self, key: NeighbourKey) -> Option<NeighbourKey> {
         self.remove(key);
         self.0.push_back(key);
-        if self.0.len() > MANAGED_NEIGHBOURS_MAX { self.0.pop_front() } else { None }
+        if self.0.len() > MAX { self.0.pop_front() } else { None }
     }
 
     pub(super) fn contains(&self, key: NeighbourKey) -> bool {
@@ -315,9 +353,8 @@ mod tests {
     #[test]
     fn on_an_old_kernel_a_neighbour_is_asked_for_again_when_it_ages() {
         let mut neighbours = Neighbours::default();
-        neighbours.asked_for(key(1));
-        assert!(!neighbours.needs_care(key(1)));
         neighbours.add(&message(NeighbourState::Reachable));
+        neighbours.asked_to_manage(key(1), true);
         assert!(!neighbours.needs_care(key(1)));
         neighbours.add(&message(NeighbourState::Stale));
         assert!(neighbours.needs_care(key(1)));
@@ -337,17 +374,37 @@ mod tests {
     }
 
     #[test]
-    fn a_full_set_releases_the_one_that_was_not_asked_for_the_longest() {
-        let mut managed = Managed::default();
-        let all = (0..u32::try_from(MANAGED_NEIGHBOURS_MAX).unwrap())
-            .map(|ifindex| NeighbourKey { ifindex, ..key(1) });
-        for key in all {
-            assert_eq!(managed.insert(key), None);
+    fn only_what_nobody_answers_for_and_nobody_keeps_is_deleted() {
+        let mut neighbours = Neighbours::default();
+        let is_deleted = |neighbours: &Neighbours| neighbours.delete_request(key(1)).is_some();
+        assert!(is_deleted(&neighbours), "the kernel tells nothing of one that it looks for");
+        for (state, expected) in [
+            (NeighbourState::Incomplete, true),
+            (NeighbourState::Failed, true),
+            (NeighbourState::Stale, false),
+            (NeighbourState::Permanent, false),
+        ] {
+            neighbours.add(&message(state));
+            assert_eq!(is_deleted(&neighbours), expected, "{state}");
         }
-        let first = NeighbourKey { ifindex: 0, ..key(1) };
-        assert_eq!(managed.insert(first), None);
-        let newcomer = NeighbourKey { ifindex: 9999, ..key(1) };
-        assert_eq!(managed.insert(newcomer), Some(NeighbourKey { ifindex: 1, ..key(1) }));
-        assert!(managed.contains(first) && managed.contains(newcomer));
+        let mut learned = message(NeighbourState::Failed);
+        learned.header.flags = NeighbourFlags::ExtLearned;
+        neighbours.add(&learned);
+        assert!(!is_deleted(&neighbours));
+        neighbours.add(&message(NeighbourState::Failed));
+        neighbours.asked_to_manage(key(1), true);
+        assert!(!is_deleted(&neighbours));
+    }
+
+    #[test]
+    fn the_one_that_was_not_asked_for_the_longest_makes_room_for_a_new_one() {
+        const MAX: usize = 3;
+        let mut asked = Asked::<MAX>::default();
+        for last in 0..3 {
+            assert_eq!(asked.insert(key(last)), None);
+        }
+        assert_eq!(asked.insert(key(0)), None);
+        assert_eq!(asked.insert(key(9)), Some(key(1)));
+        assert_eq!(asked.keys(), [key(2), key(0), key(9)]);
     }
 }

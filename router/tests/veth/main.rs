@@ -17,6 +17,7 @@ mod owed;
 mod own_address;
 mod packets;
 mod restart;
+mod scan;
 mod several;
 
 use std::collections::BTreeMap;
