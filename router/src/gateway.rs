@@ -1,7 +1,7 @@
 //! The gateway: what the main thread knows and programs. Documents and the kernel's changes come
 //! in; steering, workers and managed neighbours follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,9 @@ use anyhow::Context as _;
 use spillway_api::{Document, IpFamily};
 use spillway_engine::fib::Fib;
 use spillway_engine::policy::Policies;
-use spillway_engine::tables::{EPOCH_NONE, FamilyInput, Neighbour, Peer, Tables, TablesInput};
+use spillway_engine::tables::{
+    DeviceIndex, EPOCH_NONE, FamilyInput, Neighbour, Peer, Tables, TablesInput,
+};
 use spillway_engine::{Family, V4, V6};
 use spillway_xdp::device::{DeviceInfo, SocketFd};
 use spillway_xdp::steering::{Attachment, Steering, SteeringError};
@@ -23,6 +25,7 @@ use crate::groups::Groups;
 use crate::held::Unresolved;
 use crate::kernel::{FibInput, Kernel, LocalAddress};
 use crate::limits::{Limits, Reached};
+use crate::mtu;
 use crate::numbers::Assigned;
 use crate::seldom::Seldom;
 use crate::workers::Workers;
@@ -110,6 +113,10 @@ pub(crate) struct Gateway {
     groups: Groups,
     /// Of the kernel, to look for a neighbour.
     refusals: Seldom,
+    /// What was last reported.
+    told: BTreeSet<String>,
+    /// The devices that replies to the peers leave through.
+    tunnel_devices: BTreeSet<DeviceIndex>,
     view: KernelView,
     epoch: u32,
 }
@@ -145,6 +152,8 @@ impl Gateway {
             numbers,
             groups: Groups::default(),
             refusals: Seldom::default(),
+            told: BTreeSet::new(),
+            tunnel_devices: BTreeSet::new(),
             view: KernelView::default(),
             epoch: EPOCH_NONE,
         }
@@ -184,10 +193,17 @@ impl Gateway {
         self.publish()?;
         self.attach()?;
         self.announce_places();
-        for report in self.reports() {
+        self.tell_reports();
+        Ok(())
+    }
+
+    /// Tells the operator what there is to report, as far as it was not there the last time.
+    fn tell_reports(&mut self) {
+        let reports = self.reports();
+        for report in reports.iter().filter(|report| !self.told.contains(*report)) {
             tracing::warn!("{report}");
         }
-        Ok(())
+        self.told = reports.into_iter().collect();
     }
 
     /// Tells the operator of limits that newcomers run into.
@@ -248,6 +264,7 @@ impl Gateway {
         if view != self.view {
             self.view = view;
             self.publish()?;
+            self.tell_reports();
         }
         self.announce_places();
         Ok(())
@@ -298,6 +315,11 @@ impl Gateway {
                 HostPorts { local: (u16::MAX, 0), reserved: Vec::new() }
             });
             reports.extend(compile::reports(&programmed.document, &self.view.local, &ports));
+            let carriers = self.tunnel_devices.iter().filter_map(|device| {
+                let at = usize::from(*device);
+                Some((self.devices.get(at)?.name.as_str(), self.view.links.get(at)?.1))
+            });
+            reports.extend(mtu::reports(&programmed.document, carriers));
         }
         reports
     }
@@ -332,6 +354,8 @@ impl Gateway {
         let v6 = self.view.v6.input(document, &policies.1, &names);
         let peers = compile::peers(document, &self.numbers, &names);
         let next_hops = next_hops(&v4.fib, &v6.fib, &peers);
+        let direct = peers.iter().filter_map(|peer| Some(peer.direct?.0));
+        self.tunnel_devices = direct.chain(next_hops.iter().map(|hop| hop.device)).collect();
         let tables = Tables::new(TablesInput {
             epoch: self.epoch,
             devices: links.map(|((mac, mtu), at)| compile::device(*mac, *mtu, at.mtu)).collect(),

@@ -16,6 +16,7 @@ mod held;
 mod inbox;
 mod kernel;
 mod limits;
+mod mtu;
 mod numbers;
 mod run;
 mod seldom;

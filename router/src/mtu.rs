@@ -1,0 +1,69 @@
+//! Devices that are too small for what goes through them.
+
+use std::net::IpAddr;
+
+use spillway_api::Document;
+
+/// What every link carries of IPv6, in bytes (RFC 8200 section 5).
+const IPV6_MTU_MIN: u32 = 1280;
+
+/// What a tunnel adds: outer IPv4, UDP, VXLAN and inner Ethernet headers, in bytes.
+const TUNNEL_OVERHEAD: u32 = 50;
+
+/// What an operator should know of the devices that tunnels go through, each with its MTU, when there
+/// are IPv6 pods: whoever speaks IPv6 takes it for granted that a packet of 1,280 bytes arrives, and
+/// nobody cuts it for a tunnel.
+pub(crate) fn reports<'a>(
+    document: &Document,
+    devices: impl Iterator<Item = (&'a str, u32)>,
+) -> Vec<String> {
+    let groups = document.pod_groups.iter().flat_map(|group| &group.pods);
+    let mut pods = document.policies.iter().flat_map(|policy| &policy.pods).chain(groups);
+    if !pods.any(IpAddr::is_ipv6) {
+        return Vec::new();
+    }
+    let needed = IPV6_MTU_MIN + TUNNEL_OVERHEAD;
+    let small = devices.filter(|(_, mtu)| *mtu < needed);
+    let report = |(device, mtu)| {
+        format!(
+            "{device} has an MTU of {mtu}, too small for IPv6 in a tunnel: replies of \
+             {IPV6_MTU_MIN} bytes need {needed}, and larger ones than fit are lost: \
+             `ip link set {device} mtu {needed}`, or more"
+        )
+    };
+    small.map(report).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = "
+generation: 1
+tunnels: [{address: 192.168.44.128, peers: [{address: 192.168.211.128}]}]
+egress_addresses: [{address: 192.168.44.129, kind: own}, {address: '2001:db8::129', kind: own}]
+policies:
+  - name: app1
+    egress_addresses: [192.168.44.129, '2001:db8::129']
+    destinations: [203.0.113.0/24, '2001:db8:203::/64']
+    pods: [10.0.1.40]
+";
+
+    const WITH_POD: &str = "    pods: [10.0.1.40, 'fd00:10:0:1::40']\n";
+    const WITH_GROUP: &str =
+        "    pod_groups: [six]\npod_groups: [{name: six, pods: ['fd00:10:0:1::40']}]\n";
+
+    #[test]
+    fn a_device_is_too_small_for_ipv6_in_a_tunnel_below_1330_bytes() {
+        let reports = |text: &str| {
+            let devices = [("eth0", 1329), ("pods", 1330)];
+            reports(&Document::parse(text).unwrap(), devices.into_iter())
+        };
+        assert_eq!(reports(DOCUMENT), [""; 0]);
+        for pods in [WITH_POD, WITH_GROUP] {
+            let reports = reports(&DOCUMENT.replace("    pods: [10.0.1.40]\n", pods));
+            assert_eq!(reports.len(), 1);
+            assert!(reports[0].starts_with("eth0 has an MTU of 1329"), "{}", reports[0]);
+        }
+    }
+}
