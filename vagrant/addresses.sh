@@ -146,9 +146,9 @@ address_of() {
   return 1
 }
 
-# document FILE: a state document of this directory, as it is for this lab: without the lines that end
-# in `# IPv6`, if Spillway does not translate that, and with the addresses of its tunnels, which lines
-# of their own name.
+# document FILE: a state document of this directory, as it is for this lab: without the lines that
+# end in `# IPv6`, if Spillway does not translate that, and with the addresses of its tunnels, which
+# lines of their own name.
 document() {
   local ipv6=() tunnels=()
   translated 6 || ipv6=(-e '/# IPv6$/d')
@@ -170,6 +170,17 @@ policies() { for_translated policy_document; }
 policy_document() {
   echo ---
   cat "$(dirname "${BASH_SOURCE[0]}")/$POLICY_FILE"
+}
+
+# What IPv6 pods put in front of the address of a server that has IPv4 only (RFC 6052).
+readonly NAT64_PREFIX=64:ff9b::/96
+
+# by_nat64 IPV4: that address, as hosts write it.
+by_nat64() {
+  local parts
+  IFS=. read -ra parts <<<"$1"
+  printf '%s%x:%x\n' "${NAT64_PREFIX%/*}" $((parts[0] << 8 | parts[1])) \
+    $((parts[2] << 8 | parts[3]))
 }
 
 # family_of ADDRESS

@@ -122,6 +122,22 @@ mac_of() { on "$1" ip -brief link show dev "$2" | awk '{ print $3 }'; }
 # trace POD
 trace() { on "$1" traceroute -n -U -w 1 -q 1 -m 6 "$SERVER"; }
 
+# over_nat64 COMMAND...: with the server called as pods without IPv4 do.
+over_nat64() {
+  local server
+  server=$(by_nat64 "$SERVER")
+  local SERVER=$server
+  "$@"
+}
+# lose_ipv4 POD: it has IPv6 only from here on.
+lose_ipv4() { on "$1" ip -4 address flush dev eth0; }
+# regain_ipv4 POD ADDRESS
+regain_ipv4() {
+  on "$1" ip address add "$2/32" dev eth0
+  on "$1" ip route add 169.254.1.1 dev eth0
+  on "$1" ip route add default via 169.254.1.1 dev eth0
+}
+
 # checksum_of HOST BYTES: prints the checksum that the server tells of a download.
 checksum_of() {
   on "$1" curl --silent --max-time 20 "http://$(in_url "$SERVER"):8000/sha256?bytes=$2"
@@ -265,6 +281,8 @@ tunnel_to_worker1() {
 
 # to_server: what leaves towards the server outside the tunnel. Replies and the tunnel go elsewhere.
 to_server() { echo "dst host $SERVER and not udp port 8472"; }
+# untranslated: what leaves as a pod without IPv4 has sent it, or with a wrong address.
+untranslated() { echo "dst net $NAT64_PREFIX or ($(to_server) and not src $EGRESS)"; }
 
 # --- the story -------------------------------------------------------------------------------
 

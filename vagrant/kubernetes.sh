@@ -53,7 +53,7 @@ start_control() {
   lab start control worker2 env KUBECONFIG="$FILES/control.kubeconfig" \
     "$binaries/spillway-control" run --node worker2 --socket "$RUN/spillway/spillway.sock" \
     --own-pods '{address: 169.254.44.2, peers: [{address: 169.254.44.1, device: spw-pods,
-      mac: "02:00:a9:fe:2c:01"}]}'
+      mac: "02:00:a9:fe:2c:01"}]}' --nat64-prefix "$NAT64_PREFIX"
 }
 
 # said POLICY: its line in the table.
@@ -165,6 +165,33 @@ faults() {
   kubectl delete cegp nowhere >/dev/null
 }
 
+# One pod is as all are in a cluster of IPv6 alone.
+nat64() {
+  local ipv4 ipv6
+  ipv4=$(address_of app1-b)
+  ipv6=$(use_family 6 && address_of app1-b)
+  chapter "A pod has IPv6 only: the policy of IPv4 destinations is its own too, by NAT64"
+  lose_ipv4 app1-b
+  set_status /api/v1/namespaces/default/pods/app1-b \
+    "{\"podIP\": \"$ipv6\", \"podIPs\": [{\"ip\": \"$ipv6\"}]}"
+  await "its IPv4 address is gone" lacks "^${ipv4//./\\.} " ask policies
+  check "app1-b is seen as $EGRESS at 64:ff9b::$SERVER" \
+    equal "$EGRESS" http app1-b "64:ff9b::$SERVER"
+  check "app1-b is not seen at the excluded destination" \
+    fails http app1-b "64:ff9b::$EXCLUDED" 1
+  check "the policy's status: three pods, and nothing is wrong" \
+    reads "^app1.worker2 +app1 +worker2 +$EGRESS +3 +True +True +False +Programmed" app1
+  check "explain: the policy, the gateway, the address" \
+    matches "egress address: $EGRESS" control explain default/app1-b "64:ff9b::$SERVER"
+  check "spillway flows: the pod's address, and the server's as the pod has it" \
+    matches "$ipv6.*$(by_nat64 "$SERVER").*$EGRESS" ask flows
+  regain_ipv4 app1-b "$ipv4"
+  set_status /api/v1/namespaces/default/pods/app1-b "{\"podIP\": \"$ipv4\",
+    \"podIPs\": [{\"ip\": \"$ipv4\"}, {\"ip\": \"$ipv6\"}]}"
+  await "its IPv4 address is back" programmed_pod app1-b
+  check "app1-b has both again, and is seen as $EGRESS" equal "$EGRESS" http app1-b "$SERVER"
+}
+
 # seen_by_egress POD WHEN
 seen_by_egress() {
   check "$2: $1 is seen as $EGRESS" equal "$EGRESS" http "$1" "$SERVER"
@@ -216,5 +243,8 @@ explain() {
 
 each_label() { for_translated labels; }
 each_fault() { for_translated faults; }
+both_families() {
+  if translated 4 && translated 6; then nat64; fi
+}
 
-story before labelled_node each_label each_fault outage gone
+story before labelled_node each_label each_fault both_families outage gone

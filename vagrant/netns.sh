@@ -30,8 +30,8 @@ HOST is router, worker1, worker2 (the gateway), outside, app1-a, app1-b, app2-a 
 `up` starts Spillway on the gateway with vagrant/state.yaml; STATE names another document. With
 --mode kernel the gateway's kernel does that work (VXLAN, conntrack, nftables SNAT), with --mode none
 nobody does. --flows is how many flows each of Spillway's workers keeps; --offloads on lets the
-kernel send large segments through the lab, which Spillway does not take. --underlay is the family of
-the tunnels between the nodes: IPv4 if it is left out.
+kernel send large segments through the lab, which Spillway does not take. --underlay is the family
+of the tunnels between the nodes: IPv4 if it is left out.
 `exec` runs a command in HOST's network; its files and processes are those of this machine.
 `policy` gives app1 the gateway's second address for egress, the one that the node uses too, or one
 that Spillway itself announces.

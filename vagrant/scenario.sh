@@ -3,8 +3,8 @@
 #
 #   scenario.sh [--underlay 4|6] [DIRECTORY]
 #
-# Captures go to DIRECTORY, target/lab when it is not named. The tunnels are of IPv4, or of the family
-# that --underlay names, which machines.sh does not take.
+# Captures go to DIRECTORY, target/lab when it is not named. The tunnels are of IPv4, or of the
+# family that --underlay names, which machines.sh does not take.
 #
 # LAB is what has the lab: netns.sh when it is not named, or machines.sh. A lab that is up is
 # replaced, and removed in the end. QUEUES and WORKERS say how many Spillway has, SPILLWAY names
@@ -146,8 +146,8 @@ both_ways_at_full_speed() {
 
 what_a_router_owes() {
   chapter "What a router owes: traceroute shows the gateway, and senders learn what fits the tunnel"
-  # Spillway's address towards a pod is that of the tunnel if it is of the pod's family, else the egress
-  # address.
+  # Spillway's address towards a pod is that of the tunnel if it is of the pod's family, else the
+  # egress address.
   local path tunnel=$UNDERLAY_GATEWAY own_tunnel=$POD_TUNNEL
   [[ $FAMILY == "$UNDERLAY" ]] || tunnel=$EGRESS own_tunnel=$EGRESS
   path=$(trace app1-a) || true
@@ -263,24 +263,29 @@ connections_have_ended() {
 restarted() {
   chapter "Spillway restarted, under load: connections go on"
   connections_have_ended
-  local into=$captures/under-way said=$captures/gap bytes=20971520 checksum
-  checksum=$(checksum_of app1-a "$bytes")
-  rm -f "$into"
   capture_start restarted
-  gap_start app1-c "$said"
-  download_start app1-a "$into" "$bytes" 5M
+  restart_under_load app1-a app1-c
+  capture_stop
+  check "capture: nothing leaves with another address" none "$(to_server) and not src $EGRESS"
+}
+
+# restart_under_load DOWNLOADER SPEAKER
+restart_under_load() {
+  local into=$captures/under-way said=$captures/gap bytes=20971520 checksum
+  checksum=$(checksum_of "$1" "$bytes")
+  rm -f "$into"
+  gap_start "$2" "$said"
+  download_start "$1" "$into" "$bytes" 5M
   await "the download begins" test -s "$into"
   check "it exits with 0 on SIGTERM" lab spillway stop
   check "it starts again" lab spillway start
   download_finish
-  check "app1-a's download arrives, identical byte for byte" has_arrived "$into" "$checksum"
+  check "$1's download arrives, identical byte for byte" has_arrived "$into" "$checksum"
   rm "$into"
   gap_finish
-  check "app1-c's UDP went on, from the same port" \
+  check "$2's UDP went on, from the same port" \
     matches "^[0-9]+ ms $(endpoint "$EGRESS")$" cat "$said"
   check "no packet was without its flow" lacks "tcp-not-syn|no-flow" ask drops
-  capture_stop
-  check "capture: nothing leaves with another address" none "$(to_server) and not src $EGRESS"
   echo "# without an answer for $(grep -o '^[0-9]* ms' "$said")"
 }
 
@@ -331,6 +336,141 @@ detached() {
   check "app1-c gets no answer: its tunnel ends at Spillway" fails http app1-c "$SERVER" 1
 }
 
+# --- NAT64, where both families are translated ------------------------------------------------
+
+nat64() {
+  local address
+  address=$(address_of app1-b)
+  lab up "${lab_options[@]}"
+  lose_ipv4 app1-b
+  nat64_reaches
+  nat64_operator
+  nat64_owes
+  nat64_fragments
+  nat64_restarted
+  nat64_stopped
+  regain_ipv4 app1-b "$address"
+}
+
+nat64_reaches() {
+  local pod
+  chapter "NAT64: app1-b has no IPv4, and reaches servers that have nothing else"
+  check "the server cannot be reached by IPv4" fails http app1-b "$SERVER" 1
+  capture_start nat64
+  check "app1-b is seen as $EGRESS by HTTP, at 64:ff9b::$SERVER" \
+    equal "$EGRESS" http app1-b "64:ff9b::$SERVER"
+  check "app1-b is seen as $EGRESS by UDP" \
+    matches "^$(endpoint "$EGRESS")$" over_nat64 nat64_udp app1-b
+  check "app1-b pings the server" over_nat64 nat64_pings app1-b
+  check "the allow-list lets app1-b in" equal 200 over_nat64 allowed app1-b
+  for pod in app1-a app1-c; do
+    check "$pod, which has both, is seen as $EGRESS that way too" \
+      equal "$EGRESS" over_nat64 nat64_http "$pod"
+  done
+  check "the excluded destination is not translated" fails http app1-b "64:ff9b::$EXCLUDED" 1
+  check "app2-a, which no policy selects, reaches nobody so" \
+    fails http app2-a "64:ff9b::$SERVER" 1
+  capture_stop
+  check "capture: TCP, UDP and echo requests leave with the egress address" \
+    nat64_left_by tcp udp "$ECHO_REQUEST"
+  check "capture: nothing leaves untranslated, or with another address" none "$(untranslated)"
+  check "capture: nothing leaves to the excluded destination" \
+    none "dst host $EXCLUDED and not udp port 8472"
+  check "app1-b downloads 100 MiB, identical byte for byte" \
+    over_nat64 download app1-b 104857600
+  check "200 connections open at once all succeed" equal "200 $EGRESS" \
+    over_nat64 nat64_python app1-b http_many.py 8000 200
+  check "1,000 UDP flows that speak 5 times each are all answered" equal "5000 $EGRESS" \
+    over_nat64 nat64_python app1-b udp_many.py 8001 1000 5
+  check "the server is still reached by its IPv6 address" \
+    equal "$(use_family 6 && echo "$EGRESS")" http app1-b "$(use_family 6 && echo "$SERVER")"
+}
+
+# For `over_nat64`, which says what the server is called.
+nat64_http() { http "$1" "$SERVER" "${@:2}"; }
+nat64_udp() { udp "$1" "$SERVER" "${@:2}"; }
+nat64_pings() { pings "$1" "$SERVER" "${@:2}"; }
+nat64_python() { on "$1" python3 "$here/services/$2" "$SERVER" "${@:3}"; }
+
+# nat64_left_by FILTER...: some of each left with the egress address.
+nat64_left_by() {
+  local kind
+  for kind in "$@"; do some "$kind and src $EGRESS and dst $SERVER" || return 1; done
+}
+
+nat64_operator() {
+  local app1_b server
+  chapter "NAT64: the operator sees what the pod and the server see"
+  app1_b=$(use_family 6 && pattern_of app1-b)
+  server=$(by_nat64 "$SERVER")
+  over_nat64 nat64_http app1-b >/dev/null || true
+  check "spillway flows: the pod and the server by IPv6, the egress address" \
+    matches "$app1_b.*$server.*${EGRESS//./\\.}" ask flows
+  check "spillway flows: no address that nobody has" \
+    lacks "(^| )2[45][0-9](\\.[0-9]+){3}" ask flows
+  check "spillway policies: app1-b, its IPv4 destinations by IPv6, the egress address" \
+    matches "^$app1_b +$(by_nat64 "${DESTINATIONS%/*}")/120 +$EGRESS " ask policies
+  check "spillway policies: the excluded destination" \
+    matches "^$app1_b +$(by_nat64 "$EXCLUDED")/128 .* Excluded CIDR " ask policies
+  check "spillway drops: no reply was without its flow" lacks "no-flow" ask drops
+  check "both directions met at their owner" lacks "wrong-worker" ask drops
+}
+
+nat64_owes() {
+  # As in what_a_router_owes.
+  local path payload tunnel=$UNDERLAY_GATEWAY
+  [[ $UNDERLAY == 4 ]] || tunnel=$EGRESS
+  chapter "NAT64: what a router owes is told in the pod's own terms"
+  path=$(over_nat64 trace app1-b) || true
+  check "traceroute shows the gateway" matches "^ *[0-9]+ +$(by_nat64 "$tunnel") " echo "$path"
+  check "traceroute shows the router beyond it" \
+    matches "^ *[0-9]+ +$(by_nat64 "$ROUTER_WORKER2") " echo "$path"
+  check "traceroute ends at the server" \
+    matches "^ *[0-9]+ +$(by_nat64 "$SERVER") " echo "$path"
+  # IPv6's header is 20 bytes longer: what fits the tunnel by IPv4 does not.
+  payload=$((POD_MTU - HEADERS))
+  check "an answer of $POD_MTU bytes that may be cut comes through, whole again in the pod" \
+    matches "^$(endpoint "$EGRESS") $payload$" over_nat64 nat64_udp app1-b 1 "$payload" cut
+  check "one that may not be cut does not" fails over_nat64 nat64_udp app1-b 1 "$payload" whole
+  check "the server has learned what fits" \
+    matches "mtu $((POD_MTU - 20))" on outside ip route get "$EGRESS"
+}
+
+nat64_fragments() {
+  chapter "NAT64: fragments, both ways"
+  capture_start nat64-fragments
+  check "4,000 bytes by UDP are answered with as many" \
+    matches "^$(endpoint "$EGRESS") 4000$" over_nat64 nat64_udp app1-b 3 4000 cut 4000
+  capture_stop
+  check "capture: they leave in fragments, from the egress address" \
+    some "src $EGRESS and dst $SERVER and $FRAGMENT"
+  check "capture: nothing leaves untranslated, or with another address" none "$(untranslated)"
+  check "no fragment was dropped" \
+    lacks "bad-fragment|fragment-(overlap|timeout)|fragments-full|hand-off" ask drops
+}
+
+nat64_restarted() {
+  chapter "NAT64: Spillway restarted, under load: connections go on"
+  connections_have_ended
+  capture_start nat64-restarted
+  over_nat64 restart_under_load app1-b app1-b
+  capture_stop
+  check "capture: nothing leaves untranslated, or with another address" none "$(untranslated)"
+}
+
+nat64_stopped() {
+  chapter "NAT64: Spillway stopped: nothing leaks"
+  check "it exits with 0 on SIGTERM" lab spillway stop
+  capture_start nat64-stopped
+  check "app1-b gets no answer by HTTP" fails over_nat64 nat64_http app1-b 1
+  check "app1-b gets no answer by UDP" fails over_nat64 nat64_udp app1-b 1
+  check "app1-b gets no answer by ping" fails over_nat64 nat64_pings app1-b -W 1
+  capture_stop
+  check "capture: its packets reach the gateway" \
+    some "udp dst port 8472 and dst $UNDERLAY_GATEWAY"
+  check "capture: nothing leaves, in whatever form" none "$(to_server) or dst net $NAT64_PREFIX"
+}
+
 # What someone needs who looks for the reason of a failure.
 explain() {
   printf '\n# The end of its log\n'
@@ -352,6 +492,11 @@ each_family() {
       "$chapter"
     done
   done
+  use_family 4
 }
 
-story each_family
+both_families() {
+  if translated 4 && translated 6; then nat64; fi
+}
+
+story each_family both_families

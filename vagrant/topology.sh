@@ -200,8 +200,8 @@ make_pod_tunnel() {
   link worker2 spw-pods0 worker2 spw-pods "$queues"
   on worker2 ip link set spw-pods0 address "$MAC_PODS_KERNEL"
   on worker2 ip link set spw-pods address "$MAC_PODS"
-  # What Spillway leaves of it is nobody's: of IPv4 the kernel drops what has its own address as source,
-  # of IPv6 it would send it round again.
+  # What Spillway leaves of it is nobody's: of IPv4 the kernel drops what has its own address as
+  # source, of IPv6 it would send it round again.
   on worker2 sysctl -qw net.ipv6.conf.spw-pods.disable_ipv6=1
   local flags=()
   [[ $UNDERLAY == 4 ]] || flags=(nodad)
@@ -220,6 +220,8 @@ steer_pods_to_gateway() {
     on "$node" ip "-$FAMILY" rule add from "$address" lookup 100 priority 100
   done
   route_into_tunnel "$on_node" "$tunnel" "$DESTINATIONS" table 100
+  # The gateway knows which of these are excluded: nobody else could do anything with them.
+  [[ $FAMILY == 4 ]] || route_into_tunnel "$on_node" "$tunnel" "$NAT64_PREFIX" table 100
   on "$on_node" ip route add throw "$EXCLUDED/$HOST_LENGTH" table 100
 }
 

@@ -93,7 +93,7 @@ stand_in_kubelet() {
 start_control() {
   export KUBECONFIG=$FILES/control.kubeconfig NODE_NAME=worker2
   # What kustomization.yaml gives it.
-  export SPILLWAY_ANNOUNCE_ON=uplink
+  export SPILLWAY_ANNOUNCE_ON=uplink SPILLWAY_NAT64_PREFIX=64:ff9b::/96
   SPILLWAY_OWN_PODS='{address: 169.254.44.2, peers: [{address: 169.254.44.1, device: spw-pods,
     mac: "02:00:a9:fe:2c:01"}]}' \
     exec "$binaries/spillway-control" run >>"$FILES/control.log" 2>&1
