@@ -141,15 +141,17 @@ address_worker2() {
 # node's kernel takes for its own: a frame that Spillway passes by mistake is forwarded there.
 route_into_tunnel() {
   local node=$1 peer=$2
+  local encap=("$ENCAP" id "$VNI" dst "$peer")
+  # Without it the kernel leaves the outer UDP checksum out, and takes none of IPv6 without.
+  [[ $UNDERLAY == 4 ]] || encap+=(csum)
   shift 2
-  on "$node" ip route add "$@" encap "$ENCAP" id "$VNI" dst "$peer" via "$VXLAN_PEER" dev vx0 onlink
+  on "$node" ip route add "$@" encap "${encap[@]}" via "$VXLAN_PEER" dev vx0 onlink
 }
 
 # A node as a CNI makes it: forwarding, and one VXLAN device.
 make_node() {
   forward "$1"
-  # Over IPv6 routers of the tunnel leave the outer UDP checksum out (RFC 6935), as the kernel does.
-  on "$1" ip link add vx0 address "$2" type vxlan external dstport 8472 udp6zerocsumrx
+  on "$1" ip link add vx0 address "$2" type vxlan external dstport 8472
   on "$1" ip link set vx0 up mtu "$POD_MTU" arp off
 }
 
