@@ -1,18 +1,18 @@
 //! Connections that outlive the router's process: TCP and UDP of two pods of each family, with ports
-//! that were kept and ports that were not.
+//! that were kept and ports that were not; those of IPv6 also through NAT64.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
-use spillway_api::{Flow, IpFamily};
+use spillway_api::{Flow, IpFamily, Tuple};
 use spillway_testing::{Namespace, wait_until};
 
 use crate::packets::{egress, pod, server};
@@ -20,15 +20,22 @@ use crate::{Layout, Rig, address, configure, launch};
 
 /// Where packets of the pods come from, in both pods: the second one's is translated to another.
 const POD_PORT: u16 = 40_001;
+const POD_PORT_NAT64: u16 = 40_002;
 const PORT: u16 = 7;
+
+/// IPv4's server, as pods of IPv6 know it.
+const SERVER_NAT64: &str = "64:ff9b::203.0.113.10";
 
 /// The pods, by the flows that they have elsewhere, and another.
 const PODS: [u16; 4] = [0, 1, 8, 9];
 const THIRD_POD: u16 = 2;
 
 /// The outside's networks, and the gateways of the routes into the tunnel: these have no other meaning.
-const TUNNELS: [(&str, &str); 2] =
-    [("203.0.113.0/24", "169.254.9.9"), ("2001:db8:203::/64", "fe80::9:9")];
+const TUNNELS: [(&str, &str); 3] = [
+    ("203.0.113.0/24", "169.254.9.9"),
+    ("2001:db8:203::/64", "fe80::9:9"),
+    ("64:ff9b::/96", "fe80::9:9"),
+];
 const GATEWAY_MAC: &str = "02:00:00:00:09:02";
 
 /// Whatever answers outside does so after this, unless its question was lost.
@@ -77,8 +84,9 @@ impl Outside {
     fn echo_streams(&self, tcp: TcpListener) {
         let seen = Arc::clone(&self.seen);
         std::thread::spawn(move || {
-            // As many as the test opens of a family; their threads end with them.
-            for _ in 0..2 {
+            // As many as the test opens to it; their threads end with them.
+            let own = tcp.local_addr().unwrap().ip();
+            for _ in ends().into_iter().filter(|end| end.outside == own) {
                 let (mut stream, from) = tcp.accept().unwrap();
                 seen.lock().unwrap().insert(from);
                 std::thread::spawn(move || {
@@ -130,7 +138,7 @@ fn make_tunnel(rig: &Rig) {
         address(node, &pod(each).to_string(), "lo");
     }
     for (outside, via) in TUNNELS {
-        node.run(["ip", "neighbour", "add", via, "lladdr", GATEWAY_MAC, "dev", "vx0"]);
+        node.run(["ip", "neighbour", "replace", via, "lladdr", GATEWAY_MAC, "dev", "vx0"]);
         let tunnel = ["encap", "ip", "id", "40000", "dst", "192.168.2.2", "via", via];
         let route = ["ip", "route", "add", outside];
         node.run([&route[..], &tunnel[..], &["dev", "vx0", "onlink"]].concat());
@@ -139,20 +147,39 @@ fn make_tunnel(rig: &Rig) {
     gateway.sysctl("net/ipv6/conf/all/forwarding", "1");
 }
 
-/// A connection from a port that the caller chooses.
-fn connect(from: SocketAddr) -> TcpStream {
-    let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+/// The two ends of what a pod has open.
+#[derive(Clone, Copy)]
+struct Ends {
+    pod: SocketAddr,
+    /// The server, as the pod knows it.
+    server: SocketAddr,
+    /// As it knows itself.
+    outside: IpAddr,
+}
+
+/// A pod speaks to the server of its family, and one of IPv6 to that of IPv4, too.
+fn ends() -> Vec<Ends> {
+    let own = PODS.map(|each| {
+        let outside = server(IpFamily::of(pod(each)));
+        let (pod, server) = (SocketAddr::new(pod(each), POD_PORT), SocketAddr::new(outside, PORT));
+        Ends { pod, server, outside }
+    });
+    let nat64 = PODS.into_iter().filter(|each| pod(*each).is_ipv6()).map(|each| Ends {
+        pod: SocketAddr::new(pod(each), POD_PORT_NAT64),
+        server: SocketAddr::new(SERVER_NAT64.parse().unwrap(), PORT),
+        outside: server(IpFamily::V4),
+    });
+    own.into_iter().chain(nat64).collect()
+}
+
+fn connect(Ends { pod, server, .. }: Ends) -> TcpStream {
+    let family = if pod.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
-    rustix::net::bind(&socket, &from).unwrap();
-    rustix::net::connect(&socket, &server_for(from.ip())).unwrap();
+    rustix::net::bind(&socket, &pod).unwrap();
+    rustix::net::connect(&socket, &server).unwrap();
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     stream
-}
-
-/// The server, as a pod of this address knows it.
-fn server_for(pod: IpAddr) -> SocketAddr {
-    SocketAddr::new(server(IpFamily::of(pod)), PORT)
 }
 
 /// What the pods have open.
@@ -164,8 +191,8 @@ struct Connections {
 impl Connections {
     fn open(node: &Namespace) -> Self {
         node.enter(|| Self {
-            tcp: PODS.map(|each| connect(SocketAddr::new(pod(each), POD_PORT))).into(),
-            udp: PODS.map(|each| speaker(pod(each))).into(),
+            tcp: ends().into_iter().map(connect).collect(),
+            udp: ends().into_iter().map(speaker).collect(),
         })
     }
 
@@ -187,9 +214,9 @@ impl Connections {
     }
 }
 
-fn speaker(pod: IpAddr) -> UdpSocket {
-    let socket = UdpSocket::bind((pod, POD_PORT)).unwrap();
-    socket.connect(server_for(pod)).unwrap();
+fn speaker(Ends { pod, server, .. }: Ends) -> UdpSocket {
+    let socket = UdpSocket::bind(pod).unwrap();
+    socket.connect(server).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
@@ -211,12 +238,28 @@ fn longest_silence(socket: &UdpSocket, is_over: &AtomicBool) -> Duration {
     longest.max(last.elapsed())
 }
 
+fn tuple(of: &Tuple) -> (SocketAddr, SocketAddr) {
+    let Tuple { source, source_port, destination, destination_port } = *of;
+    (SocketAddr::new(source, source_port), SocketAddr::new(destination, destination_port))
+}
+
 /// All flows but those of the third pod, in a certain order.
 fn flows(rig: &Rig) -> Vec<Flow> {
     let mut flows = rig.flows();
     flows.retain(|flow| flow.original.source != pod(THIRD_POD));
-    flows.sort_by_key(|flow| (flow.protocol.clone(), flow.original.source));
+    flows.sort_by_key(|flow| {
+        let Tuple { source, source_port, .. } = flow.original;
+        (flow.protocol.clone(), source_port, source)
+    });
     flows
+}
+
+/// Configures it and adds NAT64 to its document.
+fn configure_with_nat64(directory: &Path, layout: Layout) {
+    configure(directory, layout);
+    let path = directory.join("state.yaml");
+    let state = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("nat64_prefix: 64:ff9b::/96\n{state}")).unwrap();
 }
 
 /// Ends the router as Kubernetes and systemd do.
@@ -229,6 +272,7 @@ fn stop(rig: &mut Rig) {
 fn connections_go_on_after_a_restart_and_nothing_leaks_meanwhile() {
     let mut rig = Rig::new("restart", true);
     stop(&mut rig);
+    configure_with_nat64(rig.directory.path(), Layout::TWO_ARMED);
     let _pins = Bpffs::mount(rig.directory.path().join("bpf"));
     rig.spillway = launch(&rig.gateway, rig.directory.path());
     make_tunnel(&rig);
@@ -236,21 +280,26 @@ fn connections_go_on_after_a_restart_and_nothing_leaks_meanwhile() {
     let mut connections = Connections::open(&rig.node);
     connections.go_on(*b"once");
     let before = flows(&rig);
-    let ports: Vec<u16> = before.iter().map(|flow| flow.reply.destination_port).collect();
-    assert_eq!(ports.len(), 2 * PODS.len());
+    assert_eq!(before.len(), 2 * ends().len());
     // The first pod's was kept, the second's not.
-    let mut pairs = ports.chunks(2);
-    assert!(pairs.all(|pair| matches!(pair, [POD_PORT, other] if *other != POD_PORT)), "{ports:?}");
+    let is_kept = |flow: &Flow| flow.reply.destination_port == flow.original.source_port;
+    let kept: Vec<bool> = before.iter().map(is_kept).collect();
+    assert!(kept.chunks(2).all(|pair| *pair == [true, false]), "{before:?}");
+    // They are shown as their pods send them.
+    let shown: BTreeSet<_> = before.iter().map(|Flow { original, .. }| tuple(original)).collect();
+    assert_eq!(shown, ends().iter().map(|ends| (ends.pod, ends.server)).collect());
 
     let left = rig.directory.path().join("flows");
     for workers in [2, 2, 3, 1] {
-        let third = rig.node.enter(|| speaker(pod(THIRD_POD)));
+        let first = ends()[0];
+        let its_own = SocketAddr::new(pod(THIRD_POD), POD_PORT);
+        let third = rig.node.enter(|| speaker(Ends { pod: its_own, ..first }));
         let is_over = AtomicBool::new(false);
         let silence = std::thread::scope(|scope| {
             let measured = scope.spawn(|| longest_silence(&third, &is_over));
             stop(&mut rig);
             assert_eq!(std::fs::metadata(&left).unwrap().permissions().mode() & 0o777, 0o600);
-            configure(rig.directory.path(), Layout { workers, ..Layout::TWO_ARMED });
+            configure_with_nat64(rig.directory.path(), Layout { workers, ..Layout::TWO_ARMED });
             rig.spillway = launch(&rig.gateway, rig.directory.path());
             assert!(!left.exists(), "it is taken up once");
             connections.go_on(*b"more");
