@@ -7,8 +7,10 @@ use spillway_api::Document;
 /// What every link carries of IPv6, in bytes (RFC 8200 section 5).
 const IPV6_MTU_MIN: u32 = 1280;
 
-/// What a tunnel adds: outer IPv4, UDP, VXLAN and inner Ethernet headers, in bytes.
-const TUNNEL_OVERHEAD: u32 = 50;
+/// What a tunnel adds: outer IP, UDP, VXLAN and inner Ethernet headers, in bytes.
+fn overhead(document: &Document) -> u32 {
+    if document.tunnels.iter().any(|tunnel| tunnel.address.is_ipv6()) { 70 } else { 50 }
+}
 
 /// What an operator should know of the devices that tunnels go through, each with its MTU, when there
 /// are IPv6 pods: whoever speaks IPv6 takes it for granted that a packet of 1,280 bytes arrives, and
@@ -22,7 +24,7 @@ pub(crate) fn reports<'a>(
     if !pods.any(IpAddr::is_ipv6) {
         return Vec::new();
     }
-    let needed = IPV6_MTU_MIN + TUNNEL_OVERHEAD;
+    let needed = IPV6_MTU_MIN + overhead(document);
     let small = devices.filter(|(_, mtu)| *mtu < needed);
     let report = |(device, mtu)| {
         format!(
@@ -53,17 +55,29 @@ policies:
     const WITH_GROUP: &str =
         "    pod_groups: [six]\npod_groups: [{name: six, pods: ['fd00:10:0:1::40']}]\n";
 
+    fn reports_of(text: &str, devices: [(&str, u32); 2]) -> Vec<String> {
+        reports(&Document::parse(text).unwrap(), devices.into_iter())
+    }
+
     #[test]
     fn a_device_is_too_small_for_ipv6_in_a_tunnel_below_1330_bytes() {
-        let reports = |text: &str| {
-            let devices = [("eth0", 1329), ("pods", 1330)];
-            reports(&Document::parse(text).unwrap(), devices.into_iter())
-        };
+        let reports = |text: &str| reports_of(text, [("eth0", 1329), ("pods", 1330)]);
         assert_eq!(reports(DOCUMENT), [""; 0]);
         for pods in [WITH_POD, WITH_GROUP] {
             let reports = reports(&DOCUMENT.replace("    pods: [10.0.1.40]\n", pods));
             assert_eq!(reports.len(), 1);
             assert!(reports[0].starts_with("eth0 has an MTU of 1329"), "{}", reports[0]);
         }
+    }
+
+    #[test]
+    fn over_ipv6_below_1350_bytes() {
+        let tunnels = "{address: '2001:db8:44::128', peers: [{address: '2001:db8:211::128'}]}";
+        let text = DOCUMENT
+            .replace("{address: 192.168.44.128, peers: [{address: 192.168.211.128}]}", tunnels)
+            .replace("    pods: [10.0.1.40]\n", WITH_POD);
+        let reports = reports_of(&text, [("eth0", 1349), ("pods", 1350)]);
+        assert_eq!(reports.len(), 1);
+        assert!(reports[0].contains("`ip link set eth0 mtu 1350`"), "{}", reports[0]);
     }
 }

@@ -72,7 +72,7 @@ impl OuterIpv6 {
 pub(crate) fn peer_key(frame: &[u8]) -> Option<Ipv4Addr> {
     let head = frame.first_chunk::<REPLY_IP_OFFSET_6>()?;
     let destination = head.get(EARLIER + IP + 16..)?.first_chunk::<4>()?;
-    Some(Ipv4Addr::from_octets(*destination))
+    Some(Ipv4Addr::from(*destination))
 }
 
 /// Makes written headers those of a frame of this length.
