@@ -52,8 +52,10 @@ policies:
 ";
 
     const WITH_POD: &str = "    pods: [10.0.1.40, 'fd00:10:0:1::40']\n";
-    const WITH_GROUP: &str =
-        "    pod_groups: [six]\npod_groups: [{name: six, pods: ['fd00:10:0:1::40']}]\n";
+    const WITH_GROUP: &str = "    pods: []
+    pod_groups: [six]
+pod_groups: [{name: six, pods: ['fd00:10:0:1::40']}]
+";
 
     fn reports_of(text: &str, devices: [(&str, u32); 2]) -> Vec<String> {
         reports(&Document::parse(text).unwrap(), devices.into_iter())
