@@ -30,7 +30,10 @@ kubectl() {
   on worker2 "$KUBEBUILDER_ASSETS/kubectl" --kubeconfig "$FILES/admin.kubeconfig" \
     --cache-dir "$FILES/cache" "$@"
 }
-control() { on worker2 env KUBECONFIG="$FILES/admin.kubeconfig" "$binaries/spillway-control" "$@"; }
+control() {
+  on worker2 env KUBECONFIG="$FILES/admin.kubeconfig" SPILLWAY_NAT64_PREFIX="$NAT64_PREFIX" \
+    "$binaries/spillway-control" "$@"
+}
 
 # --- the cluster -----------------------------------------------------------------------------
 
