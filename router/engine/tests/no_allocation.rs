@@ -147,3 +147,33 @@ fn allocates_nothing(options: NatOptions, mut input: TablesInput, mut bursts: Ve
     assert_eq!(counters.held, 64, "later ones that came first; for the others there was no room");
     assert!(flows.len() >= 9_000);
 }
+
+/// Both ways, and the copies that replies leave as.
+#[test]
+fn what_changes_its_family_allocates_nothing() {
+    let mut gateway = Gateway::with(config(), nat64_tables());
+    let remote = (embedded(REMOTE), 53);
+    let ports = 2000..2000 + u16::try_from(BURST_MAX).unwrap();
+    let request = |port| tunnel_frame(&packet(Body::Udp, (POD6, port), remote, 64));
+    let reply = |port| reply_frame(&packet(Body::Udp, (REMOTE, 53), (EGRESS, port), 64));
+    let mut requests: Vec<Vec<u8>> = ports.clone().map(request).collect();
+    let mut replies: Vec<Vec<u8>> = ports.map(reply).collect();
+    let mut requests: Vec<&mut [u8]> = requests.iter_mut().map(Vec::as_mut_slice).collect();
+    let mut replies: Vec<&mut [u8]> = replies.iter_mut().map(Vec::as_mut_slice).collect();
+    let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+    let (mut out, mut written) = ([0; 2048], 0);
+
+    let before = ALLOCATIONS.get();
+    let Gateway { engine, tables, now, .. } = &mut gateway;
+    engine.process(*now, tables, &mut requests, &mut verdicts);
+    engine.process(*now, tables, &mut replies, &mut verdicts);
+    for (frame, verdict) in replies.iter().zip(verdicts) {
+        if let Verdict::Fragment { fragments, .. } = verdict {
+            written += usize::from(fragments.write(tables, frame, 0, &mut out).is_some());
+        }
+    }
+    let allocated = ALLOCATIONS.get() - before;
+
+    assert_eq!((allocated, written), (0, BURST_MAX));
+    assert_eq!(gateway.engine.counters().transmitted, 2 * BURST_MAX as u64);
+}
