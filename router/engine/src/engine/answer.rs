@@ -212,7 +212,7 @@ impl<'a> Owed<'a, V4> {
     ) -> Option<Owed<'a, V6>> {
         let packet = Packet::parse_any_ttl(frame, hasher).ok()?;
         let icmp = icmp_to_ipv6(self.icmp, self.packet.length)?;
-        Some(Owed { packet, icmp, source: addresses.ipv6_of(self.source), way: self.way })
+        Some(Owed { packet, icmp, source: addresses.embedded(self.source), way: self.way })
     }
 }
 

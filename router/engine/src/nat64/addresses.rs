@@ -45,8 +45,13 @@ impl Addresses {
         self.numbers.get(&pod).copied()
     }
 
-    /// The address of a number's pod; of what is no number, the one that stands for it.
-    pub(crate) fn ipv6_of(&self, address: Ipv4Addr) -> Ipv6Addr {
-        self.pods.get(&address).copied().unwrap_or_else(|| self.prefix.embed(address))
+    /// The address of a number's pod.
+    pub(super) fn pod(&self, number: Ipv4Addr) -> Option<Ipv6Addr> {
+        self.pods.get(&number).copied()
+    }
+
+    /// The address that stands for one of the outside. Nobody there is taken for a pod.
+    pub(crate) fn embedded(&self, outside: Ipv4Addr) -> Ipv6Addr {
+        self.prefix.embed(outside)
     }
 }

@@ -63,6 +63,8 @@ fn quoted_length(quote: &[u8]) -> u16 {
 pub(crate) struct ToIpv6<'a> {
     addresses: &'a Addresses,
     header: IpHeader<V4>,
+    /// The source and the destination.
+    ends: (Ipv6Addr, Ipv6Addr),
     identification: [u8; 2],
     /// What follows the IPv4 header.
     payload: &'a [u8],
@@ -71,11 +73,12 @@ pub(crate) struct ToIpv6<'a> {
 }
 
 impl<'a> ToIpv6<'a> {
-    /// Of the packet that starts `bytes`; `None` when there is none.
+    /// Of the packet that starts `bytes`; `None` when there is none, or it is to no number.
     pub(crate) fn new(addresses: &'a Addresses, bytes: &'a [u8], mtu: u16) -> Option<Self> {
         let (header, payload) = V4::parse(bytes).ok()?;
+        let ends = (addresses.embedded(header.source), addresses.pod(header.destination)?);
         let [_, _, _, _, i0, i1, ..] = *bytes else { return None };
-        Some(Self { addresses, header, identification: [i0, i1], payload, mtu })
+        Some(Self { addresses, header, ends, identification: [i0, i1], payload, mtu })
     }
 
     /// In how many packets it is sent.
@@ -95,7 +98,7 @@ impl<'a> ToIpv6<'a> {
         if self.is_error() {
             return self.write_error(out);
         }
-        let (source, destination) = self.ends();
+        let (source, destination) = self.ends;
         if !self.is_cut() {
             let (head, body) = out.split_first_chunk_mut::<40>()?;
             let body = body.get_mut(..self.payload.len())?;
@@ -121,12 +124,6 @@ impl<'a> ToIpv6<'a> {
         let length = u16::try_from(piece.len()).ok()?.checked_add(IPV6_HEADER + FRAGMENT_HEADER)?;
         *head = self.header_of(source, destination, EXTENSION_FRAGMENT, length);
         Some(length)
-    }
-
-    /// The source and the destination.
-    fn ends(&self) -> (Ipv6Addr, Ipv6Addr) {
-        let IpHeader { source, destination, .. } = self.header;
-        (self.addresses.ipv6_of(source), self.addresses.ipv6_of(destination))
     }
 
     fn protocol(&self) -> u8 {
@@ -181,7 +178,7 @@ impl<'a> ToIpv6<'a> {
         if self.header.fragment.is_some_and(|part| !part.is_first()) {
             return Some(());
         }
-        let (source, destination) = self.ends();
+        let (source, destination) = self.ends;
         let length = u16::try_from(self.payload.len()).ok()?;
         match self.header.protocol {
             ICMP => {
@@ -224,7 +221,7 @@ impl<'a> ToIpv6<'a> {
         *icmp = new;
         let length = ICMP_HEADER + write_quote(self.addresses, quote, quoted)?;
         let message = message.get_mut(..length)?;
-        let (source, destination) = self.ends();
+        let (source, destination) = self.ends;
         let sum = V6::icmp_checksum(source, destination, message);
         message.get_mut(2..4)?.copy_from_slice(&sum.to_be_bytes());
         let length = u16::try_from(length).ok()?.checked_add(IPV6_HEADER)?;
@@ -239,8 +236,8 @@ fn write_quote(addresses: &Addresses, quote: &[u8], out: &mut [u8]) -> Option<us
     let (quoted, payload) = V4::quoted(quote)?;
     let (header, _) = quote.split_first_chunk::<20>()?;
     let [_, tos, _, _, i0, i1, f0, f1, ttl, ..] = *header;
-    let source = addresses.ipv6_of(quoted.source);
-    let destination = addresses.ipv6_of(quoted.destination);
+    let source = addresses.pod(quoted.source)?;
+    let destination = addresses.embedded(quoted.destination);
     let length = u16::try_from(quoted.transport_length).ok()?;
     let protocol = if quoted.protocol == ICMP { ICMPV6 } else { quoted.protocol };
     let is_part = u16::from_be_bytes([f0, f1]) & MORE_FRAGMENTS_IPV4 != 0;
