@@ -441,10 +441,20 @@ impl<F: Family> FamilyTables<F> {
     /// The index, in this epoch, of a listed peer as the way back to a pod: by its key.
     pub(crate) fn peer(&self, key: Ipv4Addr, pod: F::Address) -> Result<PeerIndex, DropReason> {
         let index = *self.peers.get(&key).ok_or(DropReason::UnknownPeer)?;
+        match self.numbers.is_empty() {
+            true => Ok(index),
+            false => Ok(self.peer_with_nat64(index, pod)),
+        }
+    }
+
+    /// The same where some pods are numbers. Not inline: without NAT64 nobody pays for it.
+    #[cold]
+    #[inline(never)]
+    fn peer_with_nat64(&self, index: PeerIndex, pod: F::Address) -> PeerIndex {
         match self.numbers.contains_key(&pod) {
-            false => Ok(index),
+            false => index,
             // There are no more than fit twice.
-            true => Ok(index.saturating_add(u16::try_from(self.peers.len()).unwrap_or(u16::MAX))),
+            true => index.saturating_add(u16::try_from(self.peers.len()).unwrap_or(u16::MAX)),
         }
     }
 

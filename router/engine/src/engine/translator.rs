@@ -307,17 +307,24 @@ impl<F: Wire> Translator<F> {
             Direction::Forward => self.counters.forward.count(packet.length),
             Direction::Reply => self.counters.reply.count(packet.length),
         }
-        let is_part_of_ipv6 = to_ipv6 && packet.fragment.is_some();
-        let more = if is_part_of_ipv6 { FRAGMENT_HEADER } else { 0 };
-        // An error that quotes too much is cut short.
-        let is_error = packet.transport == Transport::Error;
-        let fits = packet.length.saturating_add(more) <= mtu || (to_ipv6 && is_error);
-        if fits && !to_ipv6 {
+        if packet.length <= mtu && !to_ipv6 {
             return Verdict::Transmit {
                 device,
                 length: packet.direction.frame_length(packet.length),
             };
         }
+        self.send_copies(outlet, packet)
+    }
+
+    /// Cut, as another family's, or both.
+    #[cold]
+    fn send_copies(&mut self, outlet: Outlet, packet: &Packet<F>) -> Verdict {
+        let Outlet { device, mtu, to_ipv6 } = outlet;
+        let is_part_of_ipv6 = to_ipv6 && packet.fragment.is_some();
+        let more = if is_part_of_ipv6 { FRAGMENT_HEADER } else { 0 };
+        // An error that quotes too much is cut short.
+        let is_error = to_ipv6 && packet.transport == Transport::Error;
+        let fits = packet.length.saturating_add(more) <= mtu || is_error;
         self.counters.fragmented += u64::from(!fits);
         let ip_offset = packet.direction.ip_offset();
         Verdict::Fragment { device, fragments: Fragments { ip_offset, mtu, to_ipv6 } }

@@ -22,6 +22,8 @@ const MORE_FRAGMENTS_IPV4: u16 = 0x2000;
 ///
 /// # Errors
 /// What it is dropped for. What passes can be written by [`ToIpv6`].
+#[cold]
+#[inline(never)]
 pub(crate) fn may_become_ipv6<F: Wire>(bytes: &[u8], packet: &Packet<F>) -> Result<(), DropReason> {
     let payload = bytes.get(F::transport_at(packet.layout)..).ok_or(DropReason::Truncated)?;
     let protocol = packet.tuple.protocol;
