@@ -439,6 +439,7 @@ impl<F: Family> FamilyTables<F> {
     }
 
     /// The index, in this epoch, of a listed peer as the way back to a pod: by its key.
+    #[inline]
     pub(crate) fn peer(&self, key: Ipv4Addr, pod: F::Address) -> Result<PeerIndex, DropReason> {
         let index = *self.peers.get(&key).ok_or(DropReason::UnknownPeer)?;
         match self.numbers.is_empty() {

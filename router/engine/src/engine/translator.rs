@@ -300,6 +300,7 @@ impl<F: Wire> Translator<F> {
     }
 
     /// In one piece, if it fits.
+    #[inline]
     fn send(&mut self, outlet: Outlet, packet: &Packet<F>) -> Verdict {
         let Outlet { device, mtu, to_ipv6 } = outlet;
         self.counters.transmitted += 1;
@@ -318,6 +319,7 @@ impl<F: Wire> Translator<F> {
 
     /// Cut, as another family's, or both.
     #[cold]
+    #[inline(never)]
     fn send_copies(&mut self, outlet: Outlet, packet: &Packet<F>) -> Verdict {
         let Outlet { device, mtu, to_ipv6 } = outlet;
         let is_part_of_ipv6 = to_ipv6 && packet.fragment.is_some();
