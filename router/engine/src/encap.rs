@@ -53,7 +53,7 @@ pub(crate) struct Overlay {
     pub(crate) device: DeviceIndex,
     /// The largest inner packet that fits, in bytes: of IPv4 if that becomes IPv6.
     pub(crate) inner_mtu: u16,
-    /// The same of packets that go the usual packet's short way.
+    /// The same of packets that leave as they stand.
     pub(crate) usual_mtu: u16,
     /// Whether packets of IPv4 become IPv6 (NAT64).
     pub(crate) to_ipv6: bool,

@@ -120,10 +120,11 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug)]
 struct Outlet {
     device: DeviceIndex,
-    /// The largest packet that fits there, in bytes.
+    /// The largest packet that fits there as it stands, in bytes.
     mtu: u16,
-    /// Whether it leaves as IPv6, though it is IPv4.
-    to_ipv6: bool,
+    /// The largest one that fits there as IPv6, though it is IPv4, in bytes; then none does as it
+    /// stands.
+    mtu_to_ipv6: Option<u16>,
 }
 
 /// Why a packet goes no further now.

@@ -201,7 +201,7 @@ pub(crate) struct FamilyTables<F: Family> {
     adjacencies: Vec<Adjacency>,
     neighbours: Map<(DeviceIndex, F::Address), AdjacencyIndex>,
     /// The pods that are numbers of IPv6's: replies to them become IPv6.
-    numbers: Arc<Map<F::Address, Ipv6Addr>>,
+    numbers: Option<Arc<Map<F::Address, Ipv6Addr>>>,
     /// The way back to each peer, or why there is none now; with NAT64, then the same for numbers.
     overlays: Vec<Result<Overlay, Halt>>,
     peers: Arc<Map<Ipv4Addr, PeerIndex>>,
@@ -246,7 +246,7 @@ impl Tables {
         v6.overlays = overlays(ETHERTYPE_IPV6, input.reply_vni_ipv6);
         let nat64 = nat64.as_ref().map(Addresses::new);
         if let Some(addresses) = &nat64 {
-            v4.numbers = addresses.pods();
+            v4.numbers = Some(addresses.pods());
             let for_nat64 = v6.overlays.iter().cloned().map(|way| way.map(Overlay::for_nat64));
             v4.overlays.extend(for_nat64);
         }
@@ -341,7 +341,7 @@ impl<F: Family> FamilyTables<F> {
             devices: devices.to_vec(),
             adjacencies: Vec::new(),
             neighbours: Map::default(),
-            numbers: Arc::default(),
+            numbers: None,
             overlays: Vec::new(),
             peers: Arc::clone(peers),
         };
@@ -442,17 +442,22 @@ impl<F: Family> FamilyTables<F> {
     #[inline]
     pub(crate) fn peer(&self, key: Ipv4Addr, pod: F::Address) -> Result<PeerIndex, DropReason> {
         let index = *self.peers.get(&key).ok_or(DropReason::UnknownPeer)?;
-        match self.numbers.is_empty() {
-            true => Ok(index),
-            false => Ok(self.peer_with_nat64(index, pod)),
+        match &self.numbers {
+            None => Ok(index),
+            Some(numbers) => Ok(self.peer_with_nat64(numbers, index, pod)),
         }
     }
 
     /// The same where some pods are numbers. Not inline: without NAT64 nobody pays for it.
     #[cold]
     #[inline(never)]
-    fn peer_with_nat64(&self, index: PeerIndex, pod: F::Address) -> PeerIndex {
-        match self.numbers.contains_key(&pod) {
+    fn peer_with_nat64(
+        &self,
+        numbers: &Map<F::Address, Ipv6Addr>,
+        index: PeerIndex,
+        pod: F::Address,
+    ) -> PeerIndex {
+        match numbers.contains_key(&pod) {
             false => index,
             // There are no more than fit twice.
             true => index.saturating_add(u16::try_from(self.peers.len()).unwrap_or(u16::MAX)),

@@ -71,7 +71,7 @@ impl<F: Wire> Translator<F> {
         }
         *ethernet = adjacency.ethernet;
         original.note(packet.transport, packet.length, context.now);
-        Ok(Outlet { device: adjacency.device, mtu: adjacency.mtu, to_ipv6: false })
+        Ok(Outlet { device: adjacency.device, mtu: adjacency.mtu, mtu_to_ipv6: None })
     }
 
     /// From the outside to a pod: back through the tunnel that the flow came from.
@@ -109,8 +109,8 @@ impl<F: Wire> Translator<F> {
         if is_believed {
             reply.note(packet.transport, packet.length, context.now);
         }
-        let Overlay { device, inner_mtu: mtu, to_ipv6, .. } = *overlay;
-        Ok(Outlet { device, mtu, to_ipv6 })
+        let Overlay { device, inner_mtu, usual_mtu: mtu, to_ipv6, .. } = *overlay;
+        Ok(Outlet { device, mtu, mtu_to_ipv6: to_ipv6.then_some(inner_mtu) })
     }
 
     /// The slow path: policy, route, next hop, port; then the flow exists.

@@ -302,13 +302,13 @@ impl<F: Wire> Translator<F> {
     /// In one piece, if it fits.
     #[inline]
     fn send(&mut self, outlet: Outlet, packet: &Packet<F>) -> Verdict {
-        let Outlet { device, mtu, to_ipv6 } = outlet;
+        let Outlet { device, mtu, .. } = outlet;
         self.counters.transmitted += 1;
         match packet.direction {
             Direction::Forward => self.counters.forward.count(packet.length),
             Direction::Reply => self.counters.reply.count(packet.length),
         }
-        if packet.length <= mtu && !to_ipv6 {
+        if packet.length <= mtu {
             return Verdict::Transmit {
                 device,
                 length: packet.direction.frame_length(packet.length),
@@ -321,7 +321,8 @@ impl<F: Wire> Translator<F> {
     #[cold]
     #[inline(never)]
     fn send_copies(&mut self, outlet: Outlet, packet: &Packet<F>) -> Verdict {
-        let Outlet { device, mtu, to_ipv6 } = outlet;
+        let Outlet { device, mtu, mtu_to_ipv6 } = outlet;
+        let (mtu, to_ipv6) = (mtu_to_ipv6.unwrap_or(mtu), mtu_to_ipv6.is_some());
         let is_part_of_ipv6 = to_ipv6 && packet.fragment.is_some();
         let more = if is_part_of_ipv6 { FRAGMENT_HEADER } else { 0 };
         // An error that quotes too much is cut short.
