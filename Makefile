@@ -32,6 +32,10 @@ build: packages ## Build the release binaries, target/release/spillway and spill
 demo: build ## Build, start the lab, tell the story in it, clean up.
 	$(AS_ROOT) env QUEUES=2 WORKERS=2 vagrant/scenario.sh
 
+.PHONY: demo-underlay-ipv6
+demo-underlay-ipv6: build ## Tell the story once more, with tunnels over IPv6.
+	$(AS_ROOT) env QUEUES=2 WORKERS=2 vagrant/scenario.sh --underlay 6
+
 .PHONY: demo-kubernetes
 demo-kubernetes: build kubernetes ## Tell the control plane's story, with a real API server.
 	$(AS_ROOT) vagrant/kubernetes.sh

@@ -131,9 +131,9 @@ impl<F: Wire> Translator<F> {
         let (source, way) = match packet.direction {
             Direction::Forward => {
                 let overlay = way_to_pod(tables, &packet)?;
-                let source = match F::address(overlay.tunnel_address) {
-                    Some(tunnel_address) => tunnel_address,
-                    // The gateway has no other address of this family that pods know.
+                // Last the egress address, the only one of this family that pods know.
+                let source = match F::address(overlay.tunnel_address).or(F::NOBODY) {
+                    Some(source) => source,
                     None => self.egress_of(tables, &packet)?,
                 };
                 (source, Way::Tunnel(overlay))

@@ -59,6 +59,7 @@ impl Wire for V4 {
     const OTHER_VERSION: DropReason = DropReason::NotIpv4;
     // RFC 791, section 3.2.
     const MTU_MIN: u16 = 68;
+    const NOBODY: Option<Ipv4Addr> = Some(Ipv4Addr::new(192, 0, 0, 8));
     const NEEDS_UDP_CHECKSUM: bool = false;
     const ICMP: u8 = 1;
     const ECHO_REQUEST: u8 = 8;

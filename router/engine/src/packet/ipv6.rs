@@ -62,6 +62,7 @@ impl Wire for V6 {
     const OTHER_VERSION: DropReason = DropReason::NotIpv6;
     // RFC 8200, section 5.
     const MTU_MIN: u16 = 1280;
+    const NOBODY: Option<Ipv6Addr> = None;
     // RFC 8200, section 8.1.
     const NEEDS_UDP_CHECKSUM: bool = true;
     const ICMP: u8 = 58;

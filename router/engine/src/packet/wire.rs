@@ -33,6 +33,8 @@ pub(crate) trait Wire: Family + Resolution {
     const OTHER_VERSION: DropReason;
     /// No way is narrower, in bytes.
     const MTU_MIN: u16;
+    /// Who tells of an error that has no address of this family at hand (RFC 7600, section 4.8).
+    const NOBODY: Option<Self::Address>;
     /// Whether UDP must have a checksum.
     const NEEDS_UDP_CHECKSUM: bool;
 

@@ -1,6 +1,6 @@
 //! Tunnels over IPv6: whatever happens in one over IPv4 happens there, with other headers in front.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::SlicedPacket;
 use etherparse::defrag::IpDefragPool;
@@ -184,10 +184,11 @@ fn a_syn_announces_what_fits_the_tunnel() {
     assert_eq!(sent[14 + 40..], [2, 4, 0x05, 0x6e], "1,430 without two headers of 20");
 }
 
-/// Who sends a pod an error: our tunnel address where the pod's family has it.
+/// Who sends a pod an error: our tunnel address where the pod's family has it, else nobody (RFC 7600).
 #[test]
 fn a_pod_is_told_through_its_tunnel() {
-    for (pod, remote, egress) in ends() {
+    let nobody = Ipv4Addr::new(192, 0, 0, 8).into();
+    for (pod, remote, _) in ends() {
         let mut gateway = gateway();
         let probe = packet(Body::Udp, (pod, 5000), (remote, 53), 1);
         let (reason, told) = gateway.answered(from_pod(&probe));
@@ -195,7 +196,7 @@ fn a_pod_is_told_through_its_tunnel() {
         let (device, told) = told.unwrap();
         assert_eq!(device, UNDERLAY);
         let (from, type_code) =
-            if pod.is_ipv4() { (egress, (11, 0)) } else { (TUNNEL6.into(), (3, 0)) };
+            if pod.is_ipv4() { (nobody, (11, 0)) } else { (TUNNEL6.into(), (3, 0)) };
         let mut expected = error(type_code, from, pod, 64, &probe);
         // The errors that etherparse is asked for have an MTU, another class, and a flow label.
         let icmp = if pod.is_ipv4() { 20 } else { 40 };
