@@ -78,9 +78,16 @@ struct Writer {
     recorder: Recorder,
     node: String,
     /// What the API server has, by the objects' names; `None` until it was asked.
-    written: Option<BTreeMap<String, Value>>,
+    written: Option<BTreeMap<String, Written>>,
     /// The gateways whose objects were kept when it was asked.
     gateways: Option<BTreeSet<String>>,
+}
+
+/// An object that the API server has.
+struct Written {
+    /// Of its policy. One that was deleted and made again is another, whatever its name.
+    uid: String,
+    status: Value,
 }
 
 impl Writer {
@@ -101,13 +108,14 @@ impl Writer {
     async fn write_all(
         &self,
         reports: &[Report],
-        written: &mut BTreeMap<String, Value>,
+        written: &mut BTreeMap<String, Written>,
     ) -> Result<(), kube::Error> {
         let wanted: BTreeSet<String> =
             reports.iter().map(|report| object_name(&report.policy, &self.node)).collect();
         for report in reports {
             let name = object_name(&report.policy, &self.node);
-            let before = written.get(&name).unwrap_or(&Value::Null);
+            let before = written.get(&name).filter(|object| object.uid == report.uid);
+            let before = before.map_or(&Value::Null, |object| &object.status);
             let status = status(report, before, &Timestamp::now().to_string());
             if status == *before {
                 continue;
@@ -119,7 +127,7 @@ impl Writer {
             if let Err(error) = self.tell(report, before).await {
                 tracing::warn!("cannot tell of policy {}: {}", report.policy, chain(&error));
             }
-            written.insert(name, status);
+            written.insert(name, Written { uid: report.uid.clone(), status });
         }
         let stale: Vec<String> =
             written.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
@@ -142,13 +150,15 @@ impl Writer {
     async fn existing(
         &self,
         gateways: Option<&BTreeSet<String>>,
-    ) -> Result<BTreeMap<String, Value>, kube::Error> {
+    ) -> Result<BTreeMap<String, Written>, kube::Error> {
         let mut ours = BTreeMap::new();
         for object in self.api.list(&ListParams::default()).await?.items {
             let name = object.metadata.name.unwrap_or_default();
             let gateway = object.data["spec"]["gateway"].as_str().unwrap_or_default();
             if gateway == self.node {
-                ours.insert(name, object.data["status"].clone());
+                let owners = object.metadata.owner_references.unwrap_or_default();
+                let uid = owners.into_iter().next().map(|owner| owner.uid).unwrap_or_default();
+                ours.insert(name, Written { uid, status: object.data["status"].clone() });
             } else if gateways.is_some_and(|gateways| !gateways.contains(gateway)) {
                 self.delete(&name).await?;
             }

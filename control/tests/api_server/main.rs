@@ -190,6 +190,37 @@ fn policies_become_documents_and_are_answered() {
     assert!(control.is_running());
 }
 
+/// What was said of a former policy of the same name is no answer for the new one; and the API server
+/// forgets it with the former one.
+#[test]
+fn a_policy_that_is_made_again_is_told_of_again() {
+    let cluster = Cluster::new("again");
+    let api = &cluster.api;
+    let mut control = cluster.control();
+    let policy = policy("again", "app1", "192.168.44.200");
+    api.apply(&policy);
+    let missing = [
+        "Accepted=True/Accepted",
+        "Conflicted=False/NoConflict",
+        "Programmed=False/EgressAddressMissing",
+    ];
+    cluster.wait_for_conditions("again", &missing);
+    api.kubectl(&["replace", "--force", "-f", "-"], &policy.to_string());
+    let uid = api.kubectl(&["get", "cegp", "again", "-o", "jsonpath={.metadata.uid}"], "");
+    wait_until("its status belongs to the new one", SOON, || {
+        let path = "jsonpath={.metadata.ownerReferences[0].uid}";
+        let owner = api.try_kubectl("admin", &["get", "sps", "again.worker2", "-o", path], "");
+        owner.is_ok_and(|owner| owner == uid)
+    });
+    let about = format!("involvedObject.uid={uid},reason=EgressAddressMissing");
+    wait_until("an event tells of the new one", SOON, || {
+        let events = api.kubectl(&["get", "events", "--field-selector", &about, "-o", "name"], "");
+        !events.is_empty()
+    });
+    assert_eq!(cluster.conditions("again"), missing);
+    assert!(control.is_running());
+}
+
 /// A pod and a policy of both families. The gateway gets its IPv6 address later: until then only
 /// that family is refused.
 #[test]
