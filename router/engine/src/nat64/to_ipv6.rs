@@ -12,6 +12,9 @@ use crate::packet::{EXTENSION_FRAGMENT, IpHeader, Packet, TCP, Transport, UDP, W
 /// Bytes of an ICMP message before the quoted packet.
 const ICMP_HEADER: usize = 8;
 
+/// Bytes behind the IP header that every quote has (RFC 792).
+const QUOTED_MIN: usize = 8;
+
 /// The flag "more fragments" of a fragment header.
 const MORE_FRAGMENTS: u16 = 1;
 
@@ -38,8 +41,11 @@ pub(crate) fn may_become_ipv6<F: Wire>(bytes: &[u8], packet: &Packet<F>) -> Resu
         Transport::Error => {
             let icmp = payload.first_chunk::<ICMP_HEADER>().ok_or(DropReason::BadTransport)?;
             let quote = payload.get(ICMP_HEADER..).unwrap_or_default();
-            let new = icmp::to_ipv6(*icmp, quoted_length(quote));
-            new.map(|_| ()).ok_or(DropReason::UnsupportedIcmp)
+            icmp::to_ipv6(*icmp, quoted_length(quote)).ok_or(DropReason::UnsupportedIcmp)?;
+            // Where extensions are said to begin (RFC 4884), the quote ends.
+            let quote = icmp::without_extensions_ipv4(*icmp, quote);
+            let ports = F::quoted(quote).and_then(|(_, quoted)| quoted.first_chunk::<QUOTED_MIN>());
+            ports.map(|_| ()).ok_or(DropReason::BadQuote)
         }
         Transport::Portless | Transport::Later if has_other_meaning(protocol) => {
             Err(DropReason::UnsupportedProtocol)

@@ -613,6 +613,8 @@ fn what_has_no_equal_in_the_other_family_is_dropped_by_name() {
     let from_outside = |said| reply_frame(&error_with(said, ROUTER, EGRESS, 64, &quoted));
     let unsummed = packet(Body::UdpWithoutChecksum, REMOTE_END, PUBLIC_END, 64);
     let pong = packet(Body::EchoReply, REMOTE_END, PUBLIC_END, 64);
+    // Of a quote of 4 bytes (RFC 4884) nothing is left without what follows it.
+    let short_quote = 1 << 16;
     let mut other_quote = error_with(((1, 4), 0), POD6, embedded(REMOTE), 64, &quote[..40]);
     other_quote.truncate(88);
     for (reason, frame, what) in [
@@ -632,6 +634,7 @@ fn what_has_no_equal_in_the_other_family_is_dropped_by_name() {
         (BadQuote, tunnel_frame(&other_quote), "a quote without ports"),
         (UnsupportedIcmp, from_outside(((3, 14), 0)), "a code that IPv6 has not"),
         (UnsupportedIcmp, from_outside(((12, 0), 6 << 24)), "a pointer to the flags"),
+        (BadQuote, from_outside(((11, 0), short_quote)), "extensions in place of a quote"),
         (NoUdpChecksum, reply_frame(&cut(&unsummed, 16)[0]), "a fragment without a checksum"),
         (UnsupportedFragment, reply_frame(&cut(&pong, 16)[0]), "an answer's first fragment"),
     ] {
