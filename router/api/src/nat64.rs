@@ -78,11 +78,12 @@ impl Nat64Prefix {
     }
 
     /// The IPv4 prefix whose addresses are in an IPv6 one; `None` when that is not within this
-    /// prefix, or has bits set that are zero in every address with an IPv4 one in it.
+    /// prefix, or has bits set that are zero in every address with an IPv4 one in it, those behind that
+    /// included.
     #[must_use]
     pub fn extract(&self, prefix: Ipv6Net) -> Option<Ipv4Net> {
         let prefix = prefix.trunc();
-        if !self.0.contains(&prefix) || prefix.addr().octets()[8] != 0 {
+        if !self.0.contains(&prefix) {
             return None;
         }
         let (start, length) = (self.0.prefix_len(), prefix.prefix_len());
@@ -96,7 +97,8 @@ impl Nat64Prefix {
             (high | low) << start >> 96
         };
         #[expect(clippy::cast_possible_truncation, reason = "the address is in the lowest 32 bits")]
-        Ipv4Net::new(Ipv4Addr::from_bits(bits as u32), length).ok().map(|net| net.trunc())
+        let found = Ipv4Net::new(Ipv4Addr::from_bits(bits as u32), length).ok()?.trunc();
+        (self.embed(found).addr() == prefix.addr()).then_some(found)
     }
 }
 
@@ -190,7 +192,14 @@ mod tests {
     #[test]
     fn what_is_no_embedded_prefix_is_none() {
         let prefix: Nat64Prefix = "2001:db8:100::/40".parse().unwrap();
-        for text in ["2001:db8::/32", "2001:db9::/40", "2001:db8:1c0:2:121::/80"] {
+        for text in [
+            "2001:db8::/32",
+            "2001:db9::/40",
+            "2001:db8:1c0:2:121::/80",
+            // More than the IPv4 address: no reply comes from there.
+            "2001:db8:1c0:2:21::1/128",
+            "2001:db8:1c0:2:21:1::/96",
+        ] {
             assert_eq!(prefix.extract(text.parse().unwrap()), None, "{text}");
         }
     }
