@@ -227,6 +227,76 @@ fn an_answer_without_room_is_none() {
     assert_eq!(owed.write(&probe, &mut [0; ANSWER_ROOM]).unwrap().length as usize, whole);
 }
 
+/// A gateway for pods of IPv6 to IPv4 destinations.
+fn gateway_nat64() -> Gateway {
+    let TablesInput { peers, .. } = tables_over_ipv6();
+    Gateway::with(config(), TablesInput { peers, ..nat64_tables() })
+}
+
+/// NAT64 is within the tunnel, whatever that goes over.
+#[test]
+fn pods_of_ipv6_reach_ipv4_through_it() {
+    let (pod, remote) = ((POD6, 5000), (embedded(REMOTE), 53));
+    let request = from_pod(&packet(Body::Udp, pod, remote, 64));
+    // 1500 bytes, the tunnel's 70, IPv6's 40 and UDP's 8; then a fragment header's 8 more.
+    for (size, expected) in [(20, 1), (1382, 1), (1383, 2), (1450, 2)] {
+        let mut gateway = gateway_nat64();
+        let (device, sent) = gateway.sent(request.clone());
+        assert_eq!((device, &sent[26..30]), (UPLINK, &EGRESS.octets()[..]));
+        let payload: Vec<u8> = (0..size).map(|byte: usize| byte.to_le_bytes()[0]).collect();
+        let reply = packet_with(Body::Udp, (REMOTE, 53), (EGRESS, 5000), 64, &payload);
+        let cuttable = changed(reply.clone(), |bytes| bytes[6] = 0);
+        let (device, frames) = gateway.fragmented(from_outside(&cuttable));
+        assert_eq!((device, frames.len()), (UNDERLAY, expected), "{size} bytes");
+        for frame in &frames {
+            assert!(frame.len() <= 14 + 1500);
+            assert_inside(frame, (PEER6, PEER_MAC), &frame[HEADERS..]);
+        }
+        let whole = packet_with(Body::Udp, remote, pod, 63, &payload);
+        let skipped = HEADERS + if expected == 1 { 40 } else { 48 };
+        let parts: Vec<u8> = frames.iter().flat_map(|frame| &frame[skipped..]).copied().collect();
+        assert_eq!(parts, whole[40..], "{size} bytes");
+        if expected > 1 {
+            let uncut = changed(reply, |bytes| bytes[6] = 0x40);
+            let (reason, told) = gateway.answered(from_outside(&uncut));
+            assert_eq!(reason, DropReason::ExceedsTunnelMtu);
+            let (device, told) = told.unwrap();
+            assert_eq!((device, &told[14 + 26..14 + 28]), (UPLINK, &1410_u16.to_be_bytes()[..]));
+        }
+        assert_sum_closes(&gateway.engine.counters());
+    }
+}
+
+#[test]
+fn a_pod_of_ipv6_is_told_of_what_goes_to_ipv4_through_it() {
+    let probe = packet(Body::Udp, (POD6, 5000), (embedded(REMOTE), 53), 1);
+    let (reason, told) = gateway_nat64().answered(from_pod(&probe));
+    assert_eq!(reason, DropReason::TtlExpired);
+    let (device, told) = told.unwrap();
+    assert_eq!(device, UNDERLAY);
+    assert_inside(&told, (PEER6, PEER_MAC), &told[HEADERS..]);
+    let message = &told[HEADERS..];
+    assert_eq!(message[8..24], embedded(Ipv4Addr::new(192, 0, 0, 8)).octets());
+    assert_eq!((&message[24..40], &message[40..42]), (&POD6.octets()[..], &[3, 0][..]));
+    assert_eq!(message[48..], probe);
+}
+
+#[test]
+fn what_goes_to_ipv4_waits_untouched() {
+    let mut gateway = gateway_nat64();
+    let neighbours = gateway.input.v4.neighbours.clone();
+    gateway.change(|input| input.v4.neighbours.clear());
+    let frame = from_pod(&packet(Body::Udp, (POD6, 5000), (embedded(REMOTE), 53), 64));
+    let (verdict, mut left) = gateway.process(frame.clone());
+    let Verdict::Hold { ticket, .. } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(left, frame);
+    gateway.change(|input| input.v4.neighbours = neighbours);
+    let verdict = gateway.engine.process_held(gateway.now, &gateway.tables, &mut left, ticket);
+    assert!(matches!(verdict, Verdict::Transmit { device: UPLINK, .. }), "{verdict:?}");
+    assert_eq!(left[26..30], EGRESS.octets());
+    assert_sum_closes(&gateway.engine.counters());
+}
+
 /// Frames that were steered before the tables changed.
 #[test]
 fn frames_of_the_other_underlay_are_dropped_by_name() {
