@@ -32,7 +32,8 @@ impl<A: Address> Default for SteerFamily<A> {
 pub(crate) struct Programmed<A: Address> {
     pods: BTreeMap<A, Reference>,
     sets: HashMap<DestinationSet<A>, Placed>,
-    egress: BTreeMap<A, (EgressPorts, Underlay)>,
+    /// `None` of those of which it is not known.
+    egress: BTreeMap<A, Option<(EgressPorts, Underlay)>>,
 }
 
 /// Where a set's tree is.
@@ -61,7 +62,8 @@ impl<A: Address> Programmed<A> {
         nodes: &mut Nodes,
         operations: &mut Vec<Operation>,
     ) -> Result<Self, TooMany> {
-        let egress = tables.egress.iter().map(|(address, ports)| (*address, (*ports, underlay)));
+        let egress = tables.egress.iter();
+        let egress = egress.map(|(address, ports)| (*address, Some((*ports, underlay))));
         let mut next = Self { egress: egress.collect(), ..Self::default() };
         let mut roots = Vec::with_capacity(tables.sets.len());
         for set in &tables.sets {
@@ -96,8 +98,10 @@ impl<A: Address> Programmed<A> {
     }
 
     pub(crate) fn set_egress(&self, next: &Self, operations: &mut Vec<Operation>) {
-        for (address, entry @ (ports, underlay)) in &next.egress {
-            if self.egress.get(address) != Some(entry) {
+        for (address, entry) in &next.egress {
+            if let Some((ports, underlay)) = entry
+                && self.egress.get(address) != Some(entry)
+            {
                 operations.push(Operation::SetEgress((*address).into(), *ports, *underlay));
             }
         }
@@ -136,8 +140,10 @@ impl<A: Address> Programmed<A> {
         missing.flat_map(|(_, placed)| placed.nodes.iter().copied())
     }
 
-    /// It is not known whether these pods point to what they did, or to what `next` says.
+    /// It is not known whether these pods point to what they did, or to what `next` says; nor what
+    /// egress addresses have.
     pub(crate) fn doubt(&mut self, next: &Self) {
+        doubt(&mut self.egress, &next.egress);
         for (pod, set) in &next.pods {
             if self.pods.get(pod) != Some(set) {
                 self.pods.insert(*pod, UNKNOWN);
@@ -148,6 +154,21 @@ impl<A: Address> Programmed<A> {
                 *set = UNKNOWN;
             }
         }
+    }
+}
+
+/// Forgets what entries are that `next` has otherwise, or only one of them has.
+pub(crate) fn doubt<K: Copy + Ord, V: PartialEq>(
+    entries: &mut BTreeMap<K, Option<V>>,
+    next: &BTreeMap<K, Option<V>>,
+) {
+    for (key, value) in entries.iter_mut() {
+        if next.get(key) != Some(value) {
+            *value = None;
+        }
+    }
+    for key in next.keys() {
+        entries.entry(*key).or_insert(None);
     }
 }
 

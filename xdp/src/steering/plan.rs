@@ -114,7 +114,8 @@ pub(crate) enum Operation {
 #[derive(Clone, Debug)]
 pub(crate) struct Programmed {
     tunnels: BTreeSet<IpAddr>,
-    peers: BTreeMap<IpAddr, SteerPeer>,
+    /// `None` of those of which it is not known.
+    peers: BTreeMap<IpAddr, Option<SteerPeer>>,
     v4: family::Programmed<Ipv4Addr>,
     v6: family::Programmed<Ipv6Addr>,
     nodes: Nodes,
@@ -161,7 +162,7 @@ impl Programmed {
         let underlay = Underlay::of(&tables.tunnels);
         let mut next = Self {
             tunnels: tables.tunnels.clone(),
-            peers: tables.peers.clone(),
+            peers: tables.peers.iter().map(|(address, peer)| (*address, Some(*peer))).collect(),
             v4: self.v4.next(&tables.v4, underlay, &mut nodes, &mut operations)?,
             v6: self.v6.next(&tables.v6, underlay, &mut nodes, &mut operations)?,
             nodes,
@@ -175,11 +176,12 @@ impl Programmed {
         Ok((operations, next))
     }
 
-    /// Some of a plan's operations have been carried out, but not all: what the pods point to is
-    /// unknown now, and the nodes of the plan's trees may be in use as well as those from before.
+    /// Some of a plan's operations have been carried out, but not all: what the pods point to, and what
+    /// egress addresses and peers have, is unknown now, and the nodes of the plan's trees may be in use as well as those from before.
     pub(crate) fn interrupted(&mut self, next: Self) {
         self.abandoned.extend(next.v4.nodes_missing_in(&self.v4));
         self.abandoned.extend(next.v6.nodes_missing_in(&self.v6));
+        family::doubt(&mut self.peers, &next.peers);
         self.v4.doubt(&next.v4);
         self.v6.doubt(&next.v6);
         let placed = self.v4.nodes().chain(self.v6.nodes());
@@ -208,8 +210,10 @@ impl Programmed {
         self.v4.set_egress(&next.v4, operations);
         self.v6.set_egress(&next.v6, operations);
         for (address, peer) in &next.peers {
-            if self.peers.get(address) != Some(peer) {
-                operations.push(Operation::SetPeer(*address, *peer));
+            if let Some(known) = peer
+                && self.peers.get(address) != Some(peer)
+            {
+                operations.push(Operation::SetPeer(*address, *known));
             }
         }
         for address in next.tunnels.difference(&self.tunnels) {

@@ -215,6 +215,48 @@ fn an_interrupted_plan_does_no_harm() {
     }
 }
 
+/// Replies have as much room as the engine thinks, also when the tables before are the next ones again.
+#[test]
+fn an_interrupted_change_of_the_underlay_can_be_taken_back() {
+    let over = |tunnel: &str, peer: &str| {
+        let tunnel: IpAddr = tunnel.parse().unwrap();
+        let mut tables = SteerTables::default();
+        let steered = SteerPeer { tunnel, key: Ipv4Addr::new(0, 1, 2, 3) };
+        tables.tunnels.insert(tunnel);
+        tables.peers.insert(peer.parse().unwrap(), steered);
+        let ports = EgressPorts { first: 1024, last: 65_535, own: true, announce: None };
+        tables.v4.egress.insert(Ipv4Addr::new(198, 51, 100, 1), ports);
+        tables
+    };
+    let old = over("192.0.2.1", "192.0.2.2");
+    let new = over("2001:db8::1", "2001:db8::2");
+    let moved = over("192.0.2.3", "192.0.2.2");
+    let (begin, programmed) = Programmed::default().plan(&old).unwrap();
+    for other in [new, moved] {
+        let count = programmed.plan(&other).unwrap().0.len();
+        for done in 0..=count {
+            let (mut egress, mut peers) = (BTreeMap::new(), BTreeMap::new());
+            let mut carry_out = |operation: &Operation| match *operation {
+                Operation::SetEgress(at, ports, way) => drop(egress.insert(at, (ports, way))),
+                Operation::RemoveEgress(at) => drop(egress.remove(&at)),
+                Operation::SetPeer(at, peer) => drop(peers.insert(at, peer)),
+                Operation::RemovePeer(at) => drop(peers.remove(&at)),
+                _ => {}
+            };
+            let mut programmed = programmed.clone();
+            begin.iter().for_each(&mut carry_out);
+            let (operations, next) = programmed.plan(&other).unwrap();
+            operations[..done].iter().for_each(&mut carry_out);
+            programmed.interrupted(next);
+            programmed.plan(&old).unwrap().0.iter().for_each(&mut carry_out);
+            let ports =
+                old.v4.egress.iter().map(|(at, ports)| ((*at).into(), (*ports, Underlay::V4)));
+            assert_eq!(egress, ports.collect::<BTreeMap<IpAddr, _>>(), "after {done} operations");
+            assert_eq!(peers, old.peers, "after {done} operations");
+        }
+    }
+}
+
 #[test]
 fn the_same_tables_again_need_no_operation() {
     let tables = tables(27);
