@@ -191,14 +191,16 @@ impl Programmed {
     }
 
     fn check_limits(&self, tables: &SteerTables) -> Result<(), TooMany> {
-        // Additions come first, so both the old and the new entries must find room.
-        let union = |old: usize, new: usize, kept: usize| old + new - kept;
-        let kept = self.tunnels.intersection(&tables.tunnels).count();
-        let tunnels = union(self.tunnels.len(), tables.tunnels.len(), kept);
-        TooMany::check("tunnel addresses", tunnels, TUNNELS_MAX)?;
-        let kept = self.peers.keys().filter(|peer| tables.peers.contains_key(peer)).count();
-        let peers = union(self.peers.len(), tables.peers.len(), kept);
-        TooMany::check("tunnel peers", peers, PEERS_MAX)?;
+        // Additions come first, so both the old and the new entries must find room: each family's in
+        // maps of its own.
+        for is_ipv6 in [false, true] {
+            let of = |address: &&IpAddr| address.is_ipv6() == is_ipv6;
+            let tunnels = self.tunnels.union(&tables.tunnels).filter(of).count();
+            TooMany::check("tunnel addresses", tunnels, TUNNELS_MAX)?;
+            let gone = self.peers.keys().filter(|peer| !tables.peers.contains_key(peer));
+            let peers = tables.peers.keys().chain(gone).filter(of).count();
+            TooMany::check("tunnel peers", peers, PEERS_MAX)?;
+        }
         self.v4.check_limits(&tables.v4)?;
         self.v6.check_limits(&tables.v6)?;
         let destinations = self.v4.destinations(&tables.v4) + self.v6.destinations(&tables.v6);

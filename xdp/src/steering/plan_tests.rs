@@ -258,6 +258,19 @@ fn an_interrupted_change_of_the_underlay_can_be_taken_back() {
 }
 
 #[test]
+fn all_peers_may_change_their_family_at_once() {
+    let over = |of: fn(Ipv4Addr) -> IpAddr| {
+        let address = |index: u32| of(Ipv4Addr::from_bits(0x0a00_0000 + index));
+        let peer = SteerPeer { tunnel: address(0), key: Ipv4Addr::new(0, 1, 2, 3) };
+        let peers = (1..).take(PEERS_MAX).map(|index| (address(index), peer)).collect();
+        SteerTables { tunnels: [address(0)].into(), peers, ..SteerTables::default() }
+    };
+    let (_, programmed) = Programmed::default().plan(&over(IpAddr::V4)).unwrap();
+    let (operations, _) = programmed.plan(&over(|address| mapped(address).into())).unwrap();
+    assert_eq!(operations.len(), 2 * (PEERS_MAX + 1));
+}
+
+#[test]
 fn the_same_tables_again_need_no_operation() {
     let tables = tables(27);
     let (_, programmed) = Programmed::default().plan(&tables).unwrap();
