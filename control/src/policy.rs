@@ -151,7 +151,8 @@ impl Policy {
         if faults.is_empty() { Ok(policy) } else { Err(faults) }
     }
 
-    /// The policy where NAT64 has this prefix: a destination in it is the IPv4 one that it stands for.
+    /// The policy where NAT64 has this prefix: a destination or exclusion in it is the IPv4 one that it
+    /// stands for.
     /// In that form Cilium's agents must be told of it, to send what pods write there to a gateway.
     ///
     /// # Errors
@@ -159,19 +160,25 @@ impl Policy {
     /// Every fault: what is in the prefix is IPv4's, and no address of the gateway.
     pub fn with_nat64(mut self, prefix: Nat64Prefix) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
-        for destination in &mut self.destinations {
-            let IpNet::V6(inside) = *destination else { continue };
-            match prefix.extract(inside) {
-                Some(meant) => *destination = meant.into(),
-                None if prefix.net().contains(&inside) => {
-                    let message = format!("{inside} holds no IPv4 address (RFC 6052, section 2.2)");
-                    faults.push(Fault::new("spec.destinationCIDRs", message));
+        for (field, prefixes) in [
+            ("spec.destinationCIDRs", &mut self.destinations),
+            ("spec.excludedCIDRs", &mut self.exclusions),
+        ] {
+            for net in &mut *prefixes {
+                let IpNet::V6(inside) = *net else { continue };
+                match prefix.extract(inside) {
+                    Some(meant) => *net = meant.into(),
+                    None if prefix.net().contains(&inside) => {
+                        let message =
+                            format!("{inside} holds no IPv4 address (RFC 6052, section 2.2)");
+                        faults.push(Fault::new(field, message));
+                    }
+                    None => {}
                 }
-                None => {}
             }
+            prefixes.sort_unstable();
+            prefixes.dedup();
         }
-        self.destinations.sort_unstable();
-        self.destinations.dedup();
         let addresses = self.gateways.iter().filter_map(|gateway| gateway.address);
         for address in addresses.filter(|address| IpNet::from(prefix.net()).contains(address)) {
             let message = format!("{address} is in the NAT64 prefix, {prefix}: no host has it");

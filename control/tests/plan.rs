@@ -729,6 +729,14 @@ fn a_destination_in_the_nat64_prefix_is_the_ipv4_one() {
         ["0.0.0.0/0", "203.0.113.0/24"].map(|net| vec![net.parse().unwrap()])
     );
     assert!(plan.reports.iter().all(|report| report.carried.reason == "Programmed"), "{plan:?}");
+    // What one leaves alone is the other's.
+    let mut first = policy("first", 1, "app1", &json!(["64:ff9b::/96"]));
+    first["spec"]["excludedCIDRs"] = json!(["64:ff9b::10.0.0.0/104"]);
+    let second = policy("second", 0, "app1", &json!(["64:ff9b::/96"]));
+    let plan = planned_in(nat64(), &here(), [first, second]);
+    let excluded = plan.document.policies.iter().map(|policy| &policy.excluded_destinations);
+    let excluded: Vec<_> = excluded.flatten().map(ToString::to_string).collect();
+    assert!(excluded.iter().all(|net| !net.contains(':')), "{excluded:?}");
     // Without NAT64 they are IPv6's own.
     let all = policy("all", 0, "app1", &json!(["64:ff9b::/96"]));
     let plan = planned_in(Network::default(), &dual_here(), [all]);

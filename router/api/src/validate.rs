@@ -131,7 +131,12 @@ impl Document {
             check_new_name(&path.clone().field("name"), &mut names, &policy.name, "policy")?;
             check_policy_egress(&path, policy, &egress)?;
             check_prefixes(&path, policy)?;
-            check_not_embedded(&path.clone().field("destinations"), policy, self.nat64_prefix)?;
+            if let Some(prefix) = self.nat64_prefix {
+                let (destinations, excluded) =
+                    (&policy.destinations, &policy.excluded_destinations);
+                check_not_embedded(&path.clone().field("destinations"), destinations, prefix)?;
+                check_not_embedded(&path.clone().field("excluded_destinations"), excluded, prefix)?;
+            }
             let its_groups = check_groups(&path.clone().field("pod_groups"), policy, &groups)?;
             let path = path.field("pods");
             check_pods(&path, &policy.pods, &not_pods)?;
@@ -298,15 +303,14 @@ fn check_prefixes(path: &FieldPath, policy: &Policy) -> Result<(), Problem> {
     check_each_prefix(&excluded, &policy.excluded_destinations)
 }
 
-/// In the NAT64 prefix the IPv4 destinations decide, so one that is written in IPv6's form would do
-/// nothing. An exclusion may be: it keeps the IPv6 addresses of pods out, and no IPv4 ones.
+/// In the NAT64 prefix the IPv4 destinations and exclusions decide. One in IPv6's form would be a
+/// second opinion: two policies could then disagree with what steering takes for which of them.
 fn check_not_embedded(
     path: &FieldPath,
-    policy: &Policy,
-    nat64_prefix: Option<Nat64Prefix>,
+    prefixes: &[IpNet],
+    nat64_prefix: Nat64Prefix,
 ) -> Result<(), Problem> {
-    let Some(nat64_prefix) = nat64_prefix else { return Ok(()) };
-    for (index, prefix) in policy.destinations.iter().enumerate() {
+    for (index, prefix) in prefixes.iter().enumerate() {
         let IpNet::V6(inside) = prefix else { continue };
         if nat64_prefix.net().contains(inside) {
             let meant = nat64_prefix.extract(*inside);
