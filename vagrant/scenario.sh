@@ -319,6 +319,9 @@ killed() {
   silence killed "killed"
   download_end
   rm "$captures/under-way"
+  # Else the server would repeat what nobody has acknowledged for minutes: in the next family's
+  # telling, too, where hosts stay.
+  on outside ss -HtK dst "$(in_url "$EGRESS")" >/dev/null
   check "it starts again" lab spillway start
   local pod
   for pod in "${APP1[@]}"; do
