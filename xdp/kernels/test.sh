@@ -81,14 +81,15 @@ make_root() {
   esac
 }
 
-# Boots a kernel, and shows what the tests in it say.
+# Boots a kernel, and shows what the tests in it say. Without cmpxchg16b (cx16), in which QEMU 7.2 spoils
+# the flags now and then: kernels from 6.4 on use it to allocate memory, and panicked.
 run_kernel() {
   local suite=$1 log=$directory/$1/log
   make_root "$directory/$suite/machine" "$directory/$suite/root"
   (cd "$directory/$suite/machine" && find . | cpio --quiet --create --format newc) \
     >"$directory/$suite/initrd"
   timeout "$MACHINE_SECONDS" qemu-system-x86_64 -nodefaults -no-reboot -display none \
-    -serial stdio -m 1024 -smp 1 -cpu max -kernel "$(find "$directory/$suite/root" -name 'vmlinuz*')" \
+    -serial stdio -m 1024 -smp 1 -cpu max,-cx16 -kernel "$(find "$directory/$suite/root" -name 'vmlinuz*')" \
     -initrd "$directory/$suite/initrd" -append 'console=ttyS0 quiet panic=-1' \
     </dev/null | tr -d '\r' >"$log" || fail "the machine of $suite did not end by itself: $log"
   grep -q '^ENDED 0$' "$log" || { cat "$log" >&2; fail "the tests failed with Debian $suite's kernel"; }
