@@ -319,8 +319,9 @@ killed() {
   silence killed "killed"
   download_end
   rm "$captures/under-way"
-  # Else the server would repeat what nobody has acknowledged for minutes: in the next family's
-  # telling, too, where hosts stay.
+  # Neither half has learned of its end. Where hosts stay, both would be heard of in a later telling:
+  # what the server repeats for minutes, and the client's FIN, when it has waited long enough.
+  on app1-a ss -HtK dst "$(in_url "$SERVER")" >/dev/null
   on outside ss -HtK dst "$(in_url "$EGRESS")" >/dev/null
   check "it starts again" lab spillway start
   local pod
