@@ -1,15 +1,16 @@
 //! Devices that are too small for what goes through them.
 
-use std::net::IpAddr;
-
-use spillway_api::Document;
+use spillway_api::{Document, IpFamily};
 
 /// What every link carries of IPv6, in bytes (RFC 8200 section 5).
 const IPV6_MTU_MIN: u32 = 1280;
 
 /// What a tunnel adds: outer IP, UDP, VXLAN and inner Ethernet headers, in bytes.
-fn overhead(document: &Document) -> u32 {
-    if document.tunnels.iter().any(|tunnel| tunnel.address.is_ipv6()) { 70 } else { 50 }
+fn overhead(underlay: IpFamily) -> u32 {
+    match underlay {
+        IpFamily::V4 => 50,
+        IpFamily::V6 => 70,
+    }
 }
 
 /// What an operator should know of the devices that tunnels go through, each with its MTU, when there
@@ -19,12 +20,10 @@ pub(crate) fn reports<'a>(
     document: &Document,
     devices: impl Iterator<Item = (&'a str, u32)>,
 ) -> Vec<String> {
-    let groups = document.pod_groups.iter().flat_map(|group| &group.pods);
-    let mut pods = document.policies.iter().flat_map(|policy| &policy.pods).chain(groups);
-    if !pods.any(IpAddr::is_ipv6) {
+    if !document.pods().any(|pod| pod.is_ipv6()) {
         return Vec::new();
     }
-    let needed = IPV6_MTU_MIN + overhead(document);
+    let needed = IPV6_MTU_MIN + overhead(document.underlay());
     let small = devices.filter(|(_, mtu)| *mtu < needed);
     let report = |(device, mtu)| {
         format!(

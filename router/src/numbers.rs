@@ -53,12 +53,10 @@ impl Assigned {
     /// Those of the next document.
     #[must_use]
     pub(crate) fn after(&self, document: &Document) -> Self {
-        let of_policies = document.policies.iter().flat_map(|policy| &policy.pods);
-        let pods = of_policies.chain(document.pod_groups.iter().flat_map(|group| &group.pods));
-        let pods = pods.filter(|_| document.nat64_prefix.is_some());
+        let pods = document.pods().filter(|_| document.nat64_prefix.is_some());
         let peers = document.tunnels.iter().flat_map(|tunnel| &tunnel.peers);
         Self {
-            pods: self.pods.assign(pods.copied().filter_map(ipv6)),
+            pods: self.pods.assign(pods.filter_map(ipv6)),
             peers: self.peers.assign(peers.filter_map(|peer| ipv6(peer.address))),
         }
     }

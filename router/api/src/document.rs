@@ -208,6 +208,12 @@ impl Document {
         self.tunnels.first().map_or(IpFamily::V4, |tunnel| IpFamily::of(tunnel.address))
     }
 
+    /// The addresses of all pods, of policies and of groups; one may be there several times.
+    pub fn pods(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let of_policies = self.policies.iter().map(|policy| &policy.pods);
+        of_policies.chain(self.pod_groups.iter().map(|group| &group.pods)).flatten().copied()
+    }
+
     /// The VXLAN network identifier of replies of a family.
     #[must_use]
     pub fn reply_vni_of(&self, family: IpFamily) -> ReplyVni {
