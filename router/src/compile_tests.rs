@@ -232,8 +232,13 @@ fn document_and_engine_embed_alike() {
         let of_engine = nat64::Prefix::new(of_document.net()).unwrap();
         for length in 0..=32 {
             let net = ipnet::Ipv4Net::new(Ipv4Addr::new(203, 255, 113, 77), length).unwrap();
-            let net = net.trunc();
-            assert_eq!(of_document.embed(net), of_engine.embed_net(net), "{text}, {net}");
+            let embedded = of_document.embed(net.trunc());
+            for address in [net.network(), net.broadcast(), net.addr()] {
+                assert!(embedded.contains(&of_engine.embed(address)), "{text}, {net}, {address}");
+            }
+            let after = Ipv4Addr::from_bits(net.broadcast().to_bits().wrapping_add(1));
+            let is_inside = embedded.contains(&of_engine.embed(after));
+            assert_eq!(is_inside, length == 0, "{text}, {net}, {after}");
         }
     }
 }

@@ -175,6 +175,22 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_step_over_the_byte_of_zeros() {
+        for (prefix, ipv4, ipv6) in [
+            ("64:ff9b::/96", "0.0.0.0/0", "64:ff9b::/96"),
+            ("64:ff9b::/96", "10.0.0.0/8", "64:ff9b::a00:0/104"),
+            ("64:ff9b::/96", "192.0.2.33/32", "64:ff9b::c000:221/128"),
+            ("2001:db8:100::/40", "192.0.2.0/24", "2001:db8:1c0:2::/64"),
+            ("2001:db8:100::/40", "192.0.2.32/28", "2001:db8:1c0:2:20::/76"),
+            ("2001:db8:122:344::/64", "0.0.0.0/0", "2001:db8:122:344::/64"),
+            ("2001:db8:122:344::/64", "128.0.0.0/1", "2001:db8:122:344:80::/73"),
+        ] {
+            let found = prefix.parse::<Nat64Prefix>().unwrap().embed(ipv4.parse().unwrap());
+            assert_eq!(found, ipv6.parse().unwrap(), "{ipv4} in {prefix}");
+        }
+    }
+
+    #[test]
     fn every_prefix_comes_back() {
         for start in LENGTHS {
             let around = Ipv6Net::new("2001:db8::".parse().unwrap(), start).unwrap();
