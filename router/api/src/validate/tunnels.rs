@@ -20,9 +20,7 @@ impl Document {
         let mut ours = HashSet::new();
         for (index, tunnel) in self.tunnels.iter().enumerate() {
             let path = path.clone().index(index).field("address");
-            check_host(&path, tunnel.address)?;
-            check_family(&path, tunnel.address, self.underlay())?;
-            check_outside(&path, tunnel.address, self.nat64_prefix)?;
+            self.check_end(&path, tunnel.address)?;
             check_unique(&path, &mut ours, tunnel.address, "is listed twice")?;
         }
         let mut peers = HashSet::new();
@@ -31,14 +29,18 @@ impl Document {
             at_most(&path, peers.len() + tunnel.peers.len(), PEERS_MAX, "peers of all tunnels")?;
             for (index, peer) in tunnel.peers.iter().enumerate() {
                 let path = path.clone().index(index);
-                let address_path = path.clone().field("address");
-                check_host(&address_path, peer.address)?;
-                check_family(&address_path, peer.address, self.underlay())?;
-                check_outside(&address_path, peer.address, self.nat64_prefix)?;
+                self.check_end(&path.clone().field("address"), peer.address)?;
                 check_peer(&path, peer, &mut peers, &ours)?;
             }
         }
         Ok(())
+    }
+
+    /// Either end of a tunnel.
+    fn check_end(&self, path: &FieldPath, address: IpAddr) -> Result<(), Problem> {
+        check_host(path, address)?;
+        check_family(path, address, self.underlay())?;
+        check_outside(path, address, self.nat64_prefix)
     }
 }
 
