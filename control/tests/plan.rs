@@ -734,9 +734,15 @@ fn a_destination_in_the_nat64_prefix_is_the_ipv4_one() {
     first["spec"]["excludedCIDRs"] = json!(["64:ff9b::10.0.0.0/104"]);
     let second = policy("second", 0, "app1", &json!(["64:ff9b::/96"]));
     let plan = planned_in(nat64(), &here(), [first, second]);
-    let excluded = plan.document.policies.iter().map(|policy| &policy.excluded_destinations);
-    let excluded: Vec<_> = excluded.flatten().map(ToString::to_string).collect();
-    assert!(excluded.iter().all(|net| !net.contains(':')), "{excluded:?}");
+    let leaves_alone = |index: usize, address: &str| {
+        let excluded = &plan.document.policies[index].excluded_destinations;
+        assert!(excluded.iter().all(|net| net.addr().is_ipv4()), "{excluded:?}");
+        excluded.iter().any(|net| net.contains(&ip(address)))
+    };
+    for (address, of_first, of_second) in [("10.1.0.1", true, false), ("8.8.8.8", false, true)] {
+        let left_alone = (leaves_alone(0, address), leaves_alone(1, address));
+        assert_eq!(left_alone, (of_first, of_second), "{address}");
+    }
     // Without NAT64 they are IPv6's own.
     let all = policy("all", 0, "app1", &json!(["64:ff9b::/96"]));
     let plan = planned_in(Network::default(), &dual_here(), [all]);
