@@ -152,8 +152,8 @@ impl Policy {
     }
 
     /// The policy where NAT64 has this prefix: a destination or exclusion in it is the IPv4 one that it
-    /// stands for.
-    /// In that form Cilium's agents must be told of it, to send what pods write there to a gateway.
+    /// stands for. Cilium's agents must be told of it in IPv6's form, to send what pods write there
+    /// to a gateway.
     ///
     /// # Errors
     ///

@@ -173,6 +173,7 @@ fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Fl
         .as_ref()
         .and_then(|programmed| programmed.policy_name(record.epoch, record.policy));
     let seconds_since = |at: Nanos| now.saturating_sub(at) / 1_000_000_000;
+    let nat64_prefix = gateway.programmed.as_ref().and_then(|p| p.document.nat64_prefix);
     let tuple = |tuple: &spillway_engine::Tuple| Tuple {
         source: tuple.source,
         source_port: tuple.source_port,
@@ -182,10 +183,7 @@ fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Fl
     Flow {
         worker: u32::try_from(worker).unwrap_or(u32::MAX),
         protocol: protocol_name(record.original.protocol),
-        original: {
-            let nat64 = gateway.programmed.as_ref().and_then(|p| p.document.nat64_prefix);
-            as_sent(tuple(&record.original), &gateway.numbers, nat64)
-        },
+        original: as_sent(tuple(&record.original), &gateway.numbers, nat64_prefix),
         reply: tuple(&record.reply),
         state: state_name(record.state).to_owned(),
         age_s: seconds_since(record.created_ns),

@@ -11,7 +11,8 @@
 //! Integers are little-endian, and addresses have 16 bytes, IPv4's as RFC 4291, section 2.5.5.2 has
 //! them in IPv6. Before the flows is what stands for IPv6 addresses in them ([`crate::numbers`]): as
 //! many pods' and peers' numbers as is said, each with its address. How many flows there are follows
-//! from the file's length. The checksum is CRC32c over all before it. Times are monotonic, so they mean nothing after a boot.
+//! from the file's length. The checksum is CRC32c over all before it. Times are monotonic, so they
+//! mean nothing after a boot.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -104,7 +104,7 @@ pub struct TablesInput {
     pub tunnel_port: u16,
     /// How pods of IPv6 reach IPv4; `None`: they do not.
     pub nat64: Option<Nat64Input>,
-    /// What is said of IPv4; the tunnels' own packets go by it, too.
+    /// What is said of IPv4; the tunnels' own packets go by what is said of their family, too.
     pub v4: FamilyInput<V4>,
     /// What is said of IPv6.
     pub v6: FamilyInput<V6>,

@@ -177,7 +177,8 @@ impl Programmed {
     }
 
     /// Some of a plan's operations have been carried out, but not all: what the pods point to, and what
-    /// egress addresses and peers have, is unknown now, and the nodes of the plan's trees may be in use as well as those from before.
+    /// egress addresses and peers have, is unknown now, and the nodes of the plan's trees may be in
+    /// use as well as those from before.
     pub(crate) fn interrupted(&mut self, next: Self) {
         self.abandoned.extend(next.v4.nodes_missing_in(&self.v4));
         self.abandoned.extend(next.v6.nodes_missing_in(&self.v6));

@@ -217,8 +217,8 @@ impl<'a> Owed<'a, V4> {
 }
 
 impl<F: Wire> Owed<'_, F> {
-    /// To a pod from our tunnel address, or where that is of the other family from the egress address;
-    /// to the outside from the egress address.
+    /// To a pod from our tunnel address, or where that is of the other family from nobody's (IPv4) or
+    /// the egress address (IPv6); to the outside from the egress address.
     fn write(&self, frame: &[u8], out: &mut [u8]) -> Option<Answer> {
         let Self { packet, icmp, source, way } = self;
         let quote = frame.get(packet.direction.ip_offset()..)?.get(..usize::from(packet.length))?;
