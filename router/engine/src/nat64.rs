@@ -35,6 +35,9 @@ const IPV6_HEADER: u16 = 40;
 /// What every way of IPv6 carries, in bytes (RFC 8200, section 5).
 const MTU_MIN_IPV6: u16 = 1280;
 
+/// Bytes of an ICMP message before the quoted packet, and of an echo before its data.
+const ICMP_HEADER: usize = 8;
+
 /// The protocol numbers of the two ICMPs.
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;

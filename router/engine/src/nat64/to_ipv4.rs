@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Addresses, ICMP, ICMPV6, IPV4_HEADER, MTU_MIN_IPV6, SHORTER, icmp, transport};
+use super::{
+    Addresses, ICMP, ICMP_HEADER, ICMPV6, IPV4_HEADER, MTU_MIN_IPV6, SHORTER, icmp, transport,
+};
 use crate::DropReason;
 use crate::checksum::{Delta, checksum};
 use crate::family::V6;
@@ -10,9 +12,6 @@ use crate::packet::{
     Chain, DONT_FRAGMENT, EXTENSION_FRAGMENT_LEN, FragmentHeader, IpHeader, TCP, UDP, Wire,
     walk_extensions,
 };
-
-/// Bytes of an ICMP message before the quoted packet, and of an echo that is more than its data.
-const ICMP_HEADER: usize = 8;
 
 /// The flag "more fragments" in the word of flags and offset.
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -142,13 +141,11 @@ fn write_icmp(
 ) -> Result<usize, DropReason> {
     let icmp = message.first_chunk::<ICMP_HEADER>().ok_or(DropReason::BadTransport)?;
     let IpHeader { source, destination, .. } = *header;
-    if let Some(kind) = icmp::echo_to_ipv4(icmp[0]) {
+    if icmp::echo_to_ipv4(icmp[0]).is_some() {
         let length = u16::try_from(message.len()).map_err(|_| DropReason::BadIpLength)?;
         let body = copied(message, out).ok_or(DropReason::BadIpLength)?;
-        let echo = body.first_chunk_mut().ok_or(DropReason::BadTransport)?;
-        let covered = transport::pseudo_header(source, destination, length).reversed();
-        transport::turn_echo(echo, kind, covered);
-        return Ok(message.len());
+        let turned = transport::echo_to_ipv4(body, source, destination, length);
+        return turned.map(|()| message.len()).ok_or(DropReason::BadTransport);
     }
     let new = icmp::to_ipv4(*icmp).ok_or(DropReason::UnsupportedIcmp)?;
     if V6::icmp_checksum(source, destination, message) != 0 {
@@ -181,11 +178,7 @@ fn write_quote(addresses: &Addresses, quote: &[u8], out: &mut [u8]) -> Option<us
     let ends = [(source, quoted.source), (destination, quoted.destination)];
     let protocol = match quoted.protocol {
         ICMPV6 => {
-            let echo = body.first_chunk_mut::<4>()?;
-            let covered =
-                transport::pseudo_header(quoted.source, quoted.destination, length).reversed();
-            let kind = icmp::echo_to_ipv4(echo[0])?;
-            transport::turn_echo(echo, kind, covered);
+            transport::echo_to_ipv4(body, quoted.source, quoted.destination, length)?;
             ICMP
         }
         protocol @ (TCP | UDP) => {

@@ -3,14 +3,14 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Addresses, FRAGMENT_HEADER, ICMP, ICMPV6, IPV6_HEADER, MTU_MIN_IPV6, icmp, transport};
+use super::{
+    Addresses, FRAGMENT_HEADER, ICMP, ICMP_HEADER, ICMPV6, IPV6_HEADER, MTU_MIN_IPV6, icmp,
+    transport,
+};
 use crate::DropReason;
 use crate::checksum::checksum_with_pseudo_header;
 use crate::family::{V4, V6};
 use crate::packet::{EXTENSION_FRAGMENT, IpHeader, Packet, TCP, Transport, UDP, Wire};
-
-/// Bytes of an ICMP message before the quoted packet.
-const ICMP_HEADER: usize = 8;
 
 /// Bytes behind the IP header that every quote has (RFC 792).
 const QUOTED_MIN: usize = 8;
@@ -189,12 +189,7 @@ impl<'a> ToIpv6<'a> {
         let (source, destination) = self.ends;
         let length = u16::try_from(self.payload.len()).ok()?;
         match self.header.protocol {
-            ICMP => {
-                let echo = body.first_chunk_mut::<4>()?;
-                let covered = transport::pseudo_header(source, destination, length);
-                let kind = icmp::echo_to_ipv6(echo[0])?;
-                transport::turn_echo(echo, kind, covered);
-            }
+            ICMP => transport::echo_to_ipv6(body, source, destination, length)?,
             UDP if body.get(6..8)? == [0, 0] => {
                 let sum = self.udp_checksum(source, destination)?;
                 body.get_mut(6..8)?.copy_from_slice(&sum.to_be_bytes());
@@ -258,12 +253,7 @@ fn write_quote(addresses: &Addresses, quote: &[u8], out: &mut [u8]) -> Option<us
     let (body, payload) = (body.get_mut(..room)?, payload.get(..room)?);
     body.copy_from_slice(payload);
     match quoted.protocol {
-        ICMP => {
-            let echo = body.first_chunk_mut::<4>()?;
-            let covered = transport::pseudo_header(source, destination, length);
-            let kind = icmp::echo_to_ipv6(echo[0])?;
-            transport::turn_echo(echo, kind, covered);
-        }
+        ICMP => transport::echo_to_ipv6(body, source, destination, length)?,
         protocol @ (TCP | UDP) => {
             let ends: [(Ipv4Addr, Ipv6Addr); 2] =
                 [(quoted.source, source), (quoted.destination, destination)];

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::ICMPV6;
+use super::{ICMPV6, icmp};
 use crate::checksum::Delta;
 use crate::packet::{TCP, UDP};
 
@@ -16,7 +16,7 @@ pub(super) fn to_ipv6(ends: [(Ipv4Addr, Ipv6Addr); 2]) -> Delta {
 
 /// What ICMPv6's checksum covers and ICMP's does not (RFC 4443, section 2.3), with `length` bytes of
 /// message: added.
-pub(super) fn pseudo_header(source: Ipv6Addr, destination: Ipv6Addr, length: u16) -> Delta {
+fn pseudo_header(source: Ipv6Addr, destination: Ipv6Addr, length: u16) -> Delta {
     let nobody = Ipv6Addr::UNSPECIFIED;
     let ends = Delta::address_ipv6(nobody, source).plus(Delta::address_ipv6(nobody, destination));
     ends.plus(Delta::added(length)).plus(Delta::added(ICMPV6.into()))
@@ -36,8 +36,33 @@ pub(super) fn follow(protocol: u8, transport: &mut [u8], addresses: Delta) {
     }
 }
 
-/// Makes an echo one of the other family; `kind` is its new type. A wrong checksum stays wrong.
-pub(super) fn turn_echo(echo: &mut [u8; 4], kind: u8, pseudo_header: Delta) {
+/// Makes the ICMP echo of `length` bytes that `body` starts with one of ICMPv6 between these two. A wrong
+/// checksum stays wrong. `None` when it is no echo.
+pub(super) fn echo_to_ipv6(
+    body: &mut [u8],
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    length: u16,
+) -> Option<()> {
+    let echo = body.first_chunk_mut::<4>()?;
+    turn_echo(echo, icmp::echo_to_ipv6(echo[0])?, pseudo_header(source, destination, length));
+    Some(())
+}
+
+/// The other way.
+pub(super) fn echo_to_ipv4(
+    body: &mut [u8],
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    length: u16,
+) -> Option<()> {
+    let echo = body.first_chunk_mut::<4>()?;
+    let covered = pseudo_header(source, destination, length).reversed();
+    turn_echo(echo, icmp::echo_to_ipv4(echo[0])?, covered);
+    Some(())
+}
+
+fn turn_echo(echo: &mut [u8; 4], kind: u8, pseudo_header: Delta) {
     let [old_kind, code, high, low] = *echo;
     let kinds = Delta::word(u16::from_be_bytes([old_kind, code]), u16::from_be_bytes([kind, code]));
     let sum = kinds.plus(pseudo_header).apply(u16::from_be_bytes([high, low]));
