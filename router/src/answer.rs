@@ -33,6 +33,9 @@ pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
         Request::Flows { cursor, limit } => flows(gateway, cursor, limit).map(Response::Flows),
         Request::Drops => drops(gateway).map(Response::Drops),
         Request::PutState { document } => return put_state(gateway, &document),
+        Request::Drain { draining } => {
+            gateway.drain(draining).map(|()| Response::Drained { draining })
+        }
     };
     answered.unwrap_or_else(|error| Response::refused(format!("{error:#}")))
 }
@@ -87,6 +90,7 @@ fn status(gateway: &Gateway) -> anyhow::Result<Status> {
             message: refused.message.clone(),
             age_s: Instant::now().saturating_duration_since(refused.at).as_secs(),
         }),
+        draining_s: gateway.draining.map(|since| since.elapsed().as_secs()),
         devices: devices.collect::<anyhow::Result<_>>()?,
         workers: (0..).zip(&reports).map(|(id, report)| worker(id, report)).collect(),
         frames: frames(&reports),

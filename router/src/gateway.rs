@@ -105,6 +105,8 @@ pub(crate) struct Gateway {
     pub(crate) programmed: Option<Programmed>,
     pub(crate) refused: Option<Refused>,
     pub(crate) started: Instant,
+    /// Since when no new flow begins.
+    pub(crate) draining: Option<Instant>,
     pub(crate) grace: Grace,
     pub(crate) limits: Limits,
     pub(crate) announcements: Announcements,
@@ -146,6 +148,7 @@ impl Gateway {
             programmed: None,
             refused: None,
             started: Instant::now(),
+            draining: None,
             grace: Grace::default(),
             limits: Limits::new(Instant::now()),
             announcements: Announcements::default(),
@@ -248,6 +251,22 @@ impl Gateway {
         };
         steered?;
         self.grace = grace;
+        Ok(())
+    }
+
+    /// Lets flows go on and no new one begin, or begin again.
+    pub(crate) fn drain(&mut self, draining: bool) -> anyhow::Result<()> {
+        if draining == self.draining.is_some() {
+            return Ok(());
+        }
+        let before = self.draining;
+        self.draining = draining.then(Instant::now);
+        if let Err(error) = self.publish() {
+            self.draining = before;
+            return Err(error);
+        }
+        let how = if draining { "draining: no new flow begins" } else { "new flows begin again" };
+        tracing::info!("{how}");
         Ok(())
     }
 
@@ -364,6 +383,7 @@ impl Gateway {
             reply_vni_ipv6: Some(compile::reply_vni(document, IpFamily::V6)),
             tunnel_port: self.config.tunnel_port,
             nat64: compile::nat64(document, &self.numbers),
+            draining: self.draining.is_some(),
             v4,
             v6,
         });

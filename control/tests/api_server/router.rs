@@ -57,6 +57,7 @@ fn serve(stream: &UnixStream, documents: &Mutex<Vec<Document>>) {
         let Ok(line) = line else { return };
         let response = match serde_json::from_str(&line).unwrap() {
             Request::Status => Response::Status(Status {
+                draining_s: None,
                 version: "test".into(),
                 api_version: spillway_api::API_VERSION,
                 pid: std::process::id(),

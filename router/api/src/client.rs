@@ -138,6 +138,18 @@ impl Client {
         }
     }
 
+    /// Lets flows go on and no new one begin, or begin again.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`ClientError::Unreachable`].
+    pub fn drain(&mut self, draining: bool) -> Result<(), ClientError> {
+        match self.exchange(&Request::Drain { draining })? {
+            Response::Drained { draining: done } if done == draining => Ok(()),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
     fn exchange(&mut self, request: &Request) -> Result<Response, ClientError> {
         let line = self
             .send(request)

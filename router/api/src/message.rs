@@ -43,6 +43,11 @@ pub enum Request {
         /// The whole document, YAML or JSON, as text: errors name its lines.
         document: String,
     },
+    /// Let flows go on and no new one begin, or, with `false`, begin again. Not kept over a restart.
+    Drain {
+        /// Whether to.
+        draining: bool,
+    },
 }
 
 fn limit_default() -> u32 {
@@ -63,6 +68,11 @@ pub enum Response {
     Drops(Drops),
     /// To [`Request::PutState`]: the document is programmed.
     Applied(Applied),
+    /// To [`Request::Drain`]: it is so.
+    Drained {
+        /// As asked.
+        draining: bool,
+    },
     /// To any request: it was refused, and nothing has changed.
     Error(Refusal),
 }
@@ -117,6 +127,8 @@ pub struct Status {
     pub state_source: String,
     /// The last document, if it was refused: the one before it still runs.
     pub refused: Option<RefusedState>,
+    /// Seconds since new flows are refused, because it is being drained; none when it is not.
+    pub draining_s: Option<u64>,
     /// The devices, in the order of the configuration.
     pub devices: Vec<Device>,
     /// The workers, by number.

@@ -97,6 +97,8 @@ drop_reasons! {
     NoPolicy = "no-policy",
     /// The flow has ended: its policy or its egress address was taken away.
     Deselected = "deselected",
+    /// The gateway is being drained: what flows goes on, and nothing new begins.
+    Draining = "draining",
     /// The policy's egress address is not listed.
     NoEgressAddress = "no-egress-address",
     /// A TCP segment of no known flow that does not open one.

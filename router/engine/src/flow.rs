@@ -86,14 +86,18 @@ impl<F: Wire> Flows<F> {
         Some(original_index)
     }
 
+    /// Whether a flow's connection is closing or closed.
+    pub(crate) fn is_closing(&self, original_index: SlotIndex) -> bool {
+        let original = &self.originals[original_index];
+        let reply = &self.replies[original.twin];
+        FlowState::of(original.progress, reply.progress) == FlowState::Closing
+    }
+
     /// Lets a TCP flow that is closing begin anew: its pod opens a connection with the same ports.
     pub(crate) fn reopen(&mut self, original_index: SlotIndex) {
         let original = &mut self.originals[original_index];
-        let reply = &mut self.replies[original.twin];
-        if FlowState::of(original.progress, reply.progress) == FlowState::Closing {
-            original.progress = Progress::NONE;
-            reply.progress = Progress::NONE;
-        }
+        original.progress = Progress::NONE;
+        self.replies[original.twin].progress = Progress::NONE;
     }
 
     /// Removes a flow; gives how it was translated: its port is free again.

@@ -104,6 +104,8 @@ pub struct TablesInput {
     pub tunnel_port: u16,
     /// How pods of IPv6 reach IPv4; `None`: they do not.
     pub nat64: Option<Nat64Input>,
+    /// Whether the gateway is being drained: known flows go on, and no new one begins.
+    pub draining: bool,
     /// What is said of IPv4; the tunnels' own packets go by what is said of their family, too.
     pub v4: FamilyInput<V4>,
     /// What is said of IPv6.
@@ -195,6 +197,7 @@ pub(crate) struct FamilyTables<F: Family> {
     policies: Policies<F>,
     /// The least of each timeout that some policy has of its own.
     least_timeouts: Option<Timeouts>,
+    draining: bool,
     egress_addresses: Map<F::Address, EgressAddress<F>>,
     fib: Fib<F>,
     devices: Vec<Device>,
@@ -227,6 +230,7 @@ impl Tables {
         let index: Arc<Map<_, _>> = Arc::new(index.collect());
         let mut v4 = FamilyTables::new(epoch, &devices, &index, v4, ETHERTYPE_IPV4);
         let mut v6 = FamilyTables::new(epoch, &devices, &index, v6, ETHERTYPE_IPV6);
+        (v4.draining, v6.draining) = (input.draining, input.draining);
         // Both families go through the same tunnels.
         let way_to = |peer: &Peer| match (peer.tunnel_address, peer.address) {
             (IpAddr::V4(tunnel), IpAddr::V4(address)) => v4.way_to(peer, tunnel, address),
@@ -335,6 +339,7 @@ impl<F: Family> FamilyTables<F> {
         let mut tables = Self {
             epoch,
             least_timeouts: own_timeouts.reduce(Timeouts::least),
+            draining: false,
             policies: input.policies,
             egress_addresses: egress_addresses.map(|egress| (egress.address, egress)).collect(),
             fib: input.fib,
@@ -365,6 +370,11 @@ impl<F: Family> FamilyTables<F> {
     /// Changes with every change that flows must notice.
     pub(crate) fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// Whether a flow may begin, or a closing one begin anew.
+    pub(crate) fn may_begin(&self) -> Result<(), DropReason> {
+        if self.draining { Err(DropReason::Draining) } else { Ok(()) }
     }
 
     /// The resolved next hop of a way.

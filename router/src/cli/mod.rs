@@ -6,6 +6,7 @@
 mod apply;
 mod check;
 mod detach;
+mod drain;
 mod drops;
 mod flows;
 mod policies;
@@ -68,6 +69,13 @@ enum Command {
     Apply {
         /// The state document, YAML or JSON; `-` is standard input.
         file: PathBuf,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Let no new flow begin, and wait until those that there are have ended.
+    Drain {
+        #[command(flatten)]
+        drain: drain::Options,
         #[command(flatten)]
         socket: Socket,
     },
@@ -145,6 +153,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             query.show(&drops, |drops| drops::table(drops, all))
         }
         Command::Apply { file, socket } => print(&apply::apply(&file, &socket.path)?),
+        Command::Drain { drain, socket } => drain::drain(&drain, &socket.path),
         Command::Detach { runtime_dir } => print(&detach::detach(&runtime_dir)?),
     }
 }

@@ -36,6 +36,12 @@ fn summary(status: &Status, socket: &str) -> String {
         }
         None => text.push_str("State: none yet; nothing is forwarded\n"),
     }
+    if let Some(since) = status.draining_s {
+        text.push_str(&format!(
+            "Draining: for {}; no new flow begins until `spillway drain --undo`\n",
+            duration(since)
+        ));
+    }
     if let Some(refused) = &status.refused {
         text.push_str(&format!(
             "Refused: the state from {}, {} ago: {}\n",
@@ -126,6 +132,7 @@ mod tests {
             generation: Some(7),
             state_source: "/etc/spillway/state.yaml".to_owned(),
             refused: None,
+            draining_s: None,
             devices: vec![Device {
                 name: "eth0".to_owned(),
                 ifindex: 2,
@@ -182,8 +189,9 @@ mod tests {
             }),
             ..status()
         };
-        let text = table(&status, "/s");
+        let text = table(&Status { draining_s: Some(61), ..status }, "/s");
         assert!(text.contains("State: none yet; nothing is forwarded\n"), "{text}");
+        assert!(text.contains("Draining: for 1m1s; no new flow begins until"), "{text}");
         assert!(
             text.contains(
                 "Refused: the state from socket, 12s ago: line 3, column 5: policies: expected a \

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
 
 mod documents;
+mod drain;
 mod fragments;
 mod live;
 mod millions;
@@ -331,6 +332,12 @@ fn assert_all_forwarded(rig: &Rig, packets: u64, flows: u64) {
         assert_eq!(device.rings, RingStatistics::default(), "{}", device.name);
     }
     wait_for_every_frame(rig);
+}
+
+/// Why packets were dropped, and how many.
+fn dropped(rig: &Rig) -> BTreeMap<String, u64> {
+    let drops = rig.client().drops().unwrap().engine.into_iter();
+    drops.filter(|drop| drop.packets > 0).map(|drop| (drop.reason, drop.packets)).collect()
 }
 
 /// Waits until each frame is free or with the kernel, to receive into.

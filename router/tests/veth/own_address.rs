@@ -11,7 +11,7 @@ use spillway_testing::{Namespace, wait_until};
 use spillway_xdp::device::probe;
 
 use crate::packets::{answered, egress, first_flow, frame, frame_to, server, server_port};
-use crate::{GATEWAY, NODE, Rig, state, wait_for_every_frame};
+use crate::{GATEWAY, NODE, Rig, dropped, state, wait_for_every_frame};
 
 /// What is asked of one family.
 struct Link {
@@ -89,11 +89,6 @@ fn mac_of_out(rig: &Rig) -> String {
 fn steered(rig: &Rig, outcome: &str) -> u64 {
     let outcomes = rig.client().drops().unwrap().steering;
     outcomes.iter().filter(|of| of.outcome == outcome).map(|of| of.packets).sum()
-}
-
-fn dropped(rig: &Rig) -> BTreeMap<String, u64> {
-    let drops = rig.client().drops().unwrap().engine.into_iter();
-    drops.filter(|drop| drop.packets > 0).map(|drop| (drop.reason, drop.packets)).collect()
 }
 
 fn sum(rig: &Rig, count: fn(&spillway_api::Worker) -> u64) -> u64 {

@@ -122,6 +122,7 @@ impl<F: Wire> Translator<F> {
         may_open(packet.transport, options)?;
         let way_back = taught(tables, packet)?;
         let policy = policy.ok_or(DropReason::NoPolicy)?;
+        tables.may_begin()?;
         let egress = tables.egress_of(policy, tuple.source).ok_or(DropReason::NoEgressAddress)?;
         let wish = Translation {
             original: *tuple,
@@ -221,7 +222,8 @@ impl<F: Wire> Translator<F> {
         flow: SlotIndex,
     ) -> Result<SlotIndex, Halt> {
         let Context { tables, .. } = context;
-        if packet.transport.opens() {
+        if packet.transport.opens() && self.flows.is_closing(flow) {
+            tables.may_begin()?;
             self.flows.reopen(flow);
         }
         let original = &self.flows.originals[flow];

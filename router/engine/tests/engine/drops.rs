@@ -331,6 +331,10 @@ fn with_options() -> Vec<(DropReason, Gateway, Vec<u8>)> {
     gateway.sent(tunnel_frame(&request()));
     add(PodFlowLimit, gateway, &packet(Body::Udp, (POD, 5001), REMOTE_END, 64));
 
+    let mut gateway = Gateway::new();
+    gateway.change(|input| input.draining = true);
+    add(Draining, gateway, &request());
+
     let mut mapped = tables();
     mapped.v4.policies =
         options(NatOptions { endpoint_independent: true, ..NatOptions::default() });

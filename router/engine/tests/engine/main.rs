@@ -7,6 +7,7 @@ mod common;
 mod adoption;
 mod answers;
 mod arriving;
+mod draining;
 mod drops;
 mod errors;
 mod expiry;
