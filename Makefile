@@ -89,8 +89,12 @@ kubernetes: packages # Fetch or build a Kubernetes API server for tests, once.
 	control/testing/kubernetes.sh "$(KUBEBUILDER_ASSETS)"
 
 .PHONY: manifests
-manifests: packages kubernetes # Check the Kubernetes manifests, without a cluster.
+manifests: packages kubernetes # Check the chart and the manifests, without a cluster.
 	k8s/check.sh
+
+.PHONY: manifests-render
+manifests-render: packages ## Write k8s/base anew, from the chart.
+	k8s/python.sh k8s/render.py
 
 .PHONY: rootfs
 rootfs: build ## Lay out the image's root file system in target/rootfs, and try it.

@@ -1,0 +1,339 @@
+"""Checks the chart without a cluster; called by check.sh.
+
+check_chart.py DIRECTORY     what it renders, with defaults and with every value, goes there
+"""
+
+import functools
+import json
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+import helm_python as helm
+import yaml
+
+from render import CHART, HERE, manifests, render
+
+# Every value, each with something else than its default. Together they can be rendered.
+VALUES = {
+    "image.repository": "registry.example:5000/spillway",
+    "image.tag": "1.2.3",
+    "image.digest": "sha256:" + "0123456789abcdef" * 4,
+    "image.pullPolicy": "Always",
+    "imagePullSecrets": [{"name": "registry"}],
+    "config.devices": [
+        {"name": "eth0", "queues": 4, "mode": "native", "zero_copy": True},
+        {"name": "spw-pods", "mode": "generic", "zero_copy": False},
+    ],
+    "config.workers": 4,
+    "config.tunnel_port": 4789,
+    "config.frame_size": 4096,
+    "config.umem_frames": 4194304,
+    "config.flows_max": 16777216,
+    "config.mss_clamp": False,
+    "config.timeouts.tcp_opening": 241,
+    "config.timeouts.tcp_established": 7441,
+    "config.timeouts.tcp_half_closed": 901,
+    "config.timeouts.tcp_closing": 11,
+    "config.timeouts.udp": 301,
+    "config.timeouts.icmp": 604800,
+    "config.idle": "spin",
+    "config.unclassified_tunnel_frames": "pass",
+    "router.log": "spillway=debug,info",
+    "router.seccompProfile": {"type": "Localhost", "localhostProfile": "spillway.json"},
+    "router.resources": {"requests": {"cpu": 2}, "limits": {"memory": "1.5Gi"}},
+    "control.log": "debug",
+    "control.clusterRanges": ["10.96.0.0/12", "fd00:10:96::/112"],
+    "control.ownAddresses": ["192.0.2.10", "2001:db8::10"],
+    "control.announceOn": "eth0",
+    "control.ownPods": {
+        "address": "169.254.44.2",
+        "peers": [{"address": "169.254.44.1", "device": "eth0", "mac": "02:00:a9:fe:2c:01"}],
+    },
+    "control.nat64Prefix": "64:ff9b::/96",
+    "control.underlayProtocol": "ipv6",
+    "control.replyVni": 16777215,
+    "control.replyVniIpv6": "flow",
+    "control.resources": {"requests": {"cpu": "0.1"}, "limits": {"memory": "128Mi"}},
+    "crds.nodeSelector": {"kubernetes.io/os": "linux"},
+    "crds.tolerations": [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}],
+    "crds.resources": {"requests": {"cpu": "1m"}},
+    "nodeSelector": {"topology.kubernetes.io/zone": "a"},
+    "tolerations": [
+        {"key": "egress", "operator": "Equal", "value": "yes", "effect": "NoExecute",
+         "tolerationSeconds": 60},
+    ],
+    "priorityClassName": "egress.critical",
+    "updateStrategy.maxUnavailable": "25%",
+    "terminationGracePeriodSeconds": 30,
+    "podDisruptionBudget.minAvailable": 2,
+    "podLabels": {"team": "network"},
+    "podAnnotations": {"example.com/on": "true"},
+    "seLinuxOptions": {"type": "spc_t", "user": "system_u", "role": "system_r", "level": "s0"},
+}
+
+# Those that take others away.
+ALONE = {
+    "router.privileged": True,
+    "crds.install": False,
+    "updateStrategy.type": "OnDelete",
+    "podDisruptionBudget.enabled": False,
+    "kustomize": True,
+}
+
+# Maps whose fields are Kubernetes' matter, and explained there.
+KUBERNETES_OWN = {
+    "router.seccompProfile", "router.resources", "control.resources", "crds.resources",
+    "seLinuxOptions",
+}
+
+# Where a value is, and what must be refused there. The message must say where.
+REFUSED = [
+    ("tolerate", []),
+    ("image.name", "spillway"),
+    ("image.repository", ""),
+    ("image.repository", "spillway@sha256:0"),
+    ("image.tag", 1.2),
+    ("image.tag", "a b"),
+    ("image.digest", "0123"),
+    ("image.pullPolicy", "Sometimes"),
+    ("imagePullSecrets", ["registry"]),
+    ("config.device", []),
+    ("config.devices", []),
+    ("config.devices", [{"name": f"eth{index}"} for index in range(17)]),
+    ("config.devices", [{"name": "eth0"}, {"name": "eth0"}]),
+    ("config.devices.0.name", "eth/0"),
+    ("config.devices.0.name", "."),
+    ("config.devices.0.name", "a-name-of-16-chars"),
+    ("config.devices.0.queues", 0),
+    ("config.devices.0.mode", "driver"),
+    ("config.devices.0.zero_copy", "yes"),
+    ("config.workers", 65),
+    ("config.workers", "4"),
+    ("config.tunnel_port", 0),
+    ("config.frame_size", 1024),
+    ("config.umem_frames", 4194305),
+    ("config.flows_max", 0),
+    ("config.mss_clamp", 1),
+    ("config.timeouts.udp", 0),
+    ("config.timeouts.sctp", 60),
+    ("config.idle", "rest"),
+    ("config.unclassified_tunnel_frames", "keep"),
+    ("config.runtime_dir", "/run/elsewhere"),
+    ("config.socket", "/run/elsewhere.sock"),
+    ("router.log", "info, debug"),
+    ("router.privileged", "no"),
+    ("router.seccompProfile.type", "None"),
+    ("router.seccompProfile.localhostProfile", "spillway.json"),
+    ("router.seccompProfile", {"type": "Localhost"}),
+    ("router.resources.requests.cpu", "much"),
+    ("router.resources.request", {}),
+    ("control.clusterRanges", "10.96.0.0/12"),
+    ("control.clusterRanges", ["10.96.0.0"]),
+    ("control.clusterRanges", ["10.96.0.0/33"]),
+    ("control.ownAddresses", ["192.0.2.10/32"]),
+    ("control.announceOn", "eth 0"),
+    ("control.announceOn", "eth9"),
+    ("control.ownPods", {"address": "169.254.44.2"}),
+    ("control.ownPods", {"address": "::2", "peers": [{"address": "::1", "device": "eth9"}]}),
+    ("control.nat64Prefix", "64:ff9b::/97"),
+    ("control.nat64Prefix", "10.0.0.0/32"),
+    ("control.underlayProtocol", "IPv6"),
+    ("control.replyVni", 16777216),
+    ("control.replyVni", "2"),
+    ("control.replyVniIpv6", "flows"),
+    ("control.resources.memory", "64Mi"),
+    ("crds.install", "yes"),
+    ("crds.tolerations", [{"operator": "Any"}]),
+    ("nodeSelector", {"spillway.io/gateway": "false"}),
+    ("nodeSelector", {"zone": 1}),
+    ("tolerations", [{"taint": "egress"}]),
+    ("priorityClassName", "System"),
+    ("updateStrategy.type", "Recreate"),
+    ("updateStrategy.maxUnavailable", 0),
+    ("updateStrategy.maxUnavailable", "0%"),
+    ("terminationGracePeriodSeconds", 0),
+    ("podDisruptionBudget.enabled", "true"),
+    ("podDisruptionBudget.minAvailable", "50%"),
+    ("podDisruptionBudget.maxUnavailable", 1),
+    ("podLabels", {"app.kubernetes.io/name": "other"}),
+    ("podAnnotations", {"example.com/on": True}),
+    ("seLinuxOptions", {"context": "spc_t"}),
+    ("kustomize", "yes"),
+]
+
+
+def check(what, holds):
+    if not holds:
+        sys.exit(f"k8s/check_chart.py: not so: {what}")
+
+
+def nested(path, value):
+    """{"a": {"b": value}} for "a.b"; the number of a list's element stands for a list with it."""
+    for name in reversed(path.split(".")):
+        value = [value] if name == "0" else {name: value}
+    return value
+
+
+def merged(one, other):
+    """Both, as Helm merges values: maps by their keys, anything else whole."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return other
+    return one | {name: merged(one[name], value) if name in one else value
+                  for name, value in other.items()}
+
+
+def every_value():
+    return functools.reduce(merged, (nested(*item) for item in VALUES.items()), {})
+
+
+def leaves(schema, definitions, path=""):
+    """The paths of all values that a schema knows, as far as they have names of their own."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    named = {name: one for name, one in schema.get("properties", {}).items() if one is not False}
+    if not named:
+        return {path}
+    return set().union(*(leaves(one, definitions, f"{path}.{name}".lstrip("."))
+                         for name, one in named.items()))
+
+
+def check_lint():
+    for values in ({}, every_value()):
+        messages = helm.lint(CHART, values, strict=True)["messages"]
+        # 1 is for information: the chart has no icon.
+        findings = [one for one in messages if one["severity"] > 1]
+        check(f"helm lint finds nothing, found {findings}", not findings)
+
+
+def check_version():
+    with open(HERE.parent / "Cargo.toml", "rb") as file:
+        version = tomllib.load(file)["workspace"]["package"]["version"]
+    with helm.Chart.load(CHART) as chart:
+        found = {chart.version, chart.metadata["appVersion"]}
+    check(f"the chart's versions are Cargo.toml's {version}, found {found}", found == {version})
+
+
+def check_every_value():
+    """Each value is in the tables above, and each changes what is rendered."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = leaves(schema, schema["definitions"]) - {"global"}
+    used = VALUES | ALONE
+    missing = {path for path in known
+               if not any(path == one or path.startswith(f"{one}.") for one in used)}
+    check(f"every value of the schema is tried, except {missing}", not missing)
+    default = render({})
+    for path, value in used.items():
+        values = nested(path, value)
+        check(f"{path} has an effect", render(values) != default)
+    render({"global": {"of": "a chart that has this one as a part"}})
+
+
+def check_defaults():
+    """values.yaml has every value that the schema knows, so that its comment is there too."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text())
+    for path in leaves(schema, schema["definitions"]) - {"global"}:
+        found, names = defaults, path.split(".")
+        while names and path.rpartition(".")[0] not in KUBERNETES_OWN and names[0] != "config":
+            check(f"values.yaml has {path}", names[0] in found)
+            found = found[names.pop(0)]
+
+
+def check_config():
+    """The schema knows the router's options, with their defaults, but for those that are fixed."""
+    example = yaml.safe_load((HERE / "../router/config.example.yaml").read_text())
+    for fixed in ("runtime_dir", "socket"):
+        del example[fixed]
+    rendered = yaml.safe_load(render({"config": example})["config.yaml"])
+    found = yaml.safe_load(rendered["data"]["config.yaml"])
+    check("every option of the router can be set", found == example)
+    schema = json.loads((CHART / "values.schema.json").read_text())["definitions"]["config"]
+    options = schema["properties"]
+    check("the schema has the router's options and no others", options.keys() == example.keys())
+    timeouts = options["timeouts"]["properties"]
+    check("and its timeouts", timeouts.keys() == example["timeouts"].keys())
+
+
+def check_arrives():
+    """What is given arrives as it is: numbers above all, which Helm reads as floating point."""
+    values = every_value()
+    files = render(values)
+    config = yaml.safe_load(yaml.safe_load(files["config.yaml"])["data"]["config.yaml"])
+    check(f"the configuration arrives, found {config}", config == values["config"])
+    pod = yaml.safe_load(files["daemonset.yaml"])["spec"]["template"]["spec"]
+    router, control = pod["containers"][:2]
+    image = f"{VALUES['image.repository']}:{VALUES['image.tag']}@{VALUES['image.digest']}"
+    check(f"the image is {image}", {one["image"] for one in pod["containers"]} == {image})
+    environment = {one["name"]: one.get("value") for one in control["env"]}
+    own_pods = json.loads(environment.pop("SPILLWAY_OWN_PODS"))
+    check("the tunnel of own pods arrives", own_pods == VALUES["control.ownPods"])
+    expected = {
+        "NODE_NAME": None,
+        "SPILLWAY_CLUSTER_RANGES": "10.96.0.0/12,fd00:10:96::/112",
+        "SPILLWAY_OWN_ADDRESSES": "192.0.2.10,2001:db8::10",
+        "SPILLWAY_ANNOUNCE_ON": "eth0",
+        "SPILLWAY_NAT64_PREFIX": "64:ff9b::/96",
+        "SPILLWAY_UNDERLAY_PROTOCOL": "ipv6",
+        "SPILLWAY_REPLY_VNI": "16777215",
+        "SPILLWAY_REPLY_VNI_IPV6": "flow",
+        "RUST_LOG": "debug",
+    }
+    check(f"control's environment is {expected}, found {environment}", environment == expected)
+    log = [{"name": "RUST_LOG", "value": VALUES["router.log"]}]
+    check("the router's log", router["env"] == log)
+
+
+def says_where(message, path):
+    """Whether a refusal names the value: by its path, or by its name and its parent's path."""
+    parent, _, name = path.rpartition(".")
+    pointers = ["/" + one.replace(".", "/") for one in (path, parent) if one]
+    return (pointers[0] in message or f"{path}: " in message or f"{path}." in message
+            or (f"at '{''.join(pointers[1:])}'" in message and f"'{name}'" in message))
+
+
+def check_refused():
+    for path, value in REFUSED:
+        try:
+            render(nested(path, value))
+        except (helm.HelmValuesError, helm.HelmRenderError) as error:
+            check(f"the refusal of {value} for {path} says where: {error}",
+                  says_where(str(error), path))
+        else:
+            check(f"{value} is refused for {path}", False)
+
+
+def check_package():
+    """What `helm package` packs renders as the directory does."""
+    with tempfile.TemporaryDirectory() as directory:
+        with helm.Chart.load(helm.package(CHART, destination=directory)) as packed:
+            rendered = packed.render({}, name="spillway", namespace="spillway-system")
+    packed = {Path(path).name: text for path, text in rendered.items() if text.strip()}
+    check("a package renders as the directory does", packed == render({}))
+
+
+def check_notes():
+    notes = render({})["NOTES.txt"]
+    for said in ("spillway.io/gateway=true", "eth0", "get spillwaypolicystatuses", "spillway status"):
+        check(f"the notes say {said}", said in notes)
+
+
+def main(directory):
+    check_lint()
+    check_version()
+    check_every_value()
+    check_defaults()
+    check_config()
+    check_arrives()
+    check_refused()
+    check_package()
+    check_notes()
+    for name, values in (("default", {}), ("every-value", every_value())):
+        (Path(directory) / f"{name}.yaml").write_text(manifests(values))
+    print(f"chart: Helm {helm.helm_sdk_version()}: {len(VALUES) + len(ALONE)} values have an "
+          f"effect, {len(REFUSED)} wrong ones are refused")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
