@@ -89,8 +89,9 @@ kubernetes: packages # Fetch or build a Kubernetes API server for tests, once.
 	control/testing/kubernetes.sh "$(KUBEBUILDER_ASSETS)"
 
 .PHONY: manifests
-manifests: packages kubernetes # Check the chart and the manifests, without a cluster.
+manifests: packages kubernetes # Check the chart and the manifests, then in an API server.
 	k8s/check.sh
+	$(AS_ROOT) k8s/cluster.sh
 
 .PHONY: manifests-render
 manifests-render: packages ## Write k8s/base anew, from the chart.
