@@ -5,15 +5,14 @@ use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
 use spillway_api::{Flow, IpFamily, Tuple};
-use spillway_testing::{Namespace, wait_until};
+use spillway_testing::{Bpffs, Namespace, wait_until};
 
 use crate::packets::{egress, pod, server};
 use crate::{Layout, Rig, address, configure, launch};
@@ -102,25 +101,6 @@ impl Outside {
     /// The addresses that were seen.
     fn addresses(&self) -> BTreeSet<IpAddr> {
         self.seen.lock().unwrap().iter().map(SocketAddr::ip).collect()
-    }
-}
-
-/// A bpffs for the router's pins that outlives it: what it mounts itself is in a mount namespace of
-/// its own here, made by `ip netns exec`, and ends with it.
-struct Bpffs(PathBuf);
-
-impl Bpffs {
-    fn mount(path: PathBuf) -> Self {
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&path).status();
-        assert!(mounted.unwrap().success(), "mount");
-        Self(path)
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        // A second panic would hide the first.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 
@@ -273,7 +253,7 @@ fn connections_go_on_after_a_restart_and_nothing_leaks_meanwhile() {
     let mut rig = Rig::new("restart", true);
     stop(&mut rig);
     configure_with_nat64(rig.directory.path(), Layout::TWO_ARMED);
-    let _pins = Bpffs::mount(rig.directory.path().join("bpf"));
+    let _pins = Bpffs::mount(&rig.directory.path().join("bpf"));
     rig.spillway = launch(&rig.gateway, rig.directory.path());
     make_tunnel(&rig);
     let outside = Outside::new(&rig.outside);

@@ -71,7 +71,8 @@ pub struct DeviceInfo {
 
 impl DeviceInfo {
     /// The `ethtool` command that gives the device this many queues.
-    fn set_queues(&self, queues: u32) -> String {
+    #[must_use]
+    pub fn set_queues(&self, queues: u32) -> String {
         if self.combined {
             format!("ethtool -L {} combined {queues}", self.name)
         } else {
@@ -88,6 +89,17 @@ pub(super) struct Group {
     pub(super) zero_copy: bool,
     /// How many frames the UMEM has.
     pub(super) frames: u32,
+}
+
+/// The memory that [`open`](super::open) takes for the frames of all devices, in bytes.
+///
+/// # Errors
+///
+/// When device and configuration do not fit, as `open` says it.
+pub fn packet_memory(config: &DevicesConfig, infos: &[DeviceInfo]) -> Result<u64, DeviceError> {
+    let groups = plan(config, infos)?;
+    let frames: u64 = groups.iter().map(|group| u64::from(group.frames)).sum();
+    Ok(frames * u64::from(config.frame_size))
 }
 
 /// Groups the devices by UMEM, or says why they cannot be opened like this.
@@ -140,8 +152,10 @@ fn check_queues(device: &DeviceConfig, info: &DeviceInfo) -> Result<(), DeviceEr
     })
 }
 
-/// The largest MTU whose frames fit a chunk, steering's encapsulation included.
-const fn mtu_max(frame_size: u32) -> u32 {
+/// The largest MTU whose frames fit a chunk of `frame_size` bytes (2048 or 4096), steering's
+/// encapsulation included.
+#[must_use]
+pub const fn mtu_max(frame_size: u32) -> u32 {
     frame_size - XDP_HEADROOM - ETHERNET_HEADER - ENCAPSULATION
 }
 
@@ -306,6 +320,7 @@ mod tests {
         );
         config.umem_frames = 6720;
         assert_eq!(plan(&config, &[info("eth0")]).unwrap()[0].frames, 7 * 1024);
+        assert_eq!(packet_memory(&config, &[info("eth0")]).unwrap(), 7 * 1024 * 2048);
     }
 
     #[test]

@@ -88,6 +88,26 @@ pub fn probe(name: &str) -> Result<DeviceInfo, DeviceError> {
     })
 }
 
+/// Which of a device's received packets are merged before anybody sees them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Merging {
+    /// By the kernel: generic receive offload.
+    pub gro: bool,
+    /// By the hardware: large receive offload.
+    pub lro: bool,
+}
+
+/// Asks whether a device merges segments that it receives.
+///
+/// # Errors
+///
+/// When the device does not exist, or the kernel does not tell.
+pub fn merging(name: &str) -> Result<Merging, DeviceError> {
+    let control = Control::open(name)?;
+    let is_on = |get, bits| control.is_on(get, bits).map_err(control.failed("the offloads"));
+    Ok(Merging { gro: is_on(ETHTOOL_GGRO, u32::MAX)?, lro: is_on(ETHTOOL_GFLAGS, ETH_FLAG_LRO)? })
+}
+
 /// Switches GRO and LRO off: merged segments do not fit a frame in generic mode.
 ///
 /// # Errors
@@ -172,24 +192,31 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// Clears `bits` of a setting and checks that they are clear. A device that does not know the
-    /// setting does not have it on.
-    fn switch_off(&self, get: u32, set: u32, bits: u32) -> io::Result<()> {
+    /// A setting. A device that does not know it does not have it on.
+    fn setting(&self, get: u32) -> io::Result<u32> {
         let mut value = Value { command: get, data: 0 };
         match self.ethtool(&mut value) {
-            Err(error) if is_unsupported(&error) => return Ok(()),
-            result => result?,
+            Err(error) if is_unsupported(&error) => Ok(0),
+            result => result.map(|()| value.data),
         }
-        if value.data & bits == 0 {
+    }
+
+    /// Whether any of `bits` of a setting is set.
+    fn is_on(&self, get: u32, bits: u32) -> io::Result<bool> {
+        Ok(self.setting(get)? & bits != 0)
+    }
+
+    /// Clears `bits` of a setting and checks that they are clear.
+    fn switch_off(&self, get: u32, set: u32, bits: u32) -> io::Result<()> {
+        let data = self.setting(get)?;
+        if data & bits == 0 {
             return Ok(());
         }
-        self.ethtool(&mut Value { command: set, data: value.data & !bits })?;
-        let mut value = Value { command: get, data: 0 };
-        self.ethtool(&mut value)?;
-        if value.data & bits == 0 {
-            return Ok(());
+        self.ethtool(&mut Value { command: set, data: data & !bits })?;
+        if self.is_on(get, bits)? {
+            return Err(io::Error::other("the driver keeps it on"));
         }
-        Err(io::Error::other("the driver keeps it on"))
+        Ok(())
     }
 
     /// A request that names the device.
@@ -269,7 +296,10 @@ mod tests {
         let namespace = Namespace::new("offload");
         veth_pair(&namespace, "eth0", &namespace, "eth1", 1);
         namespace.run(["ethtool", "-K", "eth0", "gro", "on"]);
+        let merging = || namespace.enter(|| merging("eth0")).unwrap();
+        assert_eq!(merging(), Merging { gro: true, lro: false });
         namespace.enter(|| set_gro_lro_off("eth0")).unwrap();
+        assert_eq!(merging(), Merging::default());
         let features = namespace.run(["ethtool", "-k", "eth0"]);
         assert!(features.contains("generic-receive-offload: off"), "{features}");
         assert!(features.contains("large-receive-offload: off"), "{features}");

@@ -18,7 +18,7 @@ mod socket;
 mod statistics;
 mod transmitter;
 
-pub use config::{DeviceConfig, DeviceInfo, DevicesConfig};
+pub use config::{DeviceConfig, DeviceInfo, DevicesConfig, mtu_max, packet_memory};
 pub use error::DeviceError;
 pub use ethtool::probe;
 pub use frame::Frame;

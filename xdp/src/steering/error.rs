@@ -60,6 +60,14 @@ pub enum SteeringError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel does not say what runs on a device.
+    #[error("cannot ask the kernel about XDP on {device}: {source}")]
+    Query {
+        /// The device's name.
+        device: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Another Spillway drives the device.
     #[error(
         "{device} is driven by another spillway, process {pid} (lock {path}). Stop that one first, \

@@ -43,7 +43,7 @@ pub(crate) struct Link {
 }
 
 /// A negative return of libbpf's as an error.
-fn check(result: i32) -> io::Result<i32> {
+pub(crate) fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
 }
 
@@ -102,6 +102,17 @@ impl Link {
         Ok(())
     }
 
+    /// The number of the program that is attached by it.
+    pub(crate) fn program(&self) -> io::Result<u32> {
+        let mut info = libbpf_sys::bpf_link_info::default();
+        let mut length = u32::try_from(size_of_val(&info)).unwrap_or_default();
+        // SAFETY: `info` outlives the call, which is told its size.
+        check(unsafe {
+            libbpf_sys::bpf_link_get_info_by_fd(self.fd.as_raw_fd(), &raw mut info, &raw mut length)
+        })?;
+        Ok(info.prog_id)
+    }
+
     /// Puts `program` in the place of the one that is there: no frame meets none or both.
     pub(crate) fn replace(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: no options; the descriptors are only numbers to the kernel.
@@ -128,8 +139,25 @@ impl AsFd for Link {
     }
 }
 
-/// The program on an interface, if any: its number and where it runs.
-pub(crate) fn attached(ifindex: u32) -> io::Result<Option<(u32, AttachMode)>> {
+/// From linux/netdev.h: the driver runs a program's verdicts, and its redirections.
+const XDP_FEATURES_NATIVE: u64 = 0b11;
+
+/// From linux/netdev.h: the driver reads and writes a UMEM itself.
+const XDP_FEATURE_ZERO_COPY: u64 = 1 << 3;
+
+/// What the kernel says of XDP on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queried {
+    /// The number of the program that is there, if any, and where it runs.
+    pub(crate) program: Option<(u32, AttachMode)>,
+    /// Whether the driver has native XDP. Kernels before 6.3 do not tell: then `false`.
+    pub(crate) native: bool,
+    /// Whether the driver does without copying. Kernels before 6.3 do not tell: then `false`.
+    pub(crate) zero_copy: bool,
+}
+
+/// Asks the kernel about XDP on an interface.
+pub(crate) fn query(ifindex: u32) -> io::Result<Queried> {
     let mut options = libbpf_sys::bpf_xdp_query_opts {
         sz: size_of::<libbpf_sys::bpf_xdp_query_opts>() as libbpf_sys::size_t,
         ..Default::default()
@@ -141,5 +169,10 @@ pub(crate) fn attached(ifindex: u32) -> io::Result<Option<(u32, AttachMode)>> {
         XDP_ATTACHED_SKB => AttachMode::Generic,
         _ => AttachMode::Native,
     };
-    Ok((options.prog_id != 0).then_some((options.prog_id, mode)))
+    let features = options.feature_flags;
+    Ok(Queried {
+        program: (options.prog_id != 0).then_some((options.prog_id, mode)),
+        native: features & XDP_FEATURES_NATIVE == XDP_FEATURES_NATIVE,
+        zero_copy: features & XDP_FEATURE_ZERO_COPY != 0,
+    })
 }

@@ -14,6 +14,7 @@ mod address;
 mod barrier;
 pub(crate) mod error;
 mod family;
+mod inspect;
 mod link;
 mod nodes;
 mod outcome;
@@ -30,9 +31,10 @@ use std::path::PathBuf;
 pub use address::Address;
 pub use error::SteeringError;
 pub use family::{DestinationSet, SteerFamily};
+pub use inspect::{DeviceXdp, ForeignProgram, Occupant, inspect};
 pub use link::AttachMode;
 pub use outcome::{Count, OUTCOMES, SteerOutcome, Verdict};
-pub use pin::{DeviceLock, detach, ensure_bpffs};
+pub use pin::{DeviceLock, detach, ensure_bpffs, is_bpffs};
 pub use plan::{
     DESTINATIONS_MAX, EGRESS_MAX, EgressPorts, PEERS_MAX, PODS_MAX, SteerPeer, SteerTables,
     TUNNELS_MAX, TooMany,
@@ -247,8 +249,9 @@ impl Steered {
             link.pin(&self.pin)?;
             self.link = Some(link);
         }
-        let attached = link::attached(self.device.ifindex)
+        let attached = link::query(self.device.ifindex)
             .map_err(|source| self.refused("any", source))?
+            .program
             .map_or(AttachMode::Native, |(_, mode)| mode);
         if attached == AttachMode::Generic {
             self.prepare_generic();
@@ -280,13 +283,10 @@ impl Steered {
     /// Attaches to a device that has no program of ours.
     fn create(&self) -> Result<Link, SteeringError> {
         let ifindex = self.device.ifindex;
-        match link::attached(ifindex) {
-            Ok(Some((program, _))) => {
-                let device = self.device.name.clone();
-                return Err(SteeringError::Occupied { device, program });
-            }
-            Ok(None) => {}
-            Err(source) => return Err(self.refused("any", source)),
+        let found = link::query(ifindex).map_err(|source| self.refused("any", source))?;
+        if let Some((program, _)) = found.program {
+            let device = self.device.name.clone();
+            return Err(SteeringError::Occupied { device, program });
         }
         let native = || Link::create(self.program.as_fd(), ifindex, AttachMode::Native);
         let generic = || {

@@ -36,12 +36,23 @@ pub(crate) fn link_path(directory: &Path, ifindex: u32) -> Result<PathBuf, Steer
 pub fn ensure_bpffs(directory: &Path) -> Result<(), SteeringError> {
     let failed = |what| move |e| SteeringError::file(what, directory, e);
     fs::create_dir_all(directory).map_err(failed("cannot make the directory"))?;
-    let found = rustix::fs::statfs(directory).map_err(|e| failed("cannot stat")(e.into()))?;
-    if u64::try_from(found.f_type).is_ok_and(|kind| kind == BPF_FS_MAGIC) {
+    if is_bpffs(directory)? {
         return Ok(());
     }
     rustix::mount::mount(c"bpf", directory, c"bpf", rustix::mount::MountFlags::empty(), None)
         .map_err(|e| failed("cannot mount a bpffs on")(e.into()))
+}
+
+/// Whether `directory` exists and is on a bpffs.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn is_bpffs(directory: &Path) -> Result<bool, SteeringError> {
+    match rustix::fs::statfs(directory) {
+        Ok(found) => Ok(u64::try_from(found.f_type).is_ok_and(|kind| kind == BPF_FS_MAGIC)),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(e) => Err(SteeringError::file("cannot stat", directory, e.into())),
+    }
 }
 
 /// Detaches and unpins every steering program that is pinned in `directory` for this network
@@ -85,7 +96,7 @@ impl DeviceLock {
     /// # Errors
     /// [`SteeringError::Locked`] when another process has it.
     pub fn take(directory: &Path, device: &str, ifindex: u32) -> Result<Self, SteeringError> {
-        let path = directory.join(format!("{}-{ifindex}.lock", namespace()?));
+        let path = lock_path(directory, ifindex)?;
         let failed = |e| SteeringError::file("cannot use the lock file", &path, e);
         let mut options = OpenOptions::new();
         let mut file = options
@@ -96,9 +107,7 @@ impl DeviceLock {
             .open(&path)
             .map_err(failed)?;
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid).map_err(failed)?;
-            let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_string();
+            let pid = read_pid(&mut file).map_err(failed)?;
             return Err(SteeringError::Locked { device: device.to_string(), pid, path });
         }
         file.set_len(0).map_err(failed)?;
@@ -106,4 +115,33 @@ impl DeviceLock {
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { _file: file })
     }
+    /// The process that holds the lock of a device, if any does. The lock is tried for a moment in
+    /// shared mode: several may ask at once.
+    ///
+    /// # Errors
+    /// When the lock file cannot be read.
+    pub fn holder(directory: &Path, ifindex: u32) -> Result<Option<String>, SteeringError> {
+        let path = lock_path(directory, ifindex)?;
+        let failed = |e| SteeringError::file("cannot use the lock file", &path, e);
+        let mut file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed)?,
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            Err(rustix::io::Errno::WOULDBLOCK) => read_pid(&mut file).map(Some).map_err(failed),
+            Err(e) => Err(failed(e.into())),
+        }
+    }
+}
+
+fn lock_path(directory: &Path, ifindex: u32) -> Result<PathBuf, SteeringError> {
+    Ok(directory.join(format!("{}-{ifindex}.lock", namespace()?)))
+}
+
+/// The number of the process that has a lock file, in words.
+fn read_pid(file: &mut File) -> io::Result<String> {
+    let mut pid = String::new();
+    file.read_to_string(&mut pid)?;
+    Ok(if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_string())
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bpf;
+mod bpffs;
 mod namespace;
 mod process;
 mod veth;
@@ -13,6 +14,7 @@ mod veth;
 use std::time::{Duration, Instant};
 
 pub use bpf::{Redirect, compile_bpf};
+pub use bpffs::Bpffs;
 pub use namespace::Namespace;
 pub use process::Process;
 pub use veth::{checksum_offload_off, veth_pair};

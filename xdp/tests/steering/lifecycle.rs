@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use spillway_testing::wait_until;
 use spillway_xdp::steering::{
-    AttachMode, DeviceLock, Steering, SteeringError, Unclassified, detach, ensure_bpffs,
+    AttachMode, DeviceLock, DeviceXdp, ForeignProgram, Occupant, Steering, SteeringError,
+    Unclassified, detach, ensure_bpffs, inspect, is_bpffs,
 };
 
 use crate::rig::{Place, Rig, config, tables};
@@ -17,9 +18,16 @@ struct Pins(PathBuf);
 impl Pins {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("spwt-{}-{name}", std::process::id()));
+        assert!(!is_bpffs(&path).unwrap());
         ensure_bpffs(&path).unwrap();
+        assert!(is_bpffs(&path).unwrap());
         ensure_bpffs(&path).expect("a bpffs is taken as it is");
         Self(path)
+    }
+
+    fn inspect(&self, place: &Place) -> DeviceXdp {
+        let device = &place.device;
+        place.namespace.enter(|| inspect(&device.name, device.ifindex, &self.0)).unwrap()
     }
 
     fn load(&self, place: &Place, sockets: bool) -> Steering {
@@ -51,9 +59,12 @@ fn the_program_outlives_its_process_and_the_next_takes_over() {
     let pins = Pins::new("outlives");
     let mut first = pins.load(place, true);
     assert!(!first.is_inherited());
+    let DeviceXdp { native, zero_copy, occupant } = pins.inspect(place);
+    assert_eq!((native, zero_copy, occupant), (true, false, Occupant::Nobody), "of a veth");
     let attached = place.namespace.enter(|| first.attach()).unwrap();
     assert_eq!((attached[0].mode, attached[0].replaced), (AttachMode::Native, false));
     drop(first);
+    assert_eq!(pins.inspect(place).occupant, Occupant::Spillway(AttachMode::Native));
 
     let shown = place.namespace.run(["ip", "-d", "link", "show", "dev", "eth0"]);
     assert!(shown.contains("xdp"), "{shown}");
@@ -91,6 +102,10 @@ fn another_program_on_the_device_is_named() {
     let error = place.namespace.enter(|| ours.load(place, true).attach()).unwrap_err();
     assert!(matches!(error, SteeringError::Occupied { .. }), "{error}");
     assert!(error.to_string().contains("eth0 already runs XDP program"), "{error}");
+    let Occupant::Other(program) = ours.inspect(place).occupant else { panic!("{error}") };
+    let ForeignProgram { id, name, mode } = program;
+    assert!(error.to_string().contains(&format!("program {id},")), "{error}");
+    assert_eq!((name.as_deref(), mode), (Some("steer"), AttachMode::Native));
     place.namespace.enter(|| detach(&theirs.0)).unwrap();
 }
 
@@ -98,7 +113,11 @@ fn another_program_on_the_device_is_named() {
 fn a_second_instance_on_a_device_is_refused_with_the_first_ones_number() {
     let directory = std::env::temp_dir().join(format!("spwt-{}-lock", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
+    let holder = || DeviceLock::holder(&directory, 7).unwrap();
+    assert_eq!(holder(), None);
     let first = DeviceLock::take(&directory, "eth0", 7).unwrap();
+    assert_eq!(holder(), Some(std::process::id().to_string()));
+    assert_eq!(DeviceLock::holder(&directory, 8).unwrap(), None);
     let error = DeviceLock::take(&directory, "eth0", 7).unwrap_err().to_string();
     let number = format!("process {}", std::process::id());
     assert!(error.contains("eth0 is driven by another spillway"), "{error}");
@@ -109,5 +128,6 @@ fn a_second_instance_on_a_device_is_refused_with_the_first_ones_number() {
     wait_until("the lock ends with its holder", Duration::from_secs(10), || {
         DeviceLock::take(&directory, "eth0", 7).is_ok()
     });
+    wait_until("nobody holds it", Duration::from_secs(10), || holder().is_none());
     std::fs::remove_dir_all(&directory).unwrap();
 }
