@@ -263,8 +263,8 @@ pub(crate) fn reports(
         {
             reports.push(format!(
                 "the kernel may give ports {ports} of {address} to its own connections, which \
-                 then break: `sysctl -w net.ipv4.ip_local_reserved_ports={}-{}`",
-                ports.first, ports.last
+                 then break: `{}`",
+                host_ports.reserve(ports.first, ports.last)
             ));
         }
     }
@@ -309,8 +309,15 @@ impl HostPorts {
         Some(Self { local, reserved: reserved.collect::<Option<_>>()? })
     }
 
+    /// The command that makes the kernel keep off these ports, besides those that it leaves out now.
+    pub(crate) fn reserve(&self, first: u16, last: u16) -> String {
+        let ranges = self.reserved.iter().copied().chain([(first, last)]);
+        let ranges: Vec<_> = ranges.map(|(first, last)| format!("{first}-{last}")).collect();
+        format!("sysctl -w net.ipv4.ip_local_reserved_ports={}", ranges.join(","))
+    }
+
     /// Whether the kernel gives none of these ports out by itself.
-    fn keeps_off(&self, first: u16, last: u16) -> bool {
+    pub(crate) fn keeps_off(&self, first: u16, last: u16) -> bool {
         (first..=last).all(|port| {
             let local = (self.local.0..=self.local.1).contains(&port);
             !local || self.reserved.iter().any(|(first, last)| (*first..=*last).contains(&port))

@@ -364,4 +364,8 @@ fn shared_ports_that_the_kernel_may_give_away_are_reported() {
     assert_eq!(reports(&document(), &both, &reserved), Vec::<String>::new());
     let hole = HostPorts::parse("10000 60999", "16384-20000,20002-29999").unwrap();
     assert_eq!(reports(&document(), &both, &hole).len(), 1);
+    // What is reserved for others stays so.
+    let others = HostPorts::parse("10000 60999", "8080,30000-30001").unwrap();
+    let report = &reports(&document(), &both, &others)[0];
+    assert!(report.contains("=8080-8080,30000-30001,16384-29999`"), "{report}");
 }

@@ -440,7 +440,8 @@ fn next_hop<F: Family>(
     Some(Unresolved { device: way.device, address: way.next_hop.into() })
 }
 
-fn host_ports() -> anyhow::Result<HostPorts> {
+/// The ports that the kernel gives out in this network namespace.
+pub(crate) fn host_ports() -> anyhow::Result<HostPorts> {
     let read = |name: &str| {
         let path = format!("/proc/sys/net/ipv4/{name}");
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))

@@ -1,7 +1,7 @@
 //! `spillway`: the data-plane daemon of an egress gateway, and the operator's command line.
 //!
 //! This file is a table of contents. `run` forwards; every other command asks a running router
-//! over its Unix socket, except `check` and `detach`, which need none.
+//! over its Unix socket, except `check`, `preflight` and `detach`, which need none.
 
 mod announce;
 mod answer;
@@ -18,6 +18,7 @@ mod kernel;
 mod limits;
 mod mtu;
 mod numbers;
+mod preflight;
 mod run;
 mod seldom;
 mod server;

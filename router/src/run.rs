@@ -93,6 +93,7 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
     let locks = devices.iter().map(take).collect::<Result<_, _>>()?;
     let (lanes, sockets) = device::open(&devices_config(&config), &devices)?;
     let owners = owners(config.workers);
+    steering::ensure_bpffs(&config.pin_directory())?;
     let steering = load_steering(&config, owners, &devices, &sockets)?;
 
     let hash_key = secret()?;
@@ -157,14 +158,15 @@ fn leave_flows(directory: &Path, numbers: &Assigned, engines: &[Engine]) {
 }
 
 /// Class → worker: an equal share for each.
-fn owners(workers: u8) -> [u8; 256] {
+pub(crate) fn owners(workers: u8) -> [u8; 256] {
     std::array::from_fn(|class| {
         let worker = class % usize::from(workers.max(1));
         u8::try_from(worker).unwrap_or_default()
     })
 }
 
-fn devices_config(config: &Config) -> DevicesConfig {
+/// The devices as they are to be opened.
+pub(crate) fn devices_config(config: &Config) -> DevicesConfig {
     let device = |from: &crate::config::DeviceConfig| {
         let mut to = device::DeviceConfig::new(from.name.clone());
         to.queues = from.queues;
@@ -179,14 +181,13 @@ fn devices_config(config: &Config) -> DevicesConfig {
     }
 }
 
-/// Loads the steering programs and gives each its sockets.
-fn load_steering(
+/// Loads the steering programs and gives each its sockets. Nothing is attached.
+pub(crate) fn load_steering(
     config: &Config,
     owners: [u8; 256],
     devices: &[DeviceInfo],
     sockets: &[SocketFd],
 ) -> anyhow::Result<Steering> {
-    steering::ensure_bpffs(&config.pin_directory())?;
     let steering_config = SteeringConfig {
         tunnel_port: config.tunnel_port,
         workers: config.workers,

@@ -180,17 +180,27 @@ impl Drop for Server {
 
 /// Removes a socket file on which nobody listens.
 fn remove_stale(path: &Path) -> Result<(), ServerError> {
+    if !is_stale(path)? {
+        return Ok(());
+    }
+    std::fs::remove_file(path)
+        .map_err(|error| ServerError::Kernel { path: path.display().to_string(), error })
+}
+
+/// Whether a dead process has left a socket of this name; else nothing has it.
+///
+/// # Errors
+///
+/// When somebody listens there, or something else has the name.
+pub(crate) fn is_stale(path: &Path) -> Result<bool, ServerError> {
     let name = || path.display().to_string();
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => Err(ServerError::NotASocket(name())),
         Ok(_) => match UnixStream::connect(path) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)
-                    .map_err(|error| ServerError::Kernel { path: name(), error })
-            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
             _ => Err(ServerError::InUse(name())),
         },
-        Err(_) => Ok(()),
+        Err(_) => Ok(false),
     }
 }
 

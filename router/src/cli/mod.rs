@@ -10,6 +10,7 @@ mod drain;
 mod drops;
 mod flows;
 mod policies;
+mod preflight;
 mod status;
 mod table;
 
@@ -50,6 +51,16 @@ enum Command {
         /// The state document, YAML or JSON.
         #[arg(long, value_name = "FILE")]
         state: Option<PathBuf>,
+    },
+    /// Say what is wrong on this host before the router runs on it, and how to mend it. Changes
+    /// nothing; exits with 1 when the router would not work.
+    Preflight {
+        /// The configuration, YAML. Without it: the defaults, on the devices of the default routes.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// As what the checks are shown.
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
     },
     /// Show how the router is: state, devices, workers, frames.
     Status(Query),
@@ -135,6 +146,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             crate::run::run(config, state.as_deref())
         }
         Command::Check { config, state } => print(&check::check(&config, state.as_deref())?),
+        Command::Preflight { config, output } => preflight::preflight(config.as_deref(), output),
         Command::Status(query) => {
             let status = query.connect()?.status()?;
             let socket = query.socket.path.display().to_string();
@@ -169,9 +181,19 @@ impl Query {
         answer: &T,
         table: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
-        match self.output {
-            Output::Table => print(&table(answer)),
-            Output::Json => print(&(serde_json::to_string_pretty(answer)? + "\n")),
+        self.output.show(answer, table)
+    }
+}
+
+impl Output {
+    fn show<T: Serialize>(
+        self,
+        answer: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Table => print(&table(answer)),
+            Self::Json => print(&(serde_json::to_string_pretty(answer)? + "\n")),
         }
     }
 }

@@ -3,7 +3,9 @@
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, State};
+use netlink_packet_route::link::{
+    InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+};
 
 use super::family;
 
@@ -21,7 +23,13 @@ pub(crate) struct Link {
     /// Whether it has a carrier.
     pub(crate) carrier: bool,
     /// Its operational state (RFC 2863), which follows the carrier, and IPv6 routes with it.
-    pub(super) state: State,
+    pub(crate) state: State,
+    /// What it is, as `ip link add type` takes it; nothing of most network cards.
+    pub(crate) kind: Option<String>,
+    /// The bond, team or bridge that it is a port of, by interface index.
+    pub(crate) controller: Option<u32>,
+    /// The UDP port of a VXLAN device.
+    pub(crate) vxlan_port: Option<u16>,
 }
 
 /// An address of this host.
@@ -40,12 +48,23 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         return None;
     }
     let (mut name, mut mac, mut mtu, mut state) = (None, None, 0, State::Unknown);
+    let (mut kind, mut controller, mut vxlan_port) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value.clone()),
             LinkAttribute::Address(bytes) => mac = bytes.as_slice().try_into().ok(),
             LinkAttribute::Mtu(value) => mtu = *value,
             LinkAttribute::OperState(value) => state = *value,
+            LinkAttribute::Controller(value) => controller = Some(*value),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(value) => kind = Some(value.to_string()),
+                        LinkInfo::Data(InfoData::Vxlan(values)) => vxlan_port = port(values),
+                        _ => {}
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -57,6 +76,16 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.contains(LinkFlags::LowerUp),
         state,
+        kind,
+        controller,
+        vxlan_port,
+    })
+}
+
+fn port(vxlan: &[InfoVxlan]) -> Option<u16> {
+    vxlan.iter().find_map(|value| match value {
+        InfoVxlan::Port(port) => Some(*port),
+        _ => None,
     })
 }
 
@@ -99,6 +128,8 @@ pub(super) fn is_assigned(message: &AddressMessage) -> bool {
 mod tests {
     use std::net::IpAddr;
 
+    use netlink_packet_route::link::InfoKind;
+
     use super::*;
 
     fn link_message(attributes: Vec<LinkAttribute>) -> LinkMessage {
@@ -116,6 +147,11 @@ mod tests {
             LinkAttribute::Mtu(1500),
             LinkAttribute::OperState(State::Dormant),
             LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1]),
+            LinkAttribute::Controller(3),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Vxlan),
+                LinkInfo::Data(InfoData::Vxlan(vec![InfoVxlan::Id(2), InfoVxlan::Port(8472)])),
+            ]),
         ]);
         let expected = Link {
             ifindex: 7,
@@ -125,6 +161,9 @@ mod tests {
             up: true,
             carrier: false,
             state: State::Dormant,
+            kind: Some("vxlan".into()),
+            controller: Some(3),
+            vxlan_port: Some(8472),
         };
         assert_eq!(link(&message), Some(expected));
     }

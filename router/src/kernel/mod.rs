@@ -5,6 +5,7 @@
 mod error;
 mod family;
 mod fib;
+mod ipsec;
 mod link;
 mod neighbour;
 mod route;
@@ -24,6 +25,7 @@ use spillway_engine::tables::Neighbour;
 
 pub(crate) use self::error::KernelError;
 pub(crate) use self::fib::FibInput;
+pub(crate) use self::ipsec::ipsec_states;
 pub(crate) use self::link::{Link, LocalAddress};
 use self::neighbour::{
     Asked, MANAGED_NEIGHBOURS_MAX, NeighbourKey, Neighbours, PROBED_NEIGHBOURS_MAX,
@@ -144,10 +146,15 @@ impl Kernel {
         Ok(std::mem::take(&mut self.changed))
     }
 
+    /// Every link.
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
     /// The link of this name.
     #[cfg(test)]
     pub(crate) fn link(&self, name: &str) -> Option<&Link> {
-        self.links.values().find(|link| link.name == name)
+        self.links().find(|link| link.name == name)
     }
 
     /// The link with this interface index.

@@ -33,7 +33,7 @@ const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 
 /// How long an answer of the kernel may take. It takes microseconds, but another process can hold
 /// the kernel's configuration lock for long.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One message of the kernel.
 #[derive(Debug)]
@@ -236,7 +236,7 @@ fn set_receive_buffer(socket: &Socket, bytes: usize) -> io::Result<()> {
 }
 
 /// Reads one datagram and returns its true length, which can exceed the buffer's.
-fn receive_from(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+pub(super) fn receive_from(socket: &Socket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     let truncate = rustix::net::RecvFlags::TRUNC.bits().cast_signed();
     loop {
         match socket.recv_from(&mut &mut *buffer, truncate) {
