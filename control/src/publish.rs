@@ -83,7 +83,7 @@ fn put(
     programmed: Option<&(Arc<Document>, u64)>,
 ) -> Result<u64, Failure> {
     let mut router = Client::connect(socket)?;
-    let running = router.status()?.generation;
+    let running = router.status_for_author()?.generation;
     if let Some((last, generation)) = programmed
         && running == Some(*generation)
         && (Arc::ptr_eq(last, document) || last == document)

@@ -26,7 +26,12 @@ const FLOWS_MAX: usize = 256;
 /// Answers one request.
 pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
     let answered = match request {
-        Request::Status => status(gateway).map(Response::Status),
+        Request::Status { author } => {
+            if author {
+                gateway.author_asked = Some(Instant::now());
+            }
+            status(gateway).map(Response::Status)
+        }
         Request::Policies { cursor, limit } => {
             Ok(Response::Policies(policies(gateway, cursor, limit)))
         }
@@ -88,9 +93,13 @@ fn status(gateway: &Gateway) -> anyhow::Result<Status> {
         refused: gateway.refused.as_ref().map(|refused| RefusedState {
             source: refused.source.clone(),
             message: refused.message.clone(),
-            age_s: Instant::now().saturating_duration_since(refused.at).as_secs(),
+            age_s: refused.at.elapsed().as_secs(),
         }),
         draining_s: gateway.draining.map(|since| since.elapsed().as_secs()),
+        author_age_s: gateway.author_asked.map(|at| at.elapsed().as_secs()),
+        programmed: programmed.map(|programmed| programmed.extent).unwrap_or_default(),
+        programming: gateway.programming,
+        flows_max: gateway.config.flows_max.into(),
         devices: devices.collect::<anyhow::Result<_>>()?,
         workers: (0..).zip(&reports).map(|(id, report)| worker(id, report)).collect(),
         frames: frames(&reports),
@@ -118,17 +127,23 @@ fn device(gateway: &Gateway, index: u16) -> anyhow::Result<Device> {
         mac: MacAddress(link.and_then(|link| link.mac).unwrap_or(info.mac)),
         mtu: link.map_or(info.mtu, |link| link.mtu),
         queues: info.queues,
-        xdp_mode: attachment.map_or("not attached", |to| to.mode.name()).to_owned(),
+        xdp_mode: Device::xdp_mode(attachment.map(|to| to.mode.name())),
         zero_copy: gateway.config.devices.get(at).is_some_and(|device| device.zero_copy),
         rings,
     })
 }
 
 fn worker(id: u32, report: &Report) -> Worker {
-    let Report { engine, lane, held } = report;
+    let Report { engine, flows_ipv6, lane, held } = report;
     Worker {
         id,
         flows: engine.flows_live,
+        flows_ipv6: *flows_ipv6,
+        flows_created: engine.flows_created,
+        flows_restored: engine.flows_restored,
+        flows_expired: engine.flows_expired,
+        flows_deselected: engine.flows_deselected,
+        leases_crowded: engine.leases_crowded,
         received: engine.received,
         transmitted: engine.transmitted,
         dropped: engine.dropped.iter().sum(),
@@ -137,6 +152,11 @@ fn worker(id: u32, report: &Report) -> Worker {
         frames_missing: lane.allocate_failed + lane.copy_failed,
         fragmented: engine.fragmented,
         handed_off: engine.handed_off,
+        taken_over: engine.taken_over,
+        forward_packets: engine.forward.packets,
+        forward_bytes: engine.forward.bytes,
+        reply_packets: engine.reply.packets,
+        reply_bytes: engine.reply.bytes,
         answered: engine.answered,
         announced: engine.announced,
         errors_sent: engine.errors_sent,

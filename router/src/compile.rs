@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use spillway_api::{Document, EgressAddressKind, IpFamily, ReplyVni};
+use spillway_api::{Document, EgressAddressKind, IpFamily, Programmed, ReplyVni};
 use spillway_engine::policy::{NatOptions, Policies, Policy, paired_address};
 use spillway_engine::tables::{self, Device, DeviceIndex, EgressAddress, Nat64Input, Peer};
 use spillway_engine::{Family, V4, V6, nat64};
@@ -76,6 +76,20 @@ pub(crate) fn policies(
         family_policies(document, timeouts, pods, prefixes::<V4>),
         family_policies(document, timeouts, addresses::<V6>, destinations),
     )
+}
+
+/// How much a document has of what.
+pub(crate) fn extent(document: &Document, policies: &(Policies<V4>, Policies<V6>)) -> Programmed {
+    let count = |items: usize| items as u64;
+    let pods_ipv4 = policies.0.pods().filter(|(pod, _)| !numbers::is_pod(*pod));
+    Programmed {
+        policies: count(document.policies.len()),
+        pods_ipv4: count(pods_ipv4.count()),
+        pods_ipv6: count(policies.1.pods().count()),
+        egress_addresses: count(document.egress_addresses.len()),
+        tunnels: count(document.tunnels.len()),
+        peers: document.tunnels.iter().map(|tunnel| count(tunnel.peers.len())).sum(),
+    }
 }
 
 /// Those of one family, with what `pods` and `prefixes` take from each list.

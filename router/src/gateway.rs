@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use spillway_api::{Document, IpFamily};
+use spillway_api::{Document, IpFamily, Programmed as Extent, Programming};
 use spillway_engine::fib::Fib;
 use spillway_engine::policy::Policies;
 use spillway_engine::tables::{
@@ -36,6 +36,8 @@ pub(crate) struct Programmed {
     pub(crate) document: Document,
     /// A file's path, or `socket`.
     pub(crate) source: String,
+    /// How much it has of what.
+    pub(crate) extent: Extent,
     policies: (Policies<V4>, Policies<V6>),
     /// The first epoch of tables made from it.
     since_epoch: u32,
@@ -104,6 +106,9 @@ pub(crate) struct Gateway {
     pub(crate) attachments: Vec<Attachment>,
     pub(crate) programmed: Option<Programmed>,
     pub(crate) refused: Option<Refused>,
+    pub(crate) programming: Programming,
+    /// When the author of the documents last made sure that its document is in force.
+    pub(crate) author_asked: Option<Instant>,
     pub(crate) started: Instant,
     /// Since when no new flow begins.
     pub(crate) draining: Option<Instant>,
@@ -147,6 +152,8 @@ impl Gateway {
             attachments: Vec::new(),
             programmed: None,
             refused: None,
+            programming: Programming::default(),
+            author_asked: None,
             started: Instant::now(),
             draining: None,
             grace: Grace::default(),
@@ -178,6 +185,16 @@ impl Gateway {
 
     /// Programs a document that was parsed and checked. When this fails the one before it stays.
     pub(crate) fn apply(&mut self, document: Document, source: &str) -> anyhow::Result<()> {
+        let start = Instant::now();
+        self.program(document, source)?;
+        let Programming { applied, last_us, total_us, .. } = &mut self.programming;
+        *applied += 1;
+        *last_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        *total_us = total_us.saturating_add(*last_us);
+        Ok(())
+    }
+
+    fn program(&mut self, document: Document, source: &str) -> anyhow::Result<()> {
         let timeouts = self.config.timeouts;
         let numbers = self.numbers.after(&document);
         let policies = compile::policies(&document, timeouts, &numbers);
@@ -186,6 +203,7 @@ impl Gateway {
         self.numbers = numbers;
         tracing::info!("generation {} from {source}: programmed", document.generation);
         self.programmed = Some(Programmed {
+            extent: compile::extent(&document, &policies),
             document,
             source: source.to_owned(),
             policies,
@@ -274,6 +292,7 @@ impl Gateway {
     pub(crate) fn refuse(&mut self, source: &str, message: String) {
         tracing::error!("state from {source} refused, the running one stays: {message}");
         let at = Instant::now();
+        self.programming.refused += 1;
         self.refused = Some(Refused { source: source.to_owned(), message, at });
     }
 

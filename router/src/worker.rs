@@ -50,6 +50,8 @@ pub(crate) enum Command {
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) engine: Counters,
+    /// Those of the live flows that leave by IPv6.
+    pub(crate) flows_ipv6: u64,
     pub(crate) lane: LaneStatistics,
     /// Frames that wait, for a neighbour or for another fragment.
     pub(crate) held: usize,
@@ -322,11 +324,11 @@ impl Worker {
             }
             Command::Announce(addresses) => self.announce(&addresses),
             Command::Report(reply) => {
-                let engine = self.parts.engine.counters();
-                let lane = self.parts.lane.statistics();
+                let WorkerParts { engine, lane, .. } = &self.parts;
                 let _ = reply.try_send(Report {
-                    engine,
-                    lane,
+                    engine: engine.counters(),
+                    flows_ipv6: engine.flows_live_ipv6(),
+                    lane: lane.statistics(),
                     held: self.held.len() + self.fragments.len(),
                 });
             }

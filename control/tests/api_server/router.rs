@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use spillway_api::{Applied, Document, Frames, Request, Response, Status};
+use spillway_api::{Applied, Document, Frames, Programmed, Programming, Request, Response, Status};
 use tempfile::TempDir;
 
 /// The router's side of the socket, for as long as the test runs.
@@ -56,7 +56,7 @@ fn serve(stream: &UnixStream, documents: &Mutex<Vec<Document>>) {
     for line in BufReader::new(stream).lines() {
         let Ok(line) = line else { return };
         let response = match serde_json::from_str(&line).unwrap() {
-            Request::Status => Response::Status(Status {
+            Request::Status { .. } => Response::Status(Status {
                 draining_s: None,
                 version: "test".into(),
                 api_version: spillway_api::API_VERSION,
@@ -65,6 +65,10 @@ fn serve(stream: &UnixStream, documents: &Mutex<Vec<Document>>) {
                 generation: documents.lock().unwrap().last().map(|last| last.generation),
                 state_source: "socket".into(),
                 refused: None,
+                author_age_s: None,
+                programmed: Programmed::default(),
+                programming: Programming::default(),
+                flows_max: 0,
                 devices: Vec::new(),
                 workers: Vec::new(),
                 frames: Frames::default(),

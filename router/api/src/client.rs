@@ -11,7 +11,8 @@ use crate::message::{Applied, Drops, FlowPage, PolicyPage, Refusal, Request, Res
 /// Where the router listens unless it is told otherwise.
 pub const SOCKET_DEFAULT: &str = "/run/spillway/spillway.sock";
 
-/// How long one read or write may take. Programming a large document takes seconds.
+/// How long one read or write may take, unless the caller says otherwise. Programming a large document
+/// takes seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.
@@ -21,7 +22,7 @@ pub enum ClientError {
     #[error(
         "cannot reach Spillway at {path}: {}. Is `spillway run` running? Name its socket with \
          --socket.",
-        plain(.error)
+        os_error(.error)
     )]
     Unreachable {
         /// The socket.
@@ -30,7 +31,7 @@ pub enum ClientError {
         error: io::Error,
     },
     /// The exchange broke off.
-    #[error("no whole answer from Spillway at {path}: {}", plain(.error))]
+    #[error("no whole answer from Spillway at {path}: {}", os_error(.error))]
     Exchange {
         /// The socket.
         path: String,
@@ -57,6 +58,7 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
+    timeout: Duration,
     stream: BufReader<UnixStream>,
 }
 
@@ -67,13 +69,24 @@ impl Client {
     ///
     /// [`ClientError::Unreachable`] when nobody does.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_within(path, TIMEOUT)
+    }
+
+    /// The same, where one read or write may take so long, which is not 0.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Unreachable`] when nobody listens.
+    pub fn connect_within(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
         let connected = UnixStream::connect(path).and_then(|stream| {
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            stream.set_write_timeout(Some(TIMEOUT))?;
+            stream.set_read_timeout(Some(timeout))?;
+            stream.set_write_timeout(Some(timeout))?;
             Ok(stream)
         });
         match connected {
-            Ok(stream) => Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) }),
+            Ok(stream) => {
+                Ok(Self { path: path.to_owned(), timeout, stream: BufReader::new(stream) })
+            }
             Err(error) => Err(ClientError::Unreachable { path: display(path), error }),
         }
     }
@@ -84,7 +97,20 @@ impl Client {
     ///
     /// Any but [`ClientError::Unreachable`].
     pub fn status(&mut self) -> Result<Status, ClientError> {
-        match self.exchange(&Request::Status)? {
+        self.ask_status(false)
+    }
+
+    /// The same, for the author of the state documents: the router takes note of when it asked last.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`ClientError::Unreachable`].
+    pub fn status_for_author(&mut self) -> Result<Status, ClientError> {
+        self.ask_status(true)
+    }
+
+    fn ask_status(&mut self, author: bool) -> Result<Status, ClientError> {
+        match self.exchange(&Request::Status { author })? {
             Response::Status(status) => Ok(status),
             other => Err(self.unexpected(other)),
         }
@@ -151,10 +177,10 @@ impl Client {
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Response, ClientError> {
-        let line = self
-            .send(request)
-            .and_then(|()| self.receive())
-            .map_err(|error| ClientError::Exchange { path: display(&self.path), error })?;
+        let line = self.send(request).and_then(|()| self.receive()).map_err(|error| {
+            let (path, error) = (display(&self.path), plain(error, self.timeout));
+            ClientError::Exchange { path, error }
+        })?;
         serde_json::from_slice(&line).map_err(|error| self.unreadable(error.to_string()))
     }
 
@@ -194,12 +220,13 @@ fn display(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// The error's words; a timeout as what it is.
-fn plain(error: &io::Error) -> String {
+/// The error; a timeout as what it is.
+fn plain(error: io::Error, timeout: Duration) -> io::Error {
     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-        return format!("nothing came for {} seconds", TIMEOUT.as_secs());
+        let words = format!("nothing came for {} seconds", timeout.as_secs());
+        return io::Error::new(io::ErrorKind::TimedOut, words);
     }
-    os_error(error)
+    error
 }
 
 /// The kernel's words for an error, without their number.

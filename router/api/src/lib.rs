@@ -26,8 +26,8 @@ pub use document::{
 pub use family::{IpFamily, check_host_address, check_not_mapped};
 pub use message::{
     API_VERSION, Applied, Device, Drops, EngineDrop, Flow, FlowPage, Frames, PolicyPage, PolicyRow,
-    Refusal, RefusedState, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple,
-    Verdict, Worker,
+    Programmed, Programming, Refusal, RefusedState, Request, Response, RingStatistics, Status,
+    SteeringOutcome, Tuple, Verdict, Worker,
 };
 pub use nat64::Nat64Prefix;
 pub use options::PolicyTimeouts;

@@ -17,7 +17,12 @@ pub const API_VERSION: u32 = 1;
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
     /// How the router is.
-    Status,
+    Status {
+        /// Whether it is the author of the state documents who asks, to see that the last one is in
+        /// force: [`Status::author_age_s`] tells when it did.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        author: bool,
+    },
     /// What is selected and where it leaves, a page of rows.
     Policies {
         /// Where the page starts: 0, then each answer's `next`.
@@ -57,6 +62,7 @@ fn limit_default() -> u32 {
 /// What the router answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "response", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on its way to the socket")]
 pub enum Response {
     /// To [`Request::Status`].
     Status(Status),
@@ -129,6 +135,18 @@ pub struct Status {
     pub refused: Option<RefusedState>,
     /// Seconds since new flows are refused, because it is being drained; none when it is not.
     pub draining_s: Option<u64>,
+    /// Seconds since the author of the documents last asked; none when nobody has said to be that.
+    #[serde(default)]
+    pub author_age_s: Option<u64>,
+    /// How much the programmed document has of what.
+    #[serde(default)]
+    pub programmed: Programmed,
+    /// How often documents were programmed and refused, and how long that took.
+    #[serde(default)]
+    pub programming: Programming,
+    /// Flows of each family that one worker can have.
+    #[serde(default)]
+    pub flows_max: u64,
     /// The devices, in the order of the configuration.
     pub devices: Vec<Device>,
     /// The workers, by number.
@@ -150,6 +168,39 @@ pub struct RefusedState {
     pub age_s: u64,
 }
 
+/// How much a programmed document has of what; nothing before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Programmed {
+    /// Policies.
+    pub policies: u64,
+    /// IPv4 addresses of selected pods, each once.
+    pub pods_ipv4: u64,
+    /// IPv6 addresses of selected pods, each once.
+    pub pods_ipv6: u64,
+    /// Egress addresses.
+    pub egress_addresses: u64,
+    /// Tunnel addresses.
+    pub tunnels: u64,
+    /// Tunnel peers, over all tunnels.
+    pub peers: u64,
+}
+
+/// How programming went since the start: steering, tables and all workers together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Programming {
+    /// Documents that were programmed.
+    pub applied: u64,
+    /// Documents that were refused.
+    pub refused: u64,
+    /// How long the last one took to program, in microseconds.
+    pub last_us: u64,
+    /// How long all of them took, in microseconds.
+    pub total_us: u64,
+}
+
+/// [`Device::xdp_mode`] of a device without the steering program.
+const NOT_ATTACHED: &str = "not attached";
+
 /// A device that the router receives and sends on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
@@ -163,12 +214,26 @@ pub struct Device {
     pub mtu: u32,
     /// Its receive queues.
     pub queues: u32,
-    /// How the steering program is attached: `native` or `generic`.
+    /// How the steering program is attached: `native`, `generic` or `not attached`.
     pub xdp_mode: String,
     /// Whether the driver gives frames without copying them.
     pub zero_copy: bool,
     /// Sum of its sockets' statistics.
     pub rings: RingStatistics,
+}
+
+impl Device {
+    /// What `xdp_mode` says of a program that is attached in this mode.
+    #[must_use]
+    pub fn xdp_mode(attached: Option<&str>) -> String {
+        attached.unwrap_or(NOT_ATTACHED).to_owned()
+    }
+
+    /// Whether the steering program is attached.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.xdp_mode != NOT_ATTACHED
+    }
 }
 
 /// What the kernel counts for AF_XDP sockets (`struct xdp_statistics`).
@@ -186,13 +251,26 @@ pub struct RingStatistics {
     pub tx_invalid_descriptors: u64,
 }
 
-/// A worker's counters, in packets since the start.
+/// A worker's counters, in packets since the start. What an older router does not say is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Worker {
     /// Its number, from 0.
     pub id: u32,
     /// Its live flows.
     pub flows: u64,
+    /// Those of them that leave by IPv6.
+    pub flows_ipv6: u64,
+    /// Flows created.
+    pub flows_created: u64,
+    /// Flows taken up from an earlier process.
+    pub flows_restored: u64,
+    /// Flows ended by their timeout.
+    pub flows_expired: u64,
+    /// Flows ended because the document no longer selects them.
+    pub flows_deselected: u64,
+    /// Leases of ports that found few left towards their remote, or none.
+    pub leases_crowded: u64,
     /// Packets received.
     pub received: u64,
     /// Packets sent.
@@ -209,6 +287,16 @@ pub struct Worker {
     pub fragmented: u64,
     /// Frames handed to other workers: fragments, and packets of flows that those have adopted.
     pub handed_off: u64,
+    /// Frames that other workers have handed to it.
+    pub taken_over: u64,
+    /// Packets of pods sent outside.
+    pub forward_packets: u64,
+    /// Their bytes: IP packets, without link and tunnel headers.
+    pub forward_bytes: u64,
+    /// Packets from outside sent to pods.
+    pub reply_packets: u64,
+    /// Their bytes, likewise.
+    pub reply_bytes: u64,
     /// ARP requests, neighbour solicitations and pings for announced addresses that were answered;
     /// in `transmitted`.
     pub answered: u64,

@@ -45,7 +45,8 @@ fn a_document_is_put_and_its_generation_comes_back() {
 #[test]
 fn the_protocol_has_the_words_of_its_reference() {
     for (request, line) in [
-        (Request::Status, r#"{"request":"status"}"#),
+        (Request::Status { author: false }, r#"{"request":"status"}"#),
+        (Request::Status { author: true }, r#"{"request":"status","author":true}"#),
         (Request::Flows { cursor: 0, limit: 1000 }, r#"{"request":"flows"}"#),
         (
             Request::Policies { cursor: 4, limit: 2 },

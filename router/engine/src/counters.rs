@@ -63,6 +63,8 @@ pub struct Counters {
     pub flows_deselected: u64,
     /// Flows that live now: a gauge.
     pub flows_live: u64,
+    /// Leases of ports that found few left towards their remote, or none: soon newcomers are refused.
+    pub leases_crowded: u64,
 }
 
 impl Default for Counters {
@@ -86,6 +88,7 @@ impl Default for Counters {
             flows_expired: 0,
             flows_deselected: 0,
             flows_live: 0,
+            leases_crowded: 0,
         }
     }
 }
@@ -102,7 +105,7 @@ impl Counters {
         let Self { received, transmitted, fragmented, answered, announced, held, .. } = other;
         let Self { taken_over, handed_off, dropped, forward, reply, .. } = other;
         let Self { errors_sent, errors_limited, flows_created, flows_restored, .. } = other;
-        let Self { flows_expired, flows_deselected, flows_live, .. } = other;
+        let Self { flows_expired, flows_deselected, flows_live, leases_crowded, .. } = other;
         for (count, more) in [
             (&mut self.received, received),
             (&mut self.transmitted, transmitted),
@@ -119,6 +122,7 @@ impl Counters {
             (&mut self.flows_expired, flows_expired),
             (&mut self.flows_deselected, flows_deselected),
             (&mut self.flows_live, flows_live),
+            (&mut self.leases_crowded, leases_crowded),
         ] {
             *count = count.wrapping_add(*more);
         }

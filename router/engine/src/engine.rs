@@ -319,11 +319,17 @@ impl Engine {
         self.v4.counters.flows_live + self.v6.counters.flows_live
     }
 
+    /// How many of them leave by IPv6: these have a table of their own.
+    #[must_use]
+    pub fn flows_live_ipv6(&self) -> u64 {
+        self.v6.counters.flows_live
+    }
+
     /// What was counted, of both families.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let mut counters = self.v4.counters.clone();
-        counters.add(&self.v6.counters);
+        let mut counters = self.v4.counted();
+        counters.add(&self.v6.counted());
         counters
     }
 

@@ -119,7 +119,9 @@ fn workers(status: &Status) -> Table<12> {
 
 #[cfg(test)]
 mod tests {
-    use spillway_api::{Device, MacAddress, RefusedState, RingStatistics, Worker};
+    use spillway_api::{
+        Device, MacAddress, Programmed, Programming, RefusedState, RingStatistics, Worker,
+    };
 
     use super::*;
 
@@ -133,6 +135,10 @@ mod tests {
             state_source: "/etc/spillway/state.yaml".to_owned(),
             refused: None,
             draining_s: None,
+            author_age_s: None,
+            programmed: Programmed::default(),
+            programming: Programming::default(),
+            flows_max: 65_536,
             devices: vec![Device {
                 name: "eth0".to_owned(),
                 ifindex: 2,

@@ -294,6 +294,11 @@ impl<F: Wire> Translator<F> {
         }
     }
 
+    /// What was counted, here and where ports are leased.
+    pub(super) fn counted(&self) -> Counters {
+        Counters { leases_crowded: self.ports.leases_crowded(), ..self.counters.clone() }
+    }
+
     pub(super) fn drop(&mut self, reason: DropReason) -> Verdict {
         self.counters.count_drop(reason);
         Verdict::Drop(reason)

@@ -6,6 +6,8 @@
 //! (`engine/adoption.rs`). A port that another pod's flow to the same remote had lately is taken
 //! only when nothing else in the class is free.
 
+use std::ops::RangeInclusive;
+
 use super::crowded::{Crowded, Remote, Taken};
 use super::rest::Resting;
 use crate::DropReason;
@@ -17,6 +19,10 @@ use crate::tables::EgressAddress;
 
 /// After so many ports that were asked for in vain, a remote is remembered as crowded.
 const ASKED_MAX: u32 = 32;
+
+/// A lease that had to look at more ports than these has found a remote with few left: where 9 of 10 are
+/// taken, one search in 30 does.
+const LOOKED_AT_MAX: u32 = 32;
 
 /// `CLASS_MULTIPLIER` times this is 1, modulo 2^16.
 const CLASS_INVERSE: u16 = inverse(CLASS_MULTIPLIER);
@@ -70,6 +76,7 @@ pub(crate) struct Ports<F: Wire> {
     resting: Resting<F>,
     /// Remotes towards which few ports are left, or none; of any remote, those that mappings leave.
     crowded: Crowded<F>,
+    leases_crowded: u64,
 }
 
 impl<F: Wire> Ports<F> {
@@ -83,7 +90,13 @@ impl<F: Wire> Ports<F> {
             hasher,
             resting: Resting::new(),
             crowded: Crowded::new(),
+            leases_crowded: 0,
         }
+    }
+
+    /// How many leases have found few ports left towards their remote, or none.
+    pub(crate) fn leases_crowded(&self) -> u64 {
+        self.leases_crowded
     }
 
     /// Chooses a port on `egress` for replies: the pod's own if it may be, else another. `use_of`
@@ -121,17 +134,20 @@ impl<F: Wire> Ports<F> {
         let [remote, any_remote] =
             [reply, any_remote].map(|tuple| Remote::new(hasher, &tuple, range));
         if crowded.is_exhausted(&remote) || crowded.is_exhausted(&any_remote) {
+            self.leases_crowded += 1;
             return Err(DropReason::PortsExhausted);
         }
-        let Self { classes, random, .. } = self;
-        let mut search = Search { taken: crowded.of(&remote), asked: 0 };
+        let Self { classes, random, leases_crowded, .. } = self;
+        let range = egress.port_first..=egress.port_last;
+        let mut search = Search { taken: crowded.of(&remote), asked: 0, range, looked_at: 0 };
         let mut found = None;
         if is_ours {
             found = search.class(random, own_class, &mut |port| is_rested(port), &mut may_be);
             found = found.or_else(|| search.class(random, own_class, &mut |_| true, &mut may_be));
         }
         let found = found.or_else(|| search.other_classes(random, classes, own_class, &mut may_be));
-        let Search { taken, asked } = search;
+        let Search { taken, asked, looked_at, .. } = search;
+        *leases_crowded += u64::from(found.is_none() || looked_at > LOOKED_AT_MAX);
         // What was skipped may be leased.
         all_mapped &= taken.is_none();
         if found.is_none() {
@@ -166,6 +182,9 @@ struct Search<'a> {
     taken: Option<&'a mut Taken>,
     /// How many ports were asked for.
     asked: u32,
+    /// The egress address's ports, and how many of them were looked at: asked for, or known to be taken.
+    range: RangeInclusive<u16>,
+    looked_at: u32,
 }
 
 impl Search<'_> {
@@ -185,6 +204,7 @@ impl Search<'_> {
         }
         let number = |step: u8| start.wrapping_add(step.wrapping_mul(stride));
         (0..=u8::MAX).map(|step| port_of(class, number(step))).find(|port| {
+            self.looked_at += u32::from(self.range.contains(port));
             let is_known = self.taken.as_ref().is_some_and(|taken| taken.has(*port));
             !is_known && is_wanted(*port) && self.ask(*port, may_be)
         })

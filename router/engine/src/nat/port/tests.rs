@@ -164,6 +164,28 @@ fn an_exhausted_remote_costs_no_search_until_a_port_is_free() {
     assert_eq!(lease(&mut ports, &egress, 80, &[2000].into()), Ok(2001));
 }
 
+/// Before newcomers are refused somebody hears of it, and of ports that are just not the address's nobody.
+#[test]
+fn leases_that_find_few_ports_are_counted() {
+    let crowded = |first, last, taken: &BTreeSet<u16>| {
+        let mut ports = ports(0, &[0; CLASSES], 1);
+        for number in 0..1000 {
+            // Refused or not: that is not what is counted.
+            let _ = lease(&mut ports, &egress(first, last), 1024 + number * 64, taken);
+        }
+        ports.leases_crowded()
+    };
+    let of_ten = |taken: u16| -> BTreeSet<u16> {
+        (1024..=u16::MAX).filter(|port| port % 10 < taken).collect()
+    };
+    assert_eq!(crowded(1024, 65_535, &BTreeSet::new()), 0);
+    assert_eq!(crowded(1024, 65_535, &of_ten(5)), 0);
+    assert!((1..200).contains(&crowded(1024, 65_535, &of_ten(9))));
+    // Few of a class are in the range, and all of these are free.
+    assert_eq!(crowded(16_384, 29_999, &BTreeSet::new()), 0);
+    assert_eq!(crowded(2000, 2001, &[2000, 2001].into()), 1000, "each is refused");
+}
+
 #[test]
 fn where_all_ports_are_mapped_no_remote_costs_a_search_until_a_mapping_ends() {
     let mut ports = ports(0, &[0; CLASSES], 1);
