@@ -1,7 +1,8 @@
 //! `spillway`: the data-plane daemon of an egress gateway, and the operator's command line.
 //!
 //! This file is a table of contents. `run` forwards; every other command asks a running router
-//! over its Unix socket, except `check`, `preflight` and `detach`, which need none.
+//! over its Unix socket, `serve` for whoever asks by HTTP, except `check`, `preflight` and `detach`, which
+//! need none.
 
 mod announce;
 mod answer;
@@ -21,6 +22,7 @@ mod numbers;
 mod preflight;
 mod run;
 mod seldom;
+mod serve;
 mod server;
 mod state_file;
 mod worker;

@@ -15,6 +15,7 @@ mod status;
 mod table;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -75,6 +76,14 @@ enum Command {
         /// Show also what never happened.
         #[arg(long)]
         all: bool,
+    },
+    /// Serve a running router's metrics and health over HTTP: /metrics, /livez and /readyz.
+    Serve {
+        /// Where to listen. Whoever gets there can read the metrics, and change nothing.
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9602")]
+        listen: SocketAddr,
+        #[command(flatten)]
+        socket: Socket,
     },
     /// Replace the running state document by the one in a file.
     Apply {
@@ -163,6 +172,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Drops { query, all } => {
             let drops = query.connect()?.drops()?;
             query.show(&drops, |drops| drops::table(drops, all))
+        }
+        Command::Serve { listen, socket } => {
+            start_log();
+            crate::serve::serve(listen, &socket.path)
         }
         Command::Apply { file, socket } => print(&apply::apply(&file, &socket.path)?),
         Command::Drain { drain, socket } => drain::drain(&drain, &socket.path),

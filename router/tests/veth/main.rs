@@ -12,6 +12,7 @@ mod documents;
 mod drain;
 mod fragments;
 mod live;
+mod metrics;
 mod millions;
 mod mutated;
 mod owed;

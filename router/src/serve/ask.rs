@@ -1,0 +1,66 @@
+//! Questions to the router, over the operator's socket: one at a time, each within a time.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use spillway_api::{Client, ClientError};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+/// Whoever asks the router.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    socket: Arc<Path>,
+    turn: Arc<Semaphore>,
+    /// How long an answer may take, the turn included.
+    within: Duration,
+    /// Whether the router has answered the last question: the log tells only of changes.
+    answers: Arc<AtomicBool>,
+}
+
+impl Asker {
+    pub(super) fn new(socket: &Path, within: Duration) -> Self {
+        let (turn, answers) = (Arc::new(Semaphore::new(1)), Arc::new(AtomicBool::new(true)));
+        Self { socket: socket.into(), turn, within, answers }
+    }
+
+    /// Asks on a connection of its own. The error is for a person.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Client) -> Result<T, ClientError> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let asked = timeout(self.within, self.ask_in_turn(question)).await;
+        let answer = asked.unwrap_or_else(|_| {
+            let (socket, seconds) = (self.socket.display(), self.within.as_secs());
+            Err(anyhow::anyhow!(
+                "no answer from Spillway at {socket} within {seconds} seconds: it is busy, or hangs. \
+                 Its log says more."
+            ))
+        });
+        if self.answers.swap(answer.is_ok(), Relaxed) != answer.is_ok() {
+            match &answer {
+                Ok(_) => tracing::info!("the router answers again"),
+                Err(error) => tracing::warn!("{error:#}"),
+            }
+        }
+        answer
+    }
+
+    async fn ask_in_turn<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Client) -> Result<T, ClientError> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await?;
+        let (socket, within) = (Arc::clone(&self.socket), self.within);
+        let answer = spawn_blocking(move || {
+            // Until the answer is there, also when nobody waits for it any more.
+            let _turn = turn;
+            question(&mut Client::connect_within(&socket, within)?)
+        });
+        Ok(answer.await.context("the question was not asked")??)
+    }
+}

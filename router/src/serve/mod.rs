@@ -1,0 +1,53 @@
+//! `spillway serve`: a running router's metrics and health over HTTP, for Prometheus and the kubelet.
+//!
+//! A process of its own that asks the router over the operator's socket, as `spillway status` does: what
+//! comes from the network is never parsed by the process that has the network capabilities, and no
+//! request gets nearer to a packet than an operator's question.
+
+mod ask;
+mod http;
+mod metrics;
+mod ready;
+#[cfg(test)]
+mod sample;
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use ask::Asker;
+use http::Limits;
+
+/// Serves until SIGTERM or SIGINT, whether a router runs or not.
+///
+/// # Errors
+/// When nobody can listen at `listen`.
+pub(crate) fn serve(listen: SocketAddr, socket: &Path) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot make an event loop")?;
+    let served = runtime.block_on(until_signal(listen, socket));
+    // A question that the router does not answer must not keep the process.
+    runtime.shutdown_background();
+    served
+}
+
+async fn until_signal(listen: SocketAddr, socket: &Path) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
+    let listener = TcpListener::bind(listen).await.with_context(|| {
+        format!(
+            "cannot listen on {listen}: choose an address of this host and a free port (--listen)"
+        )
+    })?;
+    tracing::info!("listening on http://{}", listener.local_addr()?);
+    let limits = Limits::default();
+    tokio::select! {
+        () = http::serve(listener, Asker::new(socket, limits.answer_within), limits) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

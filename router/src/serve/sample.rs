@@ -1,0 +1,80 @@
+//! What a router might answer.
+
+use spillway_api::{
+    API_VERSION, Device, Drops, EngineDrop, Frames, MacAddress, Programmed, Programming,
+    RingStatistics, Status, SteeringOutcome, Verdict, Worker,
+};
+use spillway_engine::DropReason;
+use spillway_xdp::SteerOutcome;
+use spillway_xdp::steering;
+
+/// Of a router with one device and two workers that forwards.
+pub(super) fn status() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        api_version: API_VERSION,
+        pid: 4_711,
+        uptime_s: 3_725,
+        generation: Some(7),
+        state_source: "socket".to_owned(),
+        refused: None,
+        author_age_s: Some(1),
+        programmed: Programmed {
+            policies: 2,
+            pods_ipv4: 30,
+            pods_ipv6: 20,
+            egress_addresses: 3,
+            tunnels: 1,
+            peers: 4,
+        },
+        programming: Programming { applied: 5, refused: 1, last_us: 1_500, total_us: 2_250_000 },
+        flows_max: 65_536,
+        devices: vec![Device {
+            name: "eth0".to_owned(),
+            ifindex: 2,
+            mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            mtu: 1_500,
+            queues: 4,
+            xdp_mode: Device::xdp_mode(Some("native")),
+            zero_copy: false,
+            rings: RingStatistics { rx_ring_full: 12, ..RingStatistics::default() },
+        }],
+        workers: vec![
+            Worker {
+                flows: 10,
+                flows_ipv6: 3,
+                received: 1_000,
+                forward_packets: 600,
+                forward_bytes: 60_000,
+                reply_packets: 400,
+                reply_bytes: 400_000,
+                ..Worker::default()
+            },
+            Worker { id: 1, flows_created: 77, ..Worker::default() },
+        ],
+        frames: Frames { total: 16_384, free: 8_192, receiving: 8_190, transmitting: 2, held: 0 },
+        reports: vec!["rule 100: fwmark 0x1 is not supported and is ignored".to_owned()],
+    }
+}
+
+/// Nothing was dropped yet but for want of ports.
+pub(super) fn drops() -> Drops {
+    let steering = SteerOutcome::ALL.iter().map(|outcome| SteeringOutcome {
+        device: "eth0".to_owned(),
+        outcome: outcome.name().to_owned(),
+        verdict: match outcome.verdict() {
+            steering::Verdict::Pass => Verdict::Pass,
+            steering::Verdict::Steer => Verdict::Steer,
+            steering::Verdict::Drop => Verdict::Drop,
+        },
+        packets: 9,
+        bytes: 900,
+        description: outcome.description().to_owned(),
+    });
+    let engine = DropReason::ALL.iter().map(|reason| EngineDrop {
+        reason: reason.name().to_owned(),
+        packets: if *reason == DropReason::PortsExhausted { 8 } else { 0 },
+        description: reason.description().to_owned(),
+    });
+    Drops { steering: steering.collect(), engine: engine.collect() }
+}
