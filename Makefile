@@ -89,8 +89,9 @@ kubernetes: packages # Fetch or build a Kubernetes API server for tests, once.
 	control/testing/kubernetes.sh "$(KUBEBUILDER_ASSETS)"
 
 .PHONY: manifests
-manifests: packages kubernetes # Check the chart and the manifests, then in an API server.
+manifests: packages kubernetes # Check chart, manifests, alerts and dashboard; then in an API server.
 	k8s/check.sh
+	k8s/monitoring/check.sh
 	$(AS_ROOT) k8s/cluster.sh
 
 .PHONY: manifests-render
@@ -116,8 +117,8 @@ lab-down: ## Remove the lab.
 lint: packages $(CARGO_DENY) ## Check format, Clippy, shell scripts, licences, advisories.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck vagrant/*.sh vagrant/machines/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh bench/*.sh \
-	  xdp/kernels/*.sh .ci/run
+	shellcheck vagrant/*.sh vagrant/machines/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh \
+	  k8s/monitoring/*.sh bench/*.sh xdp/kernels/*.sh .ci/run
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(MAKE) --no-print-directory advisories
 
