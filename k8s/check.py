@@ -21,6 +21,9 @@ MOUNTS = {
         "run": ("/run/spillway", False),
         "token": ("/var/run/secrets/kubernetes.io/serviceaccount", False),
     },
+    "metrics": {
+        "run": ("/run/spillway", False),
+    },
 }
 VOLUMES = {"config": "configMap", "run": "/run/spillway", "pins": "/sys/fs/bpf/spillway", "token": "projected"}
 
@@ -59,10 +62,9 @@ def check_daemonset(pod):
              for name, volume in sources.items()}
     check(f"the volumes are {VOLUMES}", found == VOLUMES)
     containers = {container["name"]: container for container in pod["containers"]}
-    check("the containers are router and control", list(containers) == list(MOUNTS))
-    check_container(containers["router"], CAPABILITIES)
-    check_container(containers["control"], [])
+    check(f"the containers are {list(MOUNTS)}", list(containers) == list(MOUNTS))
     for name, expected in MOUNTS.items():
+        check_container(containers[name], CAPABILITIES if name == "router" else [])
         mounts = {mount["name"]: (mount["mountPath"], not mount.get("readOnly", False))
                   for mount in containers[name]["volumeMounts"]}
         check(f"{name} mounts {expected}", mounts == expected)

@@ -56,6 +56,10 @@ VALUES = {
     "control.replyVni": 16777215,
     "control.replyVniIpv6": "flow",
     "control.resources": {"requests": {"cpu": "0.1"}, "limits": {"memory": "128Mi"}},
+    "metrics.log": "warn",
+    "metrics.address": "127.0.0.1",
+    "metrics.port": 19602,
+    "metrics.resources": {"limits": {"memory": "64Mi"}},
     "crds.nodeSelector": {"kubernetes.io/os": "linux"},
     "crds.tolerations": [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}],
     "crds.resources": {"requests": {"cpu": "1m"}},
@@ -73,8 +77,10 @@ VALUES = {
     "seLinuxOptions": {"type": "spc_t", "user": "system_u", "role": "system_r", "level": "s0"},
 }
 
-# Those that take others away.
+# Those that take others away, and what no schema of Kubernetes' own knows.
 ALONE = {
+    "metrics.enabled": False,
+    "metrics.podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "interval": "15s"},
     "router.privileged": True,
     "crds.install": False,
     "updateStrategy.type": "OnDelete",
@@ -84,8 +90,8 @@ ALONE = {
 
 # Maps whose fields are Kubernetes' matter, and explained there.
 KUBERNETES_OWN = {
-    "router.seccompProfile", "router.resources", "control.resources", "crds.resources",
-    "seLinuxOptions",
+    "router.seccompProfile", "router.resources", "control.resources", "metrics.resources",
+    "crds.resources", "seLinuxOptions",
 }
 
 # Where a value is, and what must be refused there. The message must say where.
@@ -144,6 +150,11 @@ REFUSED = [
     ("control.replyVni", "2"),
     ("control.replyVniIpv6", "flows"),
     ("control.resources.memory", "64Mi"),
+    ("metrics.enabled", 1),
+    ("metrics.address", "localhost"),
+    ("metrics.port", 65536),
+    ("metrics.podMonitor.interval", "15"),
+    ("metrics.podMonitor.labels.release", 1),
     ("crds.install", "yes"),
     ("crds.tolerations", [{"operator": "Any"}]),
     ("nodeSelector", {"spillway.io/gateway": "false"}),
@@ -285,6 +296,28 @@ def check_arrives():
     check("the router's log", router["env"] == log)
 
 
+def check_metrics():
+    """Kubelets and Prometheus ask where the container listens."""
+    for address, listen, host in (("::", "[::]:9602", None), ("0.0.0.0", "0.0.0.0:9602", None),
+                                  ("2001:db8::1", "[2001:db8::1]:9602", "2001:db8::1")):
+        files = render({"metrics": {"address": address}})
+        pod = yaml.safe_load(files["daemonset.yaml"])["spec"]["template"]["spec"]
+        metrics = {one["name"]: one for one in pod["containers"]}["metrics"]
+        check(f"{listen} is listened on", metrics["command"][-1] == listen)
+        ports = [{"name": "metrics", "containerPort": 9602}]
+        check(f"it has the ports {ports}", metrics["ports"] == ports)
+        for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+            asked = metrics[probe]["httpGet"]
+            expected = {"path": path, "port": "metrics"} | ({"host": host} if host else {})
+            check(f"{probe} asks {expected}, found {asked}", asked == expected)
+    monitor = yaml.safe_load(render(nested("metrics.podMonitor", ALONE["metrics.podMonitor"]))
+                             ["pod-monitor.yaml"])
+    check("the monitor has its label", monitor["metadata"]["labels"]["release"] == "prometheus")
+    check("and the interval", monitor["spec"]["podMetricsEndpoints"][0]["interval"] == "15s")
+    check("it selects what the DaemonSet makes", monitor["spec"]["selector"]["matchLabels"].items()
+          <= yaml.safe_load(files["daemonset.yaml"])["spec"]["template"]["metadata"]["labels"].items())
+
+
 def says_where(message, path):
     """Whether a refusal names the value: by its path, or by its name and its parent's path."""
     parent, _, name = path.rpartition(".")
@@ -315,7 +348,8 @@ def check_package():
 
 def check_notes():
     notes = render({})["NOTES.txt"]
-    for said in ("spillway.io/gateway=true", "eth0", "get spillwaypolicystatuses", "spillway status"):
+    for said in ("spillway.io/gateway=true", "eth0", "get spillwaypolicystatuses", "spillway status",
+                 "9602/metrics"):
         check(f"the notes say {said}", said in notes)
 
 
@@ -326,6 +360,7 @@ def main(directory):
     check_defaults()
     check_config()
     check_arrives()
+    check_metrics()
     check_refused()
     check_package()
     check_notes()
