@@ -9,6 +9,7 @@ import jsonschema
 import yaml
 
 CAPABILITIES = ["NET_ADMIN", "NET_RAW", "BPF", "PERFMON", "IPC_LOCK"]
+CAPABLE = {"router", "preflight"}
 
 # Container → volume → where, and whether it may be written. Only control has the token.
 MOUNTS = {
@@ -25,6 +26,8 @@ MOUNTS = {
         "run": ("/run/spillway", False),
     },
 }
+# It runs before the router, with the same.
+MOUNTS["preflight"] = MOUNTS["router"]
 VOLUMES = {"config": "configMap", "run": "/run/spillway", "pins": "/sys/fs/bpf/spillway", "token": "projected"}
 
 # What anybody may do more than read; what nobody may read.
@@ -55,16 +58,16 @@ def check_container(container, capabilities):
 
 def check_daemonset(pod):
     check("no token is mounted by itself", pod.get("automountServiceAccountToken") is False)
-    for field in ("hostPID", "hostIPC", "initContainers", "ephemeralContainers"):
+    for field in ("hostPID", "hostIPC", "ephemeralContainers"):
         check(f"the pod has no {field}", not pod.get(field))
     sources = {volume["name"]: volume for volume in pod["volumes"]}
     found = {name: volume.get("hostPath", {}).get("path") or next(iter(volume.keys() - {"name"}))
              for name, volume in sources.items()}
     check(f"the volumes are {VOLUMES}", found == VOLUMES)
-    containers = {container["name"]: container for container in pod["containers"]}
+    containers = {one["name"]: one for one in pod["containers"] + pod["initContainers"]}
     check(f"the containers are {list(MOUNTS)}", list(containers) == list(MOUNTS))
     for name, expected in MOUNTS.items():
-        check_container(containers[name], CAPABILITIES if name == "router" else [])
+        check_container(containers[name], CAPABILITIES if name in CAPABLE else [])
         mounts = {mount["name"]: (mount["mountPath"], not mount.get("readOnly", False))
                   for mount in containers[name]["volumeMounts"]}
         check(f"{name} mounts {expected}", mounts == expected)
@@ -122,7 +125,8 @@ def main(rendered, definition, *policies):
     check_daemonset(by_kind["DaemonSet"][0]["spec"]["template"]["spec"])
     for job in by_kind["Job"]:
         check_container(job["spec"]["template"]["spec"]["containers"][0], [])
-    images = {container["image"] for pod in pods(objects) for container in pod["containers"]}
+    images = {container["image"] for pod in pods(objects)
+              for container in pod["containers"] + pod.get("initContainers", [])}
     check(f"there is one image, found {images}", len(images) == 1)
     roles = {(role["kind"], role["metadata"]["name"]): role
              for kind in ("Role", "ClusterRole") for role in by_kind.get(kind, [])}

@@ -79,6 +79,7 @@ VALUES = {
 
 # Those that take others away, and what no schema of Kubernetes' own knows.
 ALONE = {
+    "preflight.enabled": False,
     "metrics.enabled": False,
     "metrics.podMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "interval": "15s"},
     "router.privileged": True,
@@ -150,6 +151,8 @@ REFUSED = [
     ("control.replyVni", "2"),
     ("control.replyVniIpv6", "flows"),
     ("control.resources.memory", "64Mi"),
+    ("preflight.enabled", "on"),
+    ("preflight.config", "/etc/spillway/config.yaml"),
     ("metrics.enabled", 1),
     ("metrics.address", "localhost"),
     ("metrics.port", 65536),
@@ -276,7 +279,8 @@ def check_arrives():
     pod = yaml.safe_load(files["daemonset.yaml"])["spec"]["template"]["spec"]
     router, control = pod["containers"][:2]
     image = f"{VALUES['image.repository']}:{VALUES['image.tag']}@{VALUES['image.digest']}"
-    check(f"the image is {image}", {one["image"] for one in pod["containers"]} == {image})
+    containers = pod["containers"] + pod["initContainers"]
+    check(f"the image is {image}", {one["image"] for one in containers} == {image})
     environment = {one["name"]: one.get("value") for one in control["env"]}
     own_pods = json.loads(environment.pop("SPILLWAY_OWN_PODS"))
     check("the tunnel of own pods arrives", own_pods == VALUES["control.ownPods"])
@@ -294,6 +298,17 @@ def check_arrives():
     check(f"control's environment is {expected}, found {environment}", environment == expected)
     log = [{"name": "RUST_LOG", "value": VALUES["router.log"]}]
     check("the router's log", router["env"] == log)
+
+
+def check_preflight():
+    """What preflight finds is what the router will: it has the same rights and sees the same."""
+    for values in ({}, nested("router.privileged", True), every_value()):
+        pod = yaml.safe_load(render(values)["daemonset.yaml"])["spec"]["template"]["spec"]
+        [preflight], router = pod["initContainers"], pod["containers"][0]
+        for field in ("securityContext", "volumeMounts"):
+            check(f"preflight has the router's {field}", preflight[field] == router[field])
+        same = preflight["command"][2:] == router["command"][2:]
+        check("preflight reads the router's configuration", same)
 
 
 def check_metrics():
@@ -360,6 +375,7 @@ def main(directory):
     check_defaults()
     check_config()
     check_arrives()
+    check_preflight()
     check_metrics()
     check_refused()
     check_package()
