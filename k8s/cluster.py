@@ -10,7 +10,7 @@ import time
 import helm_python as helm
 import yaml
 
-from check_chart import every_value
+from chart_values import every_value
 from render import CHART, HERE, NAMESPACE, RELEASE, manifests
 
 OURS = "spillwaypolicystatuses.spillway.io"
@@ -99,39 +99,51 @@ def bring_definitions(account):
         check(f"whether {account} may patch {name}: {patched}", found == patched)
 
 
-def complete(name):
-    """Tells that a job has succeeded, as the job controller does."""
+def end(name, succeeds):
+    """Tells how a job has ended, as the job controller does."""
     path = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{name}"
     job = json.loads(kubectl("get", "--raw", path))
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    # Newer servers ask for the first of each.
+    kinds = ("SuccessCriteriaMet", "Complete") if succeeds else ("FailureTarget", "Failed")
     conditions = [{"type": kind, "status": "True", "lastProbeTime": now, "lastTransitionTime": now}
-                  for kind in ("SuccessCriteriaMet", "Complete")]
-    job["status"] = {"startTime": now, "completionTime": now, "succeeded": 1,
-                     "conditions": conditions}
+                  for kind in kinds]
+    counted = {"succeeded": 1, "completionTime": now} if succeeds else {"failed": 1}
+    job["status"] = {"startTime": now, "conditions": conditions} | counted
     kubectl("replace", "--raw", f"{path}/status", "--filename", "-", text=json.dumps(job))
 
 
 class Job:
     """Carries out the next job, as a cluster with nodes would, in the background."""
 
+    def __init__(self, succeeds=True):
+        self.succeeds = succeeds
+
     def __enter__(self):
         self.failure = "k8s/cluster.py: no job has come"
+        self.before = kubectl("get", "jobs", "--namespace", NAMESPACE, "--output",
+                              "jsonpath={.items[*].metadata.uid}").split()
+        line = "{.metadata.uid} {.metadata.name} {.spec.template.spec.serviceAccountName}"
         self.watch = subprocess.Popen(
             ["kubectl", "get", "jobs", "--namespace", NAMESPACE, "--watch", "--output",
-             'jsonpath={.metadata.name} {.spec.template.spec.serviceAccountName}{"\\n"}'],
-            stdout=subprocess.PIPE, text=True)
+             f'jsonpath={line}{{"\\n"}}'], stdout=subprocess.PIPE, text=True)
         self.thread = threading.Thread(target=self.carry_out, daemon=True)
         self.thread.start()
 
     def carry_out(self):
+        jobs = (line.split() for line in self.watch.stdout)
+        found = next((rest for uid, *rest in jobs if uid not in self.before), None)
+        if not found:
+            return
+        name, account = found
         try:
-            name, account = self.watch.stdout.readline().split()
-            bring_definitions(account)
-            complete(name)
+            if self.succeeds:
+                bring_definitions(account)
+            end(name, self.succeeds)
             self.failure = None
         # In a thread it would end that alone.
-        except (SystemExit, ValueError) as failure:
-            self.failure = self.failure if isinstance(failure, ValueError) else failure
+        except SystemExit as failure:
+            self.failure = failure
 
     def __exit__(self, _kind, error, _trace):
         self.watch.terminate()
@@ -200,7 +212,8 @@ def upgraded(config, values):
     with Job():
         release = config.upgrade(CHART, RELEASE, values, timeout=60)
     found = release["status"], release["revision"]
-    check(f"upgraded: {found}", found == ("deployed", 2))
+    # The second has failed.
+    check(f"upgraded: {found}", found == ("deployed", 3))
     check_hook_gone()
     found = get("crd", CILIUMS)["metadata"]
     check("Cilium's definition is as it was", found == ciliums["metadata"])
@@ -214,6 +227,29 @@ def upgraded(config, values):
     check("the configuration's change starts the routers anew",
           annotations[0]["checksum/config"] != annotations[1]["checksum/config"])
     return release
+
+
+def not_upgraded(config, values):
+    """The definitions cannot be brought: nothing else is changed, and what failed stays."""
+    before = get("daemonset", RELEASE)
+    try:
+        with Job(succeeds=False):
+            config.upgrade(CHART, RELEASE, values, timeout=60)
+    except helm.HelmError as error:
+        check(f"Helm says what failed: {error}", "pre-upgrade" in str(error))
+    else:
+        check("an upgrade whose job fails, fails", False)
+    check("the DaemonSet is as it was", get("daemonset", RELEASE) == before)
+    check("the job is there to be looked at", exists("job", f"{RELEASE}-crds"))
+
+
+def rolled_back(config, before):
+    """Back to the first release: the definitions stay as they are."""
+    definitions = get("crd", OURS), get("crd", CILIUMS)
+    config.rollback(RELEASE, version=1, timeout=60)
+    after = get("daemonset", RELEASE)
+    check("the DaemonSet is as it was at first", after["spec"] == before["spec"])
+    check("the definitions stay", (get("crd", OURS), get("crd", CILIUMS)) == definitions)
 
 
 def uninstalled(config, release):
@@ -243,8 +279,12 @@ def main():
     kubectl("delete", *(f"--filename={HERE}/base/{name}.yaml" for name in moved))
     kubectl("delete", BUDGET, RELEASE, "--namespace", NAMESPACE)
     with helm.Config(kubeconfig_path=os.environ["KUBECONFIG"], namespace=NAMESPACE) as config:
+        values = every_value() | budget
         installed(config, budget)
-        release = upgraded(config, every_value() | budget)
+        first = get("daemonset", RELEASE)
+        not_upgraded(config, values)
+        release = upgraded(config, values)
+        rolled_back(config, first)
         uninstalled(config, release)
     kubectl("delete", "--ignore-not-found", "--wait=false", "--filename", "-", text=text)
     print(f"cluster: {checks} checks with Kubernetes {version} and Helm {helm.helm_sdk_version()}")

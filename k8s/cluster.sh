@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs, upgrades and removes Spillway in a real API server, by Helm and by Kustomize. It is in
 # namespaces of its own, which end with this. Needs root. There are no nodes, and nobody but the API
-# server: cluster.py plays the job controller. KUBEBUILDER_ASSETS names the directory of its programs.
+# server: cluster.py plays the job controller. KUBEBUILDER_ASSETS names the directory of programs.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

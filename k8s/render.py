@@ -20,16 +20,16 @@ HEADER = "# Rendered from ../chart by `make manifests-render`: change it there.\
 BY_HAND = {"namespace.yaml"}
 
 
-def render(values):
+def render(values, release=RELEASE, namespace=NAMESPACE):
     """File → what Helm renders of it, with these values over the chart's own. Notes too."""
     with helm.Chart.load(CHART) as chart:
-        rendered = chart.render(values, name=RELEASE, namespace=NAMESPACE)
+        rendered = chart.render(values, name=release, namespace=namespace)
     return {Path(path).name: text for path, text in rendered.items() if text.strip()}
 
 
-def manifests(values):
+def manifests(values, release=RELEASE, namespace=NAMESPACE):
     """What `helm template` prints: one text, with the hooks."""
-    files = render(values)
+    files = render(values, release, namespace)
     return "\n---\n".join(text for name, text in sorted(files.items()) if name.endswith(".yaml"))
 
 
