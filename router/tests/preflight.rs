@@ -255,6 +255,16 @@ fn a_capability_that_is_missing_is_named() {
 }
 
 #[test]
+fn the_init_containers_capabilities_are_enough() {
+    let host = Host::new("pf-init", "");
+    let five = "--bounding-set=-all,+net_admin,+net_raw,+bpf,+perfmon,+ipc_lock";
+    let limited = ["prlimit", "--memlock=65536", "setpriv", "--no-new-privs", five, "--"];
+    let report = host.preflight_behind(&limited);
+    assert_eq!(report.with("fail"), [""; 0], "{report:?}");
+    assert_eq!(report.with("unknown"), ["tunnel port"], "{report:?}");
+}
+
+#[test]
 fn other_devices_of_the_host_are_looked_at() {
     let host = Host::new("pf-links", "");
     host.ip(["link", "add", "cilium_vxlan", "type", "vxlan", "external", "dstport", "4789"]);

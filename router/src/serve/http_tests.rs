@@ -110,7 +110,7 @@ fn a_router_that_forwards_is_ready_and_has_metrics() {
     assert_is(
         &running.get("/readyz?timeout=1s&verbose=1"),
         "200",
-        "[+]devices ok\nreadyz check passed",
+        "[+]draining ok\nreadyz check passed",
     );
     let plain = running.get("/metrics");
     assert_is(&plain, "200", "# TYPE spillway_dropped_packets_total counter\n");

@@ -33,6 +33,11 @@ const ROUTER_GAUGES: &[Row<Status, f64>] = &[
         "Whether the last state document was refused, so that the one before it runs: 0 or 1.",
         |s| flag(s.refused.is_some()),
     ),
+    (
+        "draining",
+        "Whether no new flow begins, because the gateway is being drained: 0 or 1.",
+        |s| flag(s.draining_s.is_some()),
+    ),
     ("last_apply_seconds", "How long the programmed state document took to program.", |s| {
         seconds(s.programming.last_us)
     }),

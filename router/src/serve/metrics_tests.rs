@@ -27,6 +27,7 @@ fn every_answer_is_exposed_under_its_name() {
         ("spillway_programmed", 1.0),
         ("spillway_generation", 7.0),
         ("spillway_document_refused", 0.0),
+        ("spillway_draining", 0.0),
         ("spillway_documents_applied_total", 5.0),
         ("spillway_documents_refused_total", 1.0),
         ("spillway_last_apply_seconds", 0.001_5),

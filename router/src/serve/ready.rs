@@ -17,6 +17,7 @@ pub(super) fn checks(answer: &anyhow::Result<Status>) -> Vec<Check> {
             Check { name: "router", problem: None },
             Check { name: "document", problem: without_document(status) },
             Check { name: "devices", problem: without_program(status) },
+            Check { name: "draining", problem: drained(status) },
         ],
     }
 }
@@ -46,6 +47,11 @@ fn without_program(status: &Status) -> Option<String> {
          what went wrong",
         names.join(", ")
     ))
+}
+
+fn drained(status: &Status) -> Option<String> {
+    let since = status.draining_s?;
+    Some(format!("for {since} s no new flow has begun, until `spillway drain --undo`"))
 }
 
 /// What is said of `checks`, as Kubernetes' own `/readyz?verbose` has it, and whether all of them hold.
@@ -81,7 +87,8 @@ mod tests {
     #[test]
     fn a_programmed_router_is_ready() {
         assert_eq!(said(&Ok(status()), false), (true, "ok\n".to_owned()));
-        let all = "[+]router ok\n[+]document ok\n[+]devices ok\nreadyz check passed\n";
+        let all =
+            "[+]router ok\n[+]document ok\n[+]devices ok\n[+]draining ok\nreadyz check passed\n";
         assert_eq!(said(&Ok(status()), true), (true, all.to_owned()));
     }
 
@@ -90,6 +97,13 @@ mod tests {
         let (ready, text) = said(&Err(anyhow::anyhow!("nobody listens")), false);
         assert!(!ready);
         assert_eq!(text, "[-]router failed: nobody listens\nreadyz check failed\n");
+    }
+
+    #[test]
+    fn a_gateway_that_is_drained_is_not_ready() {
+        let (ready, text) = said(&Ok(Status { draining_s: Some(7), ..status() }), false);
+        assert!(!ready);
+        assert!(text.contains("[-]draining failed: for 7 s no new flow has begun"), "{text}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(super) fn status() -> Status {
         generation: Some(7),
         state_source: "socket".to_owned(),
         refused: None,
+        draining_s: None,
         author_age_s: Some(1),
         programmed: Programmed {
             policies: 2,

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde_json::Value;
 use spillway_engine::{Family, V4, V6};
+use spillway_testing::wait_until;
 
 use super::super::{Changes, Kernel};
 use super::{
@@ -168,16 +170,23 @@ fn every_change_is_followed() {
         let mut kernel = Kernel::open().unwrap();
         for command in SETUP.lines() {
             here.ip(command);
-            let changes = kernel.follow().unwrap();
-            assert!(!changes.unfinished, "{command}");
-            let noticed = match command.trim_start_matches("-6 ").split(' ').next().unwrap() {
-                "link" => changes.links,
-                "addr" => changes.addresses && changes.routes,
-                "rule" => changes.rules,
-                "route" => changes.routes,
-                _ => true,
-            };
-            assert!(noticed, "{command}: {changes:?}");
+            let mut seen = Changes::default();
+            // The kernel tells of some things, such as IPv6's routes, after the command has ended.
+            wait_until(command, Duration::from_secs(10), || {
+                let more = kernel.follow().unwrap();
+                assert!(!more.unfinished, "{command}");
+                seen.links |= more.links;
+                seen.addresses |= more.addresses;
+                seen.rules |= more.rules;
+                seen.routes |= more.routes;
+                match command.trim_start_matches("-6 ").split(' ').next().unwrap() {
+                    "link" => seen.links,
+                    "addr" => seen.addresses && seen.routes,
+                    "rule" => seen.rules,
+                    "route" => seen.routes,
+                    _ => true,
+                }
+            });
         }
         follow_until_in_step(&mut kernel, "carrier of the bridge");
     });
