@@ -1,14 +1,14 @@
 //! Answers to the operator's requests: the gateway's state in the API's words.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use spillway_api::limits::PAGE_ROWS_MAX;
+use spillway_api::limits::{PAGE_ROWS_MAX, USAGE_FLOWS_MAX};
 use spillway_api::{
     API_VERSION, Applied, Device, Drops, EngineDrop, Flow, FlowPage, Frames, MacAddress,
     Nat64Prefix, PolicyPage, RefusedState, Request, Response, RingStatistics, Status,
-    SteeringOutcome, Tuple, Verdict, Worker, policy_page,
+    SteeringOutcome, Tuple, Usage, Verdict, Worker, policy_page,
 };
 use spillway_engine::{DropReason, FlowRecord, FlowState, Nanos};
 use spillway_xdp::SteerOutcome;
@@ -18,10 +18,17 @@ use spillway_xdp::steering;
 use crate::compile::pairing;
 use crate::gateway::Gateway;
 use crate::numbers::{self, Assigned};
+use crate::usage::Count;
 use crate::worker::Report;
 
 /// Flows of one page at most: a worker copies them between two bursts.
 const FLOWS_MAX: usize = 256;
+
+/// How long flows are counted for one answer: the main thread does nothing else meanwhile.
+const USAGE_WITHIN: Duration = Duration::from_millis(250);
+
+/// How long an answer is given again before they are counted anew.
+const USAGE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Answers one request.
 pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
@@ -37,6 +44,7 @@ pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
         }
         Request::Flows { cursor, limit } => flows(gateway, cursor, limit).map(Response::Flows),
         Request::Drops => drops(gateway).map(Response::Drops),
+        Request::Usage => usage(gateway, Instant::now()).map(Response::Usage),
         Request::PutState { document } => return put_state(gateway, &document),
         Request::Drain { draining } => {
             gateway.drain(draining).map(|()| Response::Drained { draining })
@@ -189,6 +197,42 @@ fn flows(gateway: &Gateway, cursor: u64, limit: u32) -> anyhow::Result<FlowPage>
     let next = page.next.map_or((id as u64 + 1) << 32, |next| (id as u64) << 32 | u64::from(next));
     let last = id + 1 >= usize::from(gateway.config.workers) && page.next.is_none();
     Ok(FlowPage { rows, next: (!last).then_some(next) })
+}
+
+/// What flows use: what was counted last, if that is young.
+fn usage(gateway: &mut Gateway, now: Instant) -> anyhow::Result<Usage> {
+    let counted = gateway.usage.take();
+    let counted = match counted.filter(|(at, _)| now.saturating_duration_since(*at) < USAGE_AGAIN) {
+        Some(counted) => counted,
+        None => (now, count(gateway, now + USAGE_WITHIN)?),
+    };
+    Ok(gateway.usage.insert(counted).1.clone())
+}
+
+/// What flows use, if they can be counted until then.
+fn count(gateway: &Gateway, until: Instant) -> anyhow::Result<Usage> {
+    let Some(programmed) = &gateway.programmed else { return Ok(Usage::default()) };
+    let reports = gateway.workers.reports()?;
+    let live: u64 = reports.iter().map(|report| report.engine.flows_live).sum();
+    if live > USAGE_FLOWS_MAX {
+        return Ok(Usage::default());
+    }
+    let mut count = Count::default();
+    for id in 0..reports.len() {
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            if Instant::now() > until {
+                return Ok(Usage::default());
+            }
+            let page = gateway.workers.flows(id, from, FLOWS_MAX)?;
+            let page = page.context("a worker is missing")?;
+            for flow in &page.flows {
+                count.add(flow, programmed.policy_name(flow.epoch, flow.policy));
+            }
+            cursor = page.next;
+        }
+    }
+    Ok(count.of(&programmed.document))
 }
 
 fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Flow {

@@ -369,3 +369,19 @@ fn shared_ports_that_the_kernel_may_give_away_are_reported() {
     let report = &reports(&document(), &both, &others)[0];
     assert!(report.contains("=8080-8080,30000-30001,16384-29999`"), "{report}");
 }
+
+#[test]
+fn how_much_a_document_has_is_counted_without_the_numbers_that_stand_for_pods() {
+    let text = DOCUMENT.replacen("generation: 1", "generation: 1\nnat64_prefix: 64:ff9b::/96", 1);
+    let text = text.replacen("10.0.1.41]", "10.0.1.41, 'fd00:10:1::40']", 1);
+    let document = Document::parse(&text).unwrap();
+    let expected = Programmed {
+        policies: 1,
+        pods_ipv4: 2,
+        pods_ipv6: 1,
+        egress_addresses: 2,
+        tunnels: 2,
+        peers: 2,
+    };
+    assert_eq!(extent(&document, &both_policies(&document)), expected);
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use spillway_api::{Document, IpFamily, Programmed as Extent, Programming};
+use spillway_api::{Document, IpFamily, Programmed as Extent, Programming, Usage};
 use spillway_engine::fib::Fib;
 use spillway_engine::policy::Policies;
 use spillway_engine::tables::{
@@ -39,18 +39,25 @@ pub(crate) struct Programmed {
     /// How much it has of what.
     pub(crate) extent: Extent,
     policies: (Policies<V4>, Policies<V6>),
-    /// The first epoch of tables made from it.
+    /// The first epoch of tables with its policies in their order: whatever else has changed since, an
+    /// index means the same.
     since_epoch: u32,
 }
 
 impl Programmed {
     /// The name of the policy that tables of an epoch had at `index`; none when they were made
-    /// from an earlier document.
+    /// from a document with other policies.
     pub(crate) fn policy_name(&self, epoch: u32, index: u16) -> Option<&str> {
         // Epochs wrap around: the nearer half of them is later.
         let is_ours = epoch.wrapping_sub(self.since_epoch) < 1 << 31;
         let policy = self.document.policies.get(usize::from(index)).filter(|_| is_ours)?;
         Some(&policy.name)
+    }
+
+    /// Whether another document has the same policies in the same order, by name.
+    fn has_policies_of(&self, other: &Document) -> bool {
+        let (ours, theirs) = (&self.document.policies, &other.policies);
+        ours.iter().map(|policy| &policy.name).eq(theirs.iter().map(|policy| &policy.name))
     }
 }
 
@@ -107,6 +114,8 @@ pub(crate) struct Gateway {
     pub(crate) programmed: Option<Programmed>,
     pub(crate) refused: Option<Refused>,
     pub(crate) programming: Programming,
+    /// What flows used when they were counted last, and when that was.
+    pub(crate) usage: Option<(Instant, Usage)>,
     /// When the author of the documents last made sure that its document is in force.
     pub(crate) author_asked: Option<Instant>,
     pub(crate) started: Instant,
@@ -153,6 +162,7 @@ impl Gateway {
             programmed: None,
             refused: None,
             programming: Programming::default(),
+            usage: None,
             author_asked: None,
             started: Instant::now(),
             draining: None,
@@ -202,12 +212,14 @@ impl Gateway {
         self.steer(self.grace.after(tables, Instant::now()))?;
         self.numbers = numbers;
         tracing::info!("generation {} from {source}: programmed", document.generation);
+        let before = self.programmed.as_ref().filter(|before| before.has_policies_of(&document));
+        let since_epoch = before.map_or(next(self.epoch), |before| before.since_epoch);
         self.programmed = Some(Programmed {
             extent: compile::extent(&document, &policies),
             document,
             source: source.to_owned(),
             policies,
-            since_epoch: next(self.epoch),
+            since_epoch,
         });
         self.refused = None;
         self.view = self.look();
@@ -472,6 +484,42 @@ pub(crate) fn host_ports() -> anyhow::Result<HostPorts> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a document with policies of these names is, in force since an epoch.
+    fn programmed(names: &[&str], since_epoch: u32) -> Programmed {
+        let policy = |name: &&str| {
+            format!(
+                "{{name: {name}, egress_address: 192.0.2.1, destinations: [203.0.113.0/24], pods: []}}"
+            )
+        };
+        let policies: Vec<String> = names.iter().map(policy).collect();
+        let text = format!(
+            "generation: 1\ntunnels: []\negress_addresses: [{{address: 192.0.2.1, kind: own}}]\n\
+             policies: [{}]\n",
+            policies.join(", ")
+        );
+        Programmed {
+            document: Document::parse(&text).unwrap(),
+            source: String::new(),
+            extent: Extent::default(),
+            policies: Default::default(),
+            since_epoch,
+        }
+    }
+
+    #[test]
+    fn an_index_means_the_same_policy_as_long_as_the_policies_stay() {
+        let two = programmed(&["a", "b"], 5);
+        assert_eq!(two.policy_name(5, 1), Some("b"));
+        assert_eq!(two.policy_name(9, 0), Some("a"));
+        assert_eq!(two.policy_name(4, 0), None, "of a document before");
+        assert_eq!(two.policy_name(EPOCH_NONE, 0), None, "taken up from another process");
+        assert_eq!(two.policy_name(5, 2), None);
+        assert!(two.has_policies_of(&programmed(&["a", "b"], 7).document));
+        for others in [&["b", "a"][..], &["a"], &["a", "b", "c"]] {
+            assert!(!two.has_policies_of(&programmed(others, 7).document), "{others:?}");
+        }
+    }
 
     #[test]
     fn epochs_go_round_without_that_of_nothing() {

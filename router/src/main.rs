@@ -25,6 +25,7 @@ mod seldom;
 mod serve;
 mod server;
 mod state_file;
+mod usage;
 mod worker;
 mod workers;
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::limits::{PAGE_ROWS_MAX, RESPONSE_BYTES_MAX};
-use crate::message::{Applied, Drops, FlowPage, PolicyPage, Refusal, Request, Response, Status};
+use crate::message::{
+    Applied, Drops, FlowPage, PolicyPage, Refusal, Request, Response, Status, Usage,
+};
 
 /// Where the router listens unless it is told otherwise.
 pub const SOCKET_DEFAULT: &str = "/run/spillway/spillway.sock";
@@ -148,6 +150,18 @@ impl Client {
     pub fn drops(&mut self) -> Result<Drops, ClientError> {
         match self.exchange(&Request::Drops)? {
             Response::Drops(drops) => Ok(drops),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// What flows use of egress addresses and policies.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`ClientError::Unreachable`]; [`ClientError::Refused`] by a router that is older.
+    pub fn usage(&mut self) -> Result<Usage, ClientError> {
+        match self.exchange(&Request::Usage)? {
+            Response::Usage(usage) => Ok(usage),
             other => Err(self.unexpected(other)),
         }
     }

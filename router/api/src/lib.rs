@@ -25,9 +25,10 @@ pub use document::{
 };
 pub use family::{IpFamily, check_host_address, check_not_mapped};
 pub use message::{
-    API_VERSION, Applied, Device, Drops, EngineDrop, Flow, FlowPage, Frames, PolicyPage, PolicyRow,
-    Programmed, Programming, Refusal, RefusedState, Request, Response, RingStatistics, Status,
-    SteeringOutcome, Tuple, Verdict, Worker,
+    API_VERSION, Applied, Device, Drops, EgressUsage, EngineDrop, Flow, FlowPage, Frames,
+    PolicyPage, PolicyRow, PolicyUsage, Programmed, Programming, Refusal, RefusedState,
+    RemoteUsage, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple, Usage, Verdict,
+    Worker,
 };
 pub use nat64::Nat64Prefix;
 pub use options::PolicyTimeouts;

@@ -43,6 +43,8 @@ pub enum Request {
     },
     /// What was dropped, passed and steered, by reason.
     Drops,
+    /// What flows use of egress addresses and policies: all of them are looked at for it.
+    Usage,
     /// Replace the state document.
     PutState {
         /// The whole document, YAML or JSON, as text: errors name its lines.
@@ -72,6 +74,8 @@ pub enum Response {
     Flows(FlowPage),
     /// To [`Request::Drops`].
     Drops(Drops),
+    /// To [`Request::Usage`].
+    Usage(Usage),
     /// To [`Request::PutState`]: the document is programmed.
     Applied(Applied),
     /// To [`Request::Drain`]: it is so.
@@ -453,4 +457,54 @@ pub struct EngineDrop {
     pub packets: u64,
     /// One sentence.
     pub description: String,
+}
+
+/// What live flows use, counted for this answer or up to 5 seconds before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Whether flows were counted. They are not where counting would take too long: the lists are empty
+    /// then.
+    pub counted: bool,
+    /// Every egress address of the document.
+    pub egress_addresses: Vec<EgressUsage>,
+    /// Every policy of the document.
+    pub policies: Vec<PolicyUsage>,
+    /// Flows that have not spoken since the policies changed: with its next packet each gets one, or
+    /// ends.
+    pub flows_of_no_policy: u64,
+}
+
+/// What flows use of an egress address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressUsage {
+    /// The address.
+    pub address: IpAddr,
+    /// Its live flows.
+    pub flows: u64,
+    /// Ports, or echo identifiers, that may be leased towards one remote.
+    pub ports: u64,
+    /// The remote towards which most are; none without flows that have ports.
+    pub fullest: Option<RemoteUsage>,
+}
+
+/// A remote, and how many ports of an egress address are leased towards it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteUsage {
+    /// The protocol's number.
+    pub protocol: u8,
+    /// The remote's address.
+    pub address: IpAddr,
+    /// Its port; 0 of an echo.
+    pub port: u16,
+    /// The egress address's ports that flows to it have.
+    pub ports: u64,
+}
+
+/// What flows a policy has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyUsage {
+    /// The policy's name.
+    pub name: String,
+    /// Its live flows.
+    pub flows: u64,
 }

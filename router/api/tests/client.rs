@@ -53,6 +53,7 @@ fn the_protocol_has_the_words_of_its_reference() {
             r#"{"request":"policies","cursor":4,"limit":2}"#,
         ),
         (Request::Drops, r#"{"request":"drops"}"#),
+        (Request::Usage, r#"{"request":"usage"}"#),
     ] {
         assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
     }

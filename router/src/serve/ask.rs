@@ -9,7 +9,11 @@ use anyhow::Context as _;
 use spillway_api::{Client, ClientError};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+
+/// How long the router is left alone after each answer: whoever asks without end by HTTP must not keep it
+/// from its work.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whoever asks the router.
 #[derive(Clone, Debug)]
@@ -57,10 +61,15 @@ impl Asker {
         let turn = Arc::clone(&self.turn).acquire_owned().await?;
         let (socket, within) = (Arc::clone(&self.socket), self.within);
         let answer = spawn_blocking(move || {
-            // Until the answer is there, also when nobody waits for it any more.
-            let _turn = turn;
-            question(&mut Client::connect_within(&socket, within)?)
+            let ask = || question(&mut Client::connect_within(&socket, within)?);
+            // It is over when the answer is there, also when nobody waits for it any more.
+            (ask(), turn)
         });
-        Ok(answer.await.context("the question was not asked")??)
+        let (answer, turn) = answer.await.context("the question was not asked")?;
+        tokio::spawn(async move {
+            sleep(PAUSE).await;
+            drop(turn);
+        });
+        Ok(answer?)
     }
 }

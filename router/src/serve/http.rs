@@ -104,8 +104,11 @@ async fn readyz(State(asker): State<Asker>, RawQuery(query): RawQuery) -> Respon
 
 /// Of a router that does not answer there is still something to tell.
 async fn metrics(State(asker): State<Asker>, headers: HeaderMap) -> Response {
-    let asked =
-        asker.ask(|router| Ok(Answers { status: router.status()?, drops: router.drops()? }));
+    let asked = asker.ask(|router| {
+        let (status, drops) = (router.status()?, router.drops()?);
+        // Last: a router that does not know the question may close the connection.
+        Ok(Answers { status, drops, usage: router.usage().ok() })
+    });
     let Ok(text) = metrics::open_metrics(asked.await.ok()) else {
         let problem = "the router's answer cannot be written as metrics\n";
         return (StatusCode::INTERNAL_SERVER_ERROR, problem).into_response();

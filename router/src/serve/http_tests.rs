@@ -11,7 +11,7 @@ use spillway_api::{Request, Response as Answer};
 use tempfile::TempDir;
 
 use super::*;
-use crate::serve::sample::{drops, status};
+use crate::serve::sample::{drops, status, usage};
 
 /// Short enough for a test, long enough for a busy machine.
 const LIMITS: Limits = Limits {
@@ -89,6 +89,7 @@ fn answer(mut stream: &UnixStream) {
         let answer = match serde_json::from_str(&line.unwrap()).unwrap() {
             Request::Status { .. } => Answer::Status(status()),
             Request::Drops => Answer::Drops(drops()),
+            Request::Usage => Answer::Usage(usage()),
             other => panic!("not expected: {other:?}"),
         };
         stream.write_all((serde_json::to_string(&answer).unwrap() + "\n").as_bytes()).unwrap();

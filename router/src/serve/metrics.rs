@@ -1,7 +1,8 @@
 //! What a router answers, as Prometheus reads it. Pure.
 //!
-//! Each label's values are bounded by a limit of the router: its workers, its devices, and what the code
-//! enumerates. No label comes from a packet or names a pod.
+//! Each label's values are bounded by a limit of the router: its workers, its devices, the egress
+//! addresses and policies of its document, and what the code enumerates. No label comes from a packet or
+//! names a pod.
 
 use std::fmt::{self, Write as _};
 
@@ -12,7 +13,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use spillway_api::{Device, Drops, Status, SteeringOutcome, Verdict, Worker};
+use spillway_api::{
+    Device, Drops, EgressUsage, PolicyUsage, Status, SteeringOutcome, Usage, Verdict, Worker,
+};
 
 /// What every name starts with.
 const PREFIX: &str = "spillway";
@@ -149,6 +152,8 @@ const DEVICE_COUNTERS: &[Row<Device>] = &[
 pub(super) struct Answers {
     pub(super) status: Status,
     pub(super) drops: Drops,
+    /// None of a router that is older.
+    pub(super) usage: Option<Usage>,
 }
 
 /// Everything that is told of them, in OpenMetrics; without them, that there are none.
@@ -196,11 +201,12 @@ impl Collector for Exposition {
         let mut page = Page(encoder);
         let up = [(Labels::new(), flag(self.0.is_some()))];
         page.gauges("up", "Whether the router answers on its socket: 0 or 1.", up)?;
-        let Some(Answers { status, drops }) = &self.0 else { return Ok(()) };
+        let Some(Answers { status, drops, usage }) = &self.0 else { return Ok(()) };
         page.router(status)?;
         page.workers(&status.workers)?;
         page.devices(&status.devices)?;
-        page.drops(drops)
+        page.drops(drops)?;
+        usage.as_ref().map_or(Ok(()), |usage| page.usage(usage))
     }
 }
 
@@ -300,6 +306,35 @@ impl Page<'_> {
         self.counters("steering_frames", help, frames)?;
         let bytes = drops.steering.iter().map(|of| (of_outcome(of), of.bytes));
         self.counters("steering_bytes", "Bytes of those frames, Ethernet headers included.", bytes)
+    }
+
+    fn usage(&mut self, usage: &Usage) -> fmt::Result {
+        let help = "Whether live flows were counted by egress address and policy; they are not where \
+                    there are too many: 0 or 1.";
+        self.gauges("usage_counted", help, [(Labels::new(), flag(usage.counted))])?;
+        if !usage.counted {
+            return Ok(());
+        }
+        let of = |egress: &EgressUsage| one("egress_address", &egress.address.to_string());
+        let egress = &usage.egress_addresses;
+        let flows = egress.iter().map(|egress| (of(egress), egress.flows as f64));
+        self.gauges("egress_flows", "Live flows that leave with an egress address.", flows)?;
+        let ports = egress.iter().map(|egress| (of(egress), egress.ports as f64));
+        let help = "Ports of an egress address that may be leased towards one remote.";
+        self.gauges("egress_ports_max", help, ports)?;
+        let fullest = egress.iter().map(|egress| {
+            let ports = egress.fullest.as_ref().map_or(0, |remote| remote.ports);
+            (of(egress), ports as f64)
+        });
+        let help =
+            "Ports of an egress address that are leased towards the remote that has most of them.";
+        self.gauges("egress_ports_fullest", help, fullest)?;
+        let of_policy = |policy: &PolicyUsage| (one("policy", &policy.name), policy.flows as f64);
+        let policies = usage.policies.iter().map(of_policy);
+        self.gauges("policy_flows", "Live flows of a policy.", policies)?;
+        let help = "Live flows that have not spoken since the policies changed.";
+        let others = usage.flows_of_no_policy as f64;
+        self.gauges("policy_flows_unknown", help, [(Labels::new(), others)])
     }
 
     fn counters<V: EncodeCounterValue>(

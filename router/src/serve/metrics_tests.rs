@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use spillway_api::limits::{EGRESS_ADDRESSES_MAX, POLICIES_MAX};
+
 use super::*;
-use crate::serve::sample::{drops, status};
+use crate::serve::sample::{drops, status, usage};
 
 fn exposed(status: Status) -> String {
-    open_metrics(Some(Answers { status, drops: drops() })).unwrap()
+    open_metrics(Some(Answers { status, drops: drops(), usage: Some(usage()) })).unwrap()
 }
 
 /// The value of the one series that is written so.
@@ -52,6 +54,13 @@ fn every_answer_is_exposed_under_its_name() {
         ("spillway_umem_frames_max", 16_384.0),
         ("spillway_dropped_packets_total{reason=\"ports-exhausted\"}", 8.0),
         ("spillway_dropped_packets_total{reason=\"no-route\"}", 0.0),
+        ("spillway_usage_counted", 1.0),
+        ("spillway_egress_flows{egress_address=\"192.0.2.1\"}", 9.0),
+        ("spillway_egress_ports_max{egress_address=\"192.0.2.1\"}", 64_512.0),
+        ("spillway_egress_ports_fullest{egress_address=\"192.0.2.1\"}", 4.0),
+        ("spillway_egress_ports_fullest{egress_address=\"2001:db8::1\"}", 0.0),
+        ("spillway_policy_flows{policy=\"team/\\\"app\\\"\"}", 8.0),
+        ("spillway_policy_flows_unknown", 1.0),
     ] {
         assert_eq!(value(&text, series), expected, "{series}");
     }
@@ -152,7 +161,17 @@ fn the_readme_lists_every_metric() {
     );
 }
 
-/// How many series a gateway can have: all workers and devices that a configuration allows.
+#[test]
+fn flows_that_were_not_counted_are_not_shown_as_none() {
+    let of =
+        |usage| open_metrics(Some(Answers { status: status(), drops: drops(), usage })).unwrap();
+    let text = of(Some(Usage::default()));
+    assert_eq!(value(&text, "spillway_usage_counted"), 0.0);
+    assert!(!text.contains("spillway_policy_flows") && !text.contains("spillway_egress_flows"));
+    assert!(!of(None).contains("spillway_usage_counted"), "an older router does not say");
+}
+
+/// How many series a gateway can have: all that a configuration and a document allow.
 #[test]
 fn the_readme_tells_how_many_series_there_can_be() {
     let mut with = status();
@@ -166,7 +185,11 @@ fn the_readme_tells_how_many_series_there_can_be() {
         of_one.steering.iter().map(of_device).collect::<Vec<_>>()
     });
     let drops = Drops { steering: steering.collect(), engine: of_one.engine.clone() };
-    let text = open_metrics(Some(Answers { status: with, drops })).unwrap();
+    let mut usage = usage();
+    usage.egress_addresses = vec![usage.egress_addresses[0].clone(); EGRESS_ADDRESSES_MAX];
+    usage.policies = vec![usage.policies[0].clone(); POLICIES_MAX];
+    let answers = Answers { status: with, drops, usage: Some(usage) };
+    let text = open_metrics(Some(answers)).unwrap();
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
     let said = format!("{series} series");
     assert!(

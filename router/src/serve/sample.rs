@@ -1,8 +1,9 @@
 //! What a router might answer.
 
 use spillway_api::{
-    API_VERSION, Device, Drops, EngineDrop, Frames, MacAddress, Programmed, Programming,
-    RingStatistics, Status, SteeringOutcome, Verdict, Worker,
+    API_VERSION, Device, Drops, EgressUsage, EngineDrop, Frames, MacAddress, PolicyUsage,
+    Programmed, Programming, RemoteUsage, RingStatistics, Status, SteeringOutcome, Usage, Verdict,
+    Worker,
 };
 use spillway_engine::DropReason;
 use spillway_xdp::SteerOutcome;
@@ -78,4 +79,20 @@ pub(super) fn drops() -> Drops {
         description: reason.description().to_owned(),
     });
     Drops { steering: steering.collect(), engine: engine.collect() }
+}
+
+/// Of two egress addresses, one of which has flows, and one policy.
+pub(super) fn usage() -> Usage {
+    let [used, unused] = ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap());
+    let address = "203.0.113.10".parse().unwrap();
+    let fullest = Some(RemoteUsage { protocol: 6, address, port: 443, ports: 4 });
+    Usage {
+        counted: true,
+        egress_addresses: vec![
+            EgressUsage { address: used, flows: 9, ports: 64_512, fullest },
+            EgressUsage { address: unused, flows: 0, ports: 64_512, fullest: None },
+        ],
+        policies: vec![PolicyUsage { name: "team/\"app\"".to_owned(), flows: 8 }],
+        flows_of_no_policy: 1,
+    }
 }

@@ -102,12 +102,19 @@ fn what_is_served_is_what_the_router_has_counted() {
         ("spillway_device_attached", &[], 2.0),
         ("spillway_egress_addresses", &[], 2.0),
         ("spillway_peers", &[], 1.0),
+        ("spillway_usage_counted", &[], 1.0),
+        ("spillway_egress_flows", &[], flows),
+        ("spillway_policy_flows", &["policy=\"all\""], flows),
+        ("spillway_policy_flows_unknown", &[], 0.0),
+        ("spillway_egress_ports_max", &[], 2.0 * 64_512.0),
     ] {
         assert_eq!(sum(&text, name, labels), expected, "{name} {labels:?}");
     }
     let of_family = |family: &str| sum(&text, "spillway_worker_flows", &[family]);
     assert!(of_family("\"ipv4\"") > 0.0 && of_family("\"ipv6\"") > 0.0, "{text}");
     assert!(sum(&text, "spillway_last_apply_seconds", &[]) > 0.0, "{text}");
+    let fullest = sum(&text, "spillway_egress_ports_fullest", &[]);
+    assert_eq!(fullest, f64::from(fullest_remotes()), "{text}");
     check_by_promtool(&text);
 
     rig.spillway.signal("TERM");
@@ -117,6 +124,17 @@ fn what_is_served_is_what_the_router_has_counted() {
     assert!(said.starts_with("[-]router failed: cannot reach Spillway at "), "{said}");
     assert_eq!(sum(&metrics(&rig), "spillway_up", &[]), 0.0);
     assert_eq!(get(&rig, SERVE_PORT, "/livez"), Some((200, "ok\n".to_owned())));
+}
+
+/// Flows of `converse` to the port of the server that most go to, of both families together. Each has a
+/// port of the egress address.
+fn fullest_remotes() -> u16 {
+    let of_port = |of: IpFamily, port: u16| {
+        let flows = (0..FLOWS).filter(|flow| family(*flow) == of && server_port(*flow) == port);
+        flows.count() as u16
+    };
+    let most = |of| (SERVER_PORT..=SERVER_PORT + 1).map(|port| of_port(of, port)).max().unwrap();
+    IpFamily::ALL.map(most).into_iter().sum()
 }
 
 /// Names, units and help texts as Prometheus' own linter wants them.

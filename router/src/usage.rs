@@ -1,0 +1,187 @@
+//! What flows use of egress addresses and policies, counted when somebody asks: while packets are
+//! forwarded nothing of it is kept. Pure.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use spillway_api::{Document, EgressUsage, PolicyUsage, RemoteUsage, Usage};
+use spillway_engine::{FlowRecord, Tuple};
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+
+/// A remote as an egress address's ports are leased towards it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Remote {
+    protocol: u8,
+    address: IpAddr,
+    port: u16,
+}
+
+impl Remote {
+    /// Of a flow's reply tuple; none of a protocol without ports. An echo has no port but its own.
+    fn of(reply: &Tuple) -> Option<Self> {
+        let port = match reply.protocol {
+            TCP | UDP | SCTP => reply.source_port,
+            ICMP | ICMPV6 => 0,
+            _ => return None,
+        };
+        Some(Self { protocol: reply.protocol, address: reply.source, port })
+    }
+}
+
+/// Flows that were counted so far.
+#[derive(Debug, Default)]
+pub(crate) struct Count<'a> {
+    by_egress: HashMap<IpAddr, u64>,
+    by_remote: HashMap<(IpAddr, Remote), u64>,
+    by_policy: HashMap<&'a str, u64>,
+    of_no_policy: u64,
+}
+
+impl<'a> Count<'a> {
+    /// Counts a flow; `policy` is the one that selects it, if that is known.
+    pub(crate) fn add(&mut self, flow: &FlowRecord, policy: Option<&'a str>) {
+        let egress = flow.reply.destination;
+        *self.by_egress.entry(egress).or_default() += 1;
+        if let Some(remote) = Remote::of(&flow.reply) {
+            *self.by_remote.entry((egress, remote)).or_default() += 1;
+        }
+        match policy {
+            Some(name) => *self.by_policy.entry(name).or_default() += 1,
+            None => self.of_no_policy += 1,
+        }
+    }
+
+    /// What a document's egress addresses and policies have of the flows. One that the document does
+    /// not list any more is left out with its flows.
+    pub(crate) fn of(&self, document: &Document) -> Usage {
+        let mut fullest: HashMap<IpAddr, (u64, Remote)> = HashMap::new();
+        for ((egress, remote), flows) in &self.by_remote {
+            let found = (*flows, *remote);
+            let most = fullest.entry(*egress).or_insert(found);
+            // Of two that are as full, always the same one.
+            *most = found.max(*most);
+        }
+        let egress_addresses = document.egress_addresses.iter().map(|egress| {
+            let (address, ports) = (egress.address, egress.port_range());
+            EgressUsage {
+                address,
+                flows: self.by_egress.get(&address).copied().unwrap_or_default(),
+                ports: u64::from(ports.last.saturating_sub(ports.first)) + 1,
+                fullest: fullest.get(&address).map(|(ports, remote)| RemoteUsage {
+                    protocol: remote.protocol,
+                    address: remote.address,
+                    port: remote.port,
+                    ports: *ports,
+                }),
+            }
+        });
+        let policies = document.policies.iter().map(|policy| PolicyUsage {
+            name: policy.name.clone(),
+            flows: self.by_policy.get(policy.name.as_str()).copied().unwrap_or_default(),
+        });
+        Usage {
+            counted: true,
+            egress_addresses: egress_addresses.collect(),
+            policies: policies.collect(),
+            flows_of_no_policy: self.of_no_policy,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use spillway_engine::{FlowState, Traffic};
+
+    use super::*;
+
+    const DOCUMENT: &str = "
+generation: 1
+tunnels: [{address: 192.168.44.128, peers: [{address: 192.168.211.128}]}]
+egress_addresses:
+  - {address: 192.168.44.129, kind: own}
+  - {address: 192.168.44.128, kind: shared}
+policies:
+  - name: app1
+    egress_address: 192.168.44.129
+    destinations: [203.0.113.0/24]
+    pods: [10.0.1.40]
+  - name: app2
+    egress_address: 192.168.44.128
+    destinations: [203.0.113.0/24]
+    pods: [10.0.1.41]
+";
+
+    /// A flow of the egress address, from a port to a remote.
+    fn flow(egress: &str, protocol: u8, port: u16, remote: (&str, u16)) -> FlowRecord {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let reply = Tuple {
+            source: address(remote.0),
+            destination: address(egress),
+            source_port: remote.1,
+            destination_port: port,
+            protocol,
+        };
+        FlowRecord {
+            original: Tuple { source: address("10.0.1.40"), ..reply },
+            reply,
+            state: FlowState::Established,
+            created_ns: 0,
+            last_seen_ns: 0,
+            forward_traffic: Traffic::default(),
+            reply_traffic: Traffic::default(),
+            policy: 0,
+            epoch: 1,
+            peer: Ipv4Addr::UNSPECIFIED,
+        }
+    }
+
+    #[test]
+    fn the_fullest_remote_of_each_egress_address_is_found() {
+        let (own, shared) = ("192.168.44.129", "192.168.44.128");
+        let mut count = Count::default();
+        let web = ("203.0.113.10", 443);
+        (0..3).for_each(|port| count.add(&flow(own, TCP, 2000 + port, web), Some("app1")));
+        // Another protocol, another port, another address: none of them is that remote.
+        count.add(&flow(own, UDP, 2000, web), Some("app1"));
+        count.add(&flow(own, TCP, 2000, ("203.0.113.10", 80)), Some("app1"));
+        count.add(&flow(shared, TCP, 20_000, web), Some("app2"));
+        // Echoes have identifiers in place of both ports.
+        (7..12).for_each(|id| count.add(&flow(shared, ICMP, id, ("203.0.113.11", id)), None));
+        // Without ports there is none to lease.
+        (0..9).for_each(|_| count.add(&flow(own, 47, 0, ("203.0.113.12", 0)), Some("app1")));
+
+        let usage = count.of(&Document::parse(DOCUMENT).unwrap());
+        let remote = |address: &str, protocol, port, ports| {
+            Some(RemoteUsage { protocol, address: address.parse().unwrap(), port, ports })
+        };
+        let egress = |address: &str, flows, ports, fullest| EgressUsage {
+            address: address.parse().unwrap(),
+            flows,
+            ports,
+            fullest,
+        };
+        let expected = [
+            egress(own, 14, 64_512, remote("203.0.113.10", TCP, 443, 3)),
+            egress(shared, 6, 13_616, remote("203.0.113.11", ICMP, 0, 5)),
+        ];
+        assert_eq!(usage.egress_addresses, expected);
+        let policy = |name: &str, flows| PolicyUsage { name: name.to_owned(), flows };
+        assert_eq!(usage.policies, [policy("app1", 14), policy("app2", 1)]);
+        assert_eq!(usage.flows_of_no_policy, 5);
+    }
+
+    #[test]
+    fn without_flows_everything_is_there_with_none() {
+        let usage = Count::default().of(&Document::parse(DOCUMENT).unwrap());
+        assert!(usage.counted);
+        assert_eq!(usage.policies.iter().map(|policy| policy.flows).collect::<Vec<_>>(), [0, 0]);
+        assert!(usage.egress_addresses.iter().all(|egress| egress.fullest.is_none()));
+    }
+}
