@@ -282,7 +282,7 @@ fn as_sent(tuple: Tuple, numbers: &Assigned, prefix: Option<Nat64Prefix>) -> Tup
     Tuple { source: source.into(), destination, ..tuple }
 }
 
-fn protocol_name(number: u8) -> String {
+pub(crate) fn protocol_name(number: u8) -> String {
     match number {
         1 => "icmp".to_owned(),
         6 => "tcp".to_owned(),

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use spillway_api::{Document, EgressUsage, PolicyUsage, RemoteUsage, Usage};
 use spillway_engine::{FlowRecord, Tuple};
 
+use crate::answer::protocol_name;
+
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -73,7 +75,7 @@ impl<'a> Count<'a> {
                 flows: self.by_egress.get(&address).copied().unwrap_or_default(),
                 ports: u64::from(ports.last.saturating_sub(ports.first)) + 1,
                 fullest: fullest.get(&address).map(|(ports, remote)| RemoteUsage {
-                    protocol: remote.protocol,
+                    protocol: protocol_name(remote.protocol),
                     address: remote.address,
                     port: remote.port,
                     ports: *ports,
@@ -159,6 +161,7 @@ policies:
 
         let usage = count.of(&Document::parse(DOCUMENT).unwrap());
         let remote = |address: &str, protocol, port, ports| {
+            let protocol = protocol_name(protocol);
             Some(RemoteUsage { protocol, address: address.parse().unwrap(), port, ports })
         };
         let egress = |address: &str, flows, ports, fullest| EgressUsage {

@@ -127,7 +127,7 @@ fn run_refuses_a_bad_configuration_before_it_touches_anything() {
 
 #[test]
 fn without_a_router_every_question_says_what_to_do() {
-    for command in ["status", "policies", "flows", "drops"] {
+    for command in ["status", "policies", "flows", "drops", "usage"] {
         let ran = spillway(&[command, "--socket", "/nonexistent/socket"]);
         assert_eq!((ran.code, ran.output.as_str()), (1, ""), "{command}");
         assert_eq!(

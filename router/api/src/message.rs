@@ -490,8 +490,8 @@ pub struct EgressUsage {
 /// A remote, and how many ports of an egress address are leased towards it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteUsage {
-    /// The protocol's number.
-    pub protocol: u8,
+    /// `tcp`, `udp`, `icmp`, `icmpv6` or `sctp`.
+    pub protocol: String,
     /// The remote's address.
     pub address: IpAddr,
     /// Its port; 0 of an echo.

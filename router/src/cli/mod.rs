@@ -13,6 +13,7 @@ mod policies;
 mod preflight;
 mod status;
 mod table;
+mod usage;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -77,6 +78,9 @@ enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// Show how many flows egress addresses and policies have, and which remote is nearest to its last
+    /// port.
+    Usage(Query),
     /// Serve a running router's metrics and health over HTTP: /metrics, /livez and /readyz.
     Serve {
         /// Where to listen. Whoever gets there can read the metrics, and change nothing.
@@ -172,6 +176,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Drops { query, all } => {
             let drops = query.connect()?.drops()?;
             query.show(&drops, |drops| drops::table(drops, all))
+        }
+        Command::Usage(query) => {
+            let usage = query.connect()?.usage()?;
+            query.show(&usage, usage::table)
         }
         Command::Serve { listen, socket } => {
             start_log();

@@ -85,7 +85,7 @@ pub(super) fn drops() -> Drops {
 pub(super) fn usage() -> Usage {
     let [used, unused] = ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap());
     let address = "203.0.113.10".parse().unwrap();
-    let fullest = Some(RemoteUsage { protocol: 6, address, port: 443, ports: 4 });
+    let fullest = Some(RemoteUsage { protocol: "tcp".to_owned(), address, port: 443, ports: 4 });
     Usage {
         counted: true,
         egress_addresses: vec![
