@@ -81,6 +81,12 @@ pub enum SteeringError {
         /// The lock file.
         path: PathBuf,
     },
+    /// A copy of the program was not run on a frame.
+    #[error("the kernel does not try a frame with the steering program: {source}")]
+    Trial {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// A file, a mount or a pin.
     #[error("{what} {path}: {source}", path = path.display())]
     File {

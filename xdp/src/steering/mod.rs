@@ -22,6 +22,7 @@ mod pin;
 mod plan;
 mod program;
 mod tree;
+mod trial;
 
 use std::fs;
 use std::io;
@@ -39,6 +40,7 @@ pub use plan::{
     DESTINATIONS_MAX, EGRESS_MAX, EgressPorts, PEERS_MAX, PODS_MAX, SteerPeer, SteerTables,
     TUNNELS_MAX, TooMany,
 };
+pub use trial::{Trial, Tried, test_run};
 
 use link::Link;
 use plan::Programmed;
@@ -118,7 +120,7 @@ struct Steered {
 /// The steering programs of all devices.
 #[derive(Debug)]
 pub struct Steering {
-    workers: u8,
+    config: SteeringConfig,
     maps: PolicyMaps,
     programmed: Programmed,
     devices: Vec<Steered>,
@@ -152,7 +154,7 @@ impl Steering {
         })?;
         maps.set_owners(&config.owners)?;
         Ok(Self {
-            workers: config.workers,
+            config: config.clone(),
             maps,
             programmed: Programmed::default(),
             devices: steered,
@@ -176,7 +178,7 @@ impl Steering {
         worker: u8,
         socket: BorrowedFd<'_>,
     ) -> Result<(), SteeringError> {
-        let slot = queue * u32::from(self.workers) + u32::from(worker);
+        let slot = queue * u32::from(self.config.workers) + u32::from(worker);
         let Some(steered) = self.devices.get_mut(device) else { return Ok(()) };
         steered.program.set_socket(slot, socket)?;
         if let Some(registered) = steered.registered.get_mut(slot as usize) {
@@ -209,7 +211,7 @@ impl Steering {
     /// cannot run one.
     pub fn attach(&mut self) -> Result<Vec<Attachment>, SteeringError> {
         for steered in &self.devices {
-            steered.check_sockets(self.workers)?;
+            steered.check_sockets(self.config.workers)?;
         }
         self.devices.iter_mut().map(Steered::attach).collect()
     }
@@ -222,7 +224,7 @@ impl Steering {
         self.devices.iter().map(|steered| steered.program.outcomes()).collect()
     }
 
-    /// The program of a device, for `BPF_PROG_TEST_RUN` in tests.
+    /// The program of a device, for [`test_run`] in tests.
     #[must_use]
     pub fn program(&self, device: usize) -> Option<BorrowedFd<'_>> {
         self.devices.get(device).map(|steered| steered.program.as_fd())

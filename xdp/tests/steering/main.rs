@@ -7,6 +7,7 @@ mod frames;
 mod ipv6;
 mod lifecycle;
 mod rig;
+mod trial;
 mod underlay;
 
 use std::net::Ipv4Addr;

@@ -8,7 +8,7 @@ use libbpf_rs::libbpf_sys;
 use spillway_testing::{Namespace, require_root, veth_pair};
 use spillway_xdp::device::{self, DeviceConfig, DevicesConfig, SocketFd};
 use spillway_xdp::steering::{
-    EgressPorts, SteerFamily, SteerOutcome, SteerPeer, SteerTables, SteeredDevice, Steering,
+    self, EgressPorts, SteerFamily, SteerOutcome, SteerPeer, SteerTables, SteeredDevice, Steering,
     SteeringConfig, Unclassified, XdpMode,
 };
 
@@ -194,22 +194,7 @@ pub(crate) fn verified_instructions(steering: &Steering) -> u32 {
     info.verified_insns
 }
 
-#[allow(unsafe_code, reason = "libbpf-rs cannot give a program's descriptor a test run")]
 fn test_run(steering: &Steering, frame: &[u8]) -> (u32, Vec<u8>) {
-    let mut out = vec![0; 4096];
-    let mut options = libbpf_sys::bpf_test_run_opts {
-        sz: size_of::<libbpf_sys::bpf_test_run_opts>() as libbpf_sys::size_t,
-        data_in: frame.as_ptr().cast(),
-        data_size_in: u32::try_from(frame.len()).unwrap(),
-        data_out: out.as_mut_ptr().cast(),
-        data_size_out: u32::try_from(out.len()).unwrap(),
-        repeat: 1,
-        ..Default::default()
-    };
-    let program = steering.program(0).expect("one device").as_raw_fd();
-    // SAFETY: both buffers outlive the call and `options` says their lengths and its own.
-    let result = unsafe { libbpf_sys::bpf_prog_test_run_opts(program, &raw mut options) };
-    assert_eq!(result, 0, "the test run fails for {} bytes", frame.len());
-    out.truncate(options.data_size_out as usize);
-    (options.retval, out)
+    let program = steering.program(0).expect("one device");
+    steering::test_run(program, frame).expect("the kernel runs the program")
 }
