@@ -8,6 +8,7 @@ mod fragments;
 mod holdings;
 mod life;
 mod nat64;
+mod outlook;
 mod own_address;
 mod restart;
 mod translator;
@@ -32,6 +33,7 @@ use translator::{Glances, Translator, family_of};
 
 pub use adoption::Notice;
 pub use answer::{ANSWER_ROOM, Answer, OwedError};
+pub use outlook::{Outlook, PortOutlook};
 pub use own_address::ANNOUNCEMENT_ROOM;
 pub(crate) use own_address::Resolution;
 

@@ -30,7 +30,7 @@ pub use counters::{Counters, Traffic};
 pub use drop_reason::{DROP_REASONS, DropReason};
 pub use engine::{
     ANNOUNCEMENT_ROOM, ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Notice,
-    OwedError, Verdict,
+    Outlook, OwedError, PortOutlook, Verdict,
 };
 pub use family::{Address, Family, V4, V6};
 pub use flow::{

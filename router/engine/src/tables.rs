@@ -390,18 +390,28 @@ impl<F: Family> FamilyTables<F> {
 
     /// The way to a destination for a packet with this source address. The kernel does not know
     /// that announced addresses are here.
+    pub(crate) fn way(
+        &self,
+        source: F::Address,
+        destination: F::Address,
+        hash: u64,
+    ) -> Result<Way<F>, DropReason> {
+        if self.announced(destination).is_some() {
+            return Err(DropReason::Hairpin);
+        }
+        // The high half has not chosen the flow's place in its table.
+        let hash = (hash >> 32) as u32;
+        self.fib.lookup(source, destination, hash)
+    }
+
+    /// The same, with its next hop resolved.
     pub(crate) fn route(
         &self,
         source: F::Address,
         destination: F::Address,
         hash: u64,
     ) -> Result<AdjacencyIndex, Halt> {
-        if self.announced(destination).is_some() {
-            return Err(DropReason::Hairpin.into());
-        }
-        // The high half has not chosen the flow's place in its table.
-        let hash = (hash >> 32) as u32;
-        self.resolve(self.fib.lookup(source, destination, hash)?)
+        self.resolve(self.way(source, destination, hash)?)
     }
 
     /// The policy that covers a pod's traffic to a destination.

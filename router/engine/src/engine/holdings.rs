@@ -69,6 +69,18 @@ impl<F: Wire> Holdings<F> {
         self.pod_flows.open(identity, max).map(Some).ok_or(DropReason::PodFlowLimit)
     }
 
+    /// Whether [`Holdings::admit`] would.
+    pub(super) fn may_admit(
+        &self,
+        tables: &FamilyTables<F>,
+        policy: PolicyIndex,
+        original: &Tuple<F::Address>,
+    ) -> bool {
+        let max = tables.options(Some(policy)).flows_per_pod_max;
+        let identity = self.identity(tables, policy, original);
+        max.is_none_or(|max| self.pod_flows.has_room(identity, max))
+    }
+
     /// A counted flow does not come about.
     pub(super) fn give_back(&self, place: Option<Place>) {
         if let Some(place) = place {

@@ -191,11 +191,8 @@ impl<F: Wire> Translator<F> {
                 (false, false) => Use::Leased,
             });
         }
-        match (egress.own, flows.is_free(&wish.reply)) {
-            (true, true) => Ok(wish.reply.destination_port),
-            (true, false) => Err(DropReason::AddressTaken),
-            (false, _) => Err(DropReason::NeedsOwnAddress),
-        }
+        whole_address(egress, flows.is_free(&wish.reply))?;
+        Ok(wish.reply.destination_port)
     }
 
     /// The port for a new flow of an endpoint-independent mapping: the mapping's, if there is one
@@ -297,6 +294,18 @@ impl<F: Wire> Translator<F> {
             self.flows.replies[original.twin].learn(way_back);
         }
         Ok(())
+    }
+}
+
+/// Whether a flow without ports may have a whole egress address towards its remote.
+pub(super) fn whole_address<F: Wire>(
+    egress: &EgressAddress<F>,
+    is_free: bool,
+) -> Result<(), DropReason> {
+    match (egress.own, is_free) {
+        (true, true) => Ok(()),
+        (true, false) => Err(DropReason::AddressTaken),
+        (false, _) => Err(DropReason::NeedsOwnAddress),
     }
 }
 

@@ -68,6 +68,12 @@ impl Room {
         fits.then_some(written).ok_or(DropReason::BadIpLength)
     }
 
+    /// A frame that [`takes`] tells of, as the IPv4 translator has it; `None` when it cannot become IPv4.
+    pub(super) fn as_ipv4(&mut self, tables: &Tables, frame: &[u8]) -> Option<&[u8]> {
+        let written = self.write(tables.nat64.as_ref()?, frame).ok()?;
+        self.frame.get(..TUNNEL_IP_OFFSET + usize::from(written.length))
+    }
+
     /// Processes what the IPv4 translator has left of a burst, as far as it goes to IPv4 destinations;
     /// the rest is still left.
     #[inline(never)]
@@ -134,8 +140,7 @@ impl Engine {
     ) -> Option<Owed<'a, V6>> {
         let Self { v4, v6, room, .. } = self;
         let addresses = tables.nat64.as_ref()?;
-        let written = room.write(addresses, frame).ok()?;
-        let ipv4 = room.frame.get(..TUNNEL_IP_OFFSET + usize::from(written.length))?;
+        let ipv4 = room.as_ipv4(tables, frame)?;
         v4.owed_error(now, &tables.v4, reason, ipv4)?.to_ipv6(addresses, frame, &v6.hasher)
     }
 }

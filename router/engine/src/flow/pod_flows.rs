@@ -93,6 +93,12 @@ impl<W: Word> PodFlows<W> {
         }
     }
 
+    /// Whether [`PodFlows::open`] would count one more flow.
+    pub(crate) fn has_room(&self, hash: u64, max: u32) -> bool {
+        let found = self.place_of(hash);
+        found.is_some_and(|(_, seen)| count(seen) < u64::from(max.min(FLOWS_PER_POD_MAX)))
+    }
+
     /// A flow has ended that was counted there.
     pub(crate) fn close(&self, place: Place) {
         if let Some(word) = self.at(place) {
@@ -149,6 +155,7 @@ mod tests {
     fn each_pod_has_its_own_count_up_to_its_limit() {
         let flows = PodFlows::default();
         let first: Vec<_> = (0..3).map(|_| flows.open(hash(1), 3).unwrap()).collect();
+        assert!(!flows.has_room(hash(1), 3) && flows.has_room(hash(1), 4));
         assert_eq!(flows.open(hash(1), 3), None);
         assert!(first.iter().all(|place| *place == first[0]));
         let second = flows.open(hash(2), 1).unwrap();
@@ -163,8 +170,10 @@ mod tests {
         let flows = PodFlows::default();
         let places: Vec<_> =
             (0..WINDOW as u64).map(|pod| flows.open(hash(pod), 9).unwrap()).collect();
+        assert!(!flows.has_room(hash(99), 9), "the window is full");
         assert_eq!(flows.open(hash(99), 9), None, "the window is full");
         flows.close(places[7]);
+        assert!(flows.has_room(hash(99), 9));
         assert_eq!(flows.open(hash(99), 9), Some(places[7]));
         places.iter().for_each(|place| flows.close(*place));
         assert!(flows.places.iter().all(|word| count(Word::load(word)) == 0));

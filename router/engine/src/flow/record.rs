@@ -60,7 +60,8 @@ impl<F: Wire> Flows<F> {
         None
     }
 
-    fn record(&self, index: SlotIndex, now: Nanos) -> FlowRecord {
+    /// One live flow. `now` is not before any packet of it.
+    pub(crate) fn record(&self, index: SlotIndex, now: Nanos) -> FlowRecord {
         let original = &self.originals[index];
         let reply = &self.replies[original.twin];
         let created_ns = nanos(original.created, now);

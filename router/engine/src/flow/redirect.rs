@@ -74,6 +74,12 @@ impl<F: Wire> Redirects<F> {
         Some(redirect.worker)
     }
 
+    /// The same without taking note of it.
+    pub(crate) fn look(&self, original: &Tuple<F::Address>) -> Option<u8> {
+        let index = self.entries.find(original, self.hasher.tuple(original))?;
+        Some(self.entries[index].worker)
+    }
+
     /// From now on a pod's packets go to `worker`, who may have opened their flow. Whether there was
     /// room.
     pub(crate) fn set(

@@ -83,7 +83,8 @@ impl<F: Wire> Flows<F> {
         groups.flat_map(|group| self.originals.entries(group)).map(move |at| self.save(at, now))
     }
 
-    fn save(&self, index: SlotIndex, now: Nanos) -> SavedFlow {
+    /// One live flow. `now` is not before any packet of it.
+    pub(crate) fn save(&self, index: SlotIndex, now: Nanos) -> SavedFlow {
         let original = &self.originals[index];
         let reply = &self.replies[original.twin];
         let change = original.change();

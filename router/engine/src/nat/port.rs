@@ -158,6 +158,30 @@ impl<F: Wire> Ports<F> {
         found.ok_or(DropReason::PortsExhausted)
     }
 
+    /// What [`Ports::lease`] would find: whether the pod keeps its own port. No dearer than the lease, and
+    /// nothing is remembered of it. `is_free` says it of a reply tuple.
+    pub(crate) fn forecast(
+        &self,
+        egress: &EgressAddress<F>,
+        wish: &Wish<F>,
+        is_free: &dyn Fn(&Tuple<F::Address>) -> bool,
+    ) -> Result<bool, DropReason> {
+        let Wish { reply, pod, now } = *wish;
+        let range = egress.port_first..=egress.port_last;
+        let with = |port| Tuple { destination_port: port, ..reply };
+        let may_be = |port: u16| {
+            let is_ours = self.owns.get(usize::from(class(port))).copied().unwrap_or_default();
+            is_ours && range.contains(&port) && is_free(&with(port))
+        };
+        let own = reply.destination_port;
+        if !self.resting.has(self.hasher.tuple(&with(own)), pod, now) && may_be(own) {
+            return Ok(true);
+        }
+        // Its own port may be one that rests.
+        let is_any_left = range.clone().any(may_be);
+        is_any_left.then_some(false).ok_or(DropReason::PortsExhausted)
+    }
+
     /// Starts to load what a lease asks about a reply tuple with this hash.
     pub(crate) fn prefetch(&self, hash: u64) {
         self.resting.prefetch(hash);

@@ -15,6 +15,7 @@ mod flows;
 mod fragments;
 mod ipv6;
 mod nat64;
+mod outlook;
 mod own_address;
 mod policy_options;
 mod readme;

@@ -327,3 +327,35 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn a_forecast_says_what_the_lease_finds(
+        worker in 0_u8..3,
+        pod_port: u16,
+        (first, count) in (1024_u16..65_000, 1_u16..400),
+        taken in prop::collection::btree_set(0_u16..400, 0..400),
+    ) {
+        let owners = std::array::from_fn(|class| u8::try_from(class % 3).unwrap());
+        let mut ports = ports(worker, &owners, 1);
+        let egress = egress(first, first + count);
+        // Mostly a port of the range.
+        let pod_port = if pod_port < 60_000 { first + pod_port % count } else { pod_port };
+        let taken: BTreeSet<u16> = taken.iter().map(|offset| first + offset).collect();
+        let is_free = |reply: &Tuple| !taken.contains(&reply.destination_port);
+        let forecast = ports.forecast(&egress, &wish(pod_port, POD), &is_free);
+        let leased = lease(&mut ports, &egress, pod_port, &taken);
+        prop_assert_eq!(forecast, leased.map(|port| port == pod_port));
+        prop_assert_eq!(forecast, ports.forecast(&egress, &wish(pod_port, POD), &is_free));
+    }
+}
+
+#[test]
+fn a_port_that_rests_is_foreseen_as_not_kept() {
+    let mut ports = ports(0, &[0; CLASSES], 1);
+    let all = egress(1024, 65_535);
+    let wish = wish(40_001, POD);
+    ports.released(&reply(40_001), OTHER_POD, wish.now);
+    assert_eq!(ports.forecast(&all, &wish, &|_| true), Ok(false));
+    assert_ne!(lease(&mut ports, &all, 40_001, &BTreeSet::new()), Ok(40_001));
+}
