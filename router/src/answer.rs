@@ -18,6 +18,7 @@ use spillway_xdp::steering;
 use crate::compile::pairing;
 use crate::gateway::Gateway;
 use crate::numbers::{self, Assigned};
+use crate::trace::trace;
 use crate::usage::Count;
 use crate::worker::Report;
 
@@ -45,6 +46,7 @@ pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
         Request::Flows { cursor, limit } => flows(gateway, cursor, limit).map(Response::Flows),
         Request::Drops => drops(gateway).map(Response::Drops),
         Request::Usage => usage(gateway, Instant::now()).map(Response::Usage),
+        Request::Trace(packet) => trace(gateway, &packet).map(Response::Trace),
         Request::PutState { document } => return put_state(gateway, &document),
         Request::Drain { draining } => {
             gateway.drain(draining).map(|()| Response::Drained { draining })
@@ -235,7 +237,8 @@ fn count(gateway: &Gateway, until: Instant) -> anyhow::Result<Usage> {
     Ok(count.of(&programmed.document))
 }
 
-fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Flow {
+/// A worker's flow at a time of its clock.
+pub(crate) fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Flow {
     let policy = gateway
         .programmed
         .as_ref()

@@ -13,9 +13,9 @@ use spillway_engine::policy::Policies;
 use spillway_engine::tables::{
     DeviceIndex, EPOCH_NONE, FamilyInput, Neighbour, Peer, Tables, TablesInput,
 };
-use spillway_engine::{Family, V4, V6};
+use spillway_engine::{EngineConfig, Family, V4, V6};
 use spillway_xdp::device::{DeviceInfo, SocketFd};
-use spillway_xdp::steering::{Attachment, Steering, SteeringError};
+use spillway_xdp::steering::{Attachment, Steering, SteeringError, Trial};
 
 use crate::announce::{Announcements, Place};
 use crate::compile::{self, HostPorts};
@@ -124,6 +124,12 @@ pub(crate) struct Gateway {
     pub(crate) grace: Grace,
     pub(crate) limits: Limits,
     pub(crate) announcements: Announcements,
+    /// What all engines are made of.
+    pub(crate) engine: EngineConfig,
+    /// What the workers go by.
+    pub(crate) tables: Arc<Tables>,
+    /// What frames are tried with, once somebody asks.
+    pub(crate) trial: Option<Trial>,
     /// What stands for pods and peers of the document in force, and for former ones.
     pub(crate) numbers: Assigned,
     groups: Groups,
@@ -145,12 +151,15 @@ pub(crate) struct GatewayParts {
     pub(crate) kernel: Kernel,
     pub(crate) steering: Steering,
     pub(crate) workers: Workers,
+    /// What all engines are made of; which worker it is does not matter.
+    pub(crate) engine: EngineConfig,
     pub(crate) numbers: Assigned,
 }
 
 impl Gateway {
     pub(crate) fn new(parts: GatewayParts) -> Self {
-        let GatewayParts { config, devices, sockets, kernel, steering, workers, numbers } = parts;
+        let GatewayParts { config, devices, sockets, kernel, steering, workers, engine, numbers } =
+            parts;
         Self {
             config,
             devices,
@@ -169,6 +178,9 @@ impl Gateway {
             grace: Grace::default(),
             limits: Limits::new(Instant::now()),
             announcements: Announcements::default(),
+            engine,
+            tables: Arc::default(),
+            trial: None,
             numbers,
             groups: Groups::default(),
             refusals: Seldom::default(),
@@ -374,6 +386,11 @@ impl Gateway {
         reports
     }
 
+    /// The largest IP packet that a device carries, in bytes.
+    pub(crate) fn mtu(&self, device: DeviceIndex) -> Option<u32> {
+        self.view.links.get(usize::from(device)).map(|(_, mtu)| *mtu)
+    }
+
     fn ifindexes(&self) -> Vec<u32> {
         self.devices.iter().map(|device| device.ifindex).collect()
     }
@@ -418,7 +435,8 @@ impl Gateway {
             v4,
             v6,
         });
-        self.workers.publish(&Arc::new(tables))?;
+        self.tables = Arc::new(tables);
+        self.workers.publish(&self.tables)?;
         for next_hop in next_hops {
             self.resolve(next_hop);
         }

@@ -5,21 +5,20 @@ use std::time::{Duration, Instant};
 
 use spillway_engine::DropReason;
 
+use crate::remedy::remedy;
+
 /// How often the counters are looked at, and so the most that is said of each limit.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Reasons that are limits, and what to do about each.
-const LIMITS: [(DropReason, &str); 7] = [
-    (
-        DropReason::PortsExhausted,
-        "Give the policy more `egress_addresses`, or its pods fewer connections to one remote.",
-    ),
-    (DropReason::MappingsExhausted, "Give fewer policies `endpoint_independent`."),
-    (DropReason::FlowTableFull, "Raise `flows_max`."),
-    (DropReason::PodFlowLimit, "See which pod it is with `spillway flows`."),
-    (DropReason::RedirectsFull, "Give the policies more `egress_addresses`."),
-    (DropReason::FragmentsFull, "See who sends fragments: no setting changes this limit."),
-    (DropReason::HandOffFull, "Give `workers` more processors."),
+/// Reasons that are limits.
+const LIMITS: [DropReason; 7] = [
+    DropReason::PortsExhausted,
+    DropReason::MappingsExhausted,
+    DropReason::FlowTableFull,
+    DropReason::PodFlowLimit,
+    DropReason::RedirectsFull,
+    DropReason::FragmentsFull,
+    DropReason::HandOffFull,
 ];
 
 /// A limit at which packets were refused.
@@ -61,9 +60,10 @@ impl Limits {
         dropped: impl Fn(DropReason) -> u64,
     ) -> impl Iterator<Item = Reached> {
         self.postpone(now);
-        LIMITS.iter().zip(&mut self.seen).filter_map(move |((reason, remedy), seen)| {
+        LIMITS.iter().zip(&mut self.seen).filter_map(move |(reason, seen)| {
             let count = dropped(*reason);
             let packets = count.saturating_sub(std::mem::replace(seen, count));
+            let remedy = remedy(*reason).unwrap_or_default();
             (packets > 0).then_some(Reached { reason: *reason, packets, remedy })
         })
     }
@@ -72,6 +72,11 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_is_something_to_do_about_each_limit() {
+        assert!(LIMITS.iter().all(|reason| remedy(*reason).is_some()));
+    }
 
     #[test]
     fn what_was_refused_since_the_last_look_is_told_once() {

@@ -98,26 +98,29 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
 
     let hash_key = secret()?;
     let [seed, ..] = secret()?;
-    let pod_flows = Arc::default();
+    let engine_config = EngineConfig {
+        worker: 0,
+        owners,
+        flows_max: config.flows_max,
+        flows_max_ipv6: config.flows_max,
+        hash_key,
+        seed,
+        timeouts: config.timeouts.to_engine(),
+        pod_flows: Arc::default(),
+        mss_clamp: config.mss_clamp,
+    };
     let engine = |worker| {
-        Engine::new(&EngineConfig {
-            worker,
-            owners,
-            flows_max: config.flows_max,
-            flows_max_ipv6: config.flows_max,
-            hash_key,
-            seed: seed.wrapping_add(u64::from(worker)),
-            timeouts: config.timeouts.to_engine(),
-            pod_flows: Arc::clone(&pod_flows),
-            mss_clamp: config.mss_clamp,
-        })
+        let seed = seed.wrapping_add(u64::from(worker));
+        Engine::new(&EngineConfig { worker, seed, ..engine_config.clone() })
     };
     let mut engines: Vec<Engine> = (0..config.workers).map(engine).collect();
     let numbers = take_up_flows(&config.runtime_dir, &owners, &mut engines);
     let parts = engines.into_iter().zip(lanes).collect();
     let tables = Arc::new(Tables::new(TablesInput::default()));
     let workers = Workers::start(parts, &tables, waker, config.idle == Idle::Spin)?;
-    let parts = GatewayParts { config, devices, sockets, kernel, steering, workers, numbers };
+    let engine = engine_config;
+    let parts =
+        GatewayParts { config, devices, sockets, kernel, steering, workers, engine, numbers };
     Ok((Gateway::new(parts), locks))
 }
 

@@ -14,7 +14,8 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spillway_engine::tables::{DeviceIndex, Tables};
 use spillway_engine::{
-    Answer, BURST_MAX, Counters, DropReason, Engine, FlowRecord, Fragments, Nanos, Ticket, Verdict,
+    Answer, BURST_MAX, Counters, DropReason, Engine, FlowRecord, Fragments, Nanos, Outlook, Ticket,
+    Verdict,
 };
 use spillway_xdp::{Frame, Lane, LaneStatistics};
 
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Report(Sender<Report>),
     /// Show flows from `cursor` on, `limit` at most.
     Flows { cursor: u32, limit: usize, reply: Sender<FlowPage> },
+    /// Say what would become of a frame, as steering would give it.
+    Look { frame: Vec<u8>, reply: Sender<Outlook> },
     /// End the thread; the frames stay with the devices.
     Stop,
 }
@@ -336,6 +339,10 @@ impl Worker {
                 let mut flows = Vec::with_capacity(limit);
                 let next = self.parts.engine.flows(cursor, limit, &mut flows);
                 let _ = reply.try_send(FlowPage { now: now(), flows, next });
+            }
+            Command::Look { mut frame, reply } => {
+                let WorkerParts { engine, tables, .. } = &mut self.parts;
+                let _ = reply.try_send(engine.outlook(now(), tables, &mut frame));
             }
             Command::Stop => {}
         }

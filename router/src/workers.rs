@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rustix::event::EventfdFlags;
-use spillway_engine::Engine;
 use spillway_engine::tables::Tables;
+use spillway_engine::{Engine, Outlook};
 use spillway_xdp::{Frame, Lane};
 
 use crate::held::Unresolved;
@@ -108,6 +108,11 @@ impl Workers {
             return Ok(None);
         }
         self.ask(id, |reply| Command::Flows { cursor, limit, reply }).map(Some)
+    }
+
+    /// What a worker says of a frame, as steering would give it.
+    pub(crate) fn look(&self, id: u8, frame: Vec<u8>) -> anyhow::Result<Outlook> {
+        self.ask(usize::from(id), |reply| Command::Look { frame, reply })
     }
 
     /// Stops all workers and waits for them; gives their engines. Frames on their way stay with the

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::limits::{PAGE_ROWS_MAX, RESPONSE_BYTES_MAX};
 use crate::message::{
-    Applied, Drops, FlowPage, PolicyPage, Refusal, Request, Response, Status, Usage,
+    Applied, Drops, FlowPage, PolicyPage, Refusal, Request, Response, Status, Trace, TraceRequest,
+    Usage,
 };
 
 /// Where the router listens unless it is told otherwise.
@@ -162,6 +163,18 @@ impl Client {
     pub fn usage(&mut self) -> Result<Usage, ClientError> {
         match self.exchange(&Request::Usage)? {
             Response::Usage(usage) => Ok(usage),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// What would become of a packet; nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] when there can be no such packet, or no state document is in force.
+    pub fn trace(&mut self, packet: TraceRequest) -> Result<Trace, ClientError> {
+        match self.exchange(&Request::Trace(packet))? {
+            Response::Trace(trace) => Ok(trace),
             other => Err(self.unexpected(other)),
         }
     }

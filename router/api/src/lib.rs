@@ -27,8 +27,9 @@ pub use family::{IpFamily, check_host_address, check_not_mapped};
 pub use message::{
     API_VERSION, Applied, Device, Drops, EgressUsage, EngineDrop, Flow, FlowPage, Frames,
     PolicyPage, PolicyRow, PolicyUsage, Programmed, Programming, Refusal, RefusedState,
-    RemoteUsage, Request, Response, RingStatistics, Status, SteeringOutcome, Tuple, Usage, Verdict,
-    Worker,
+    RemoteUsage, Request, Response, RingStatistics, Status, SteeringOutcome, TRACE_BYTES,
+    TRACE_BYTES_MAX, TRACE_POD_PORT, TRACE_REMOTE_PORT, Trace, TraceProtocol, TraceRequest,
+    TraceStep, Tuple, Usage, Verdict, Worker,
 };
 pub use nat64::Nat64Prefix;
 pub use options::PolicyTimeouts;

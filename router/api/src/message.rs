@@ -45,6 +45,8 @@ pub enum Request {
     Drops,
     /// What flows use of egress addresses and policies: all of them are looked at for it.
     Usage,
+    /// What would become of a packet; nothing changes.
+    Trace(TraceRequest),
     /// Replace the state document.
     PutState {
         /// The whole document, YAML or JSON, as text: errors name its lines.
@@ -76,6 +78,8 @@ pub enum Response {
     Drops(Drops),
     /// To [`Request::Usage`].
     Usage(Usage),
+    /// To [`Request::Trace`].
+    Trace(Trace),
     /// To [`Request::PutState`]: the document is programmed.
     Applied(Applied),
     /// To [`Request::Drain`]: it is so.
@@ -507,4 +511,82 @@ pub struct PolicyUsage {
     pub name: String,
     /// Its live flows.
     pub flows: u64,
+}
+
+/// A packet to trace: from a pod, through the tunnel; or from outside, when `to` is an egress address of
+/// the state document and `from` no pod of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceRequest {
+    /// Who sends.
+    pub from: IpAddr,
+    /// Who receives. With NAT64 an IPv6 pod's IPv4 destination may be written as what it is.
+    pub to: IpAddr,
+    /// Its protocol. Default: TCP.
+    #[serde(default)]
+    pub protocol: TraceProtocol,
+    /// The sender's port, or the echo identifier of a pod. Default: [`TRACE_POD_PORT`] of a pod,
+    /// [`TRACE_REMOTE_PORT`] of the outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_port: Option<u16>,
+    /// The receiver's port; of an echo from outside the identifier that it answers, and without one it is
+    /// a ping of the egress address itself. Default: [`TRACE_REMOTE_PORT`] of the outside; of an egress
+    /// address it must be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_port: Option<u16>,
+    /// The whole IP packet in bytes, without the tunnel's headers: what its headers need to
+    /// [`TRACE_BYTES_MAX`]. Default: [`TRACE_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u16>,
+    /// The tunnel peer that a pod's packet comes from. Default: that of its flow, else the first one that
+    /// the state document lists: it does not say behind which one a pod is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
+    /// Whether a router may fragment the packet, if it is IPv4. Default: no, as hosts send.
+    #[serde(default)]
+    pub may_fragment: bool,
+}
+
+/// The port of a pod that a trace is not told.
+pub const TRACE_POD_PORT: u16 = 40_000;
+
+/// The port of the outside that a trace is not told.
+pub const TRACE_REMOTE_PORT: u16 = 443;
+
+/// Bytes of a packet that a trace is not told.
+pub const TRACE_BYTES: u16 = 100;
+
+/// Bytes of a packet that can be traced, at most.
+pub const TRACE_BYTES_MAX: u16 = 65_000;
+
+/// The protocol of a packet to trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TraceProtocol {
+    /// A SYN where there is no flow, else a segment of its connection.
+    #[default]
+    Tcp,
+    /// A datagram.
+    Udp,
+    /// An echo request, or the reply to one; ICMPv6's for IPv6.
+    Icmp,
+}
+
+/// What would become of a packet, step by step. The last step is named `verdict`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// In the order in which they are taken.
+    pub steps: Vec<TraceStep>,
+}
+
+/// One step of a decision. More kinds of steps may be added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceStep {
+    /// What decides: `packet`, `tunnel`, `document`, `steering`, `nat64`, `worker`, `policy`, `flow`,
+    /// `route`, `mtu` or `verdict`.
+    pub step: String,
+    /// What it decides, in a word or a name. Of `verdict`: `sent`, `held`, `dropped`, or `kernel` for what
+    /// Spillway never sees.
+    pub verdict: String,
+    /// Why, for a person.
+    pub detail: String,
 }

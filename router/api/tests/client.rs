@@ -4,11 +4,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 
-use spillway_api::{Applied, Client, ClientError, Request, Response};
+use spillway_api::{Applied, Client, ClientError, Request, Response, TraceProtocol, TraceRequest};
 use tempfile::TempDir;
 
 /// Answers one request with these bytes and closes.
@@ -42,6 +43,18 @@ fn a_document_is_put_and_its_generation_comes_back() {
     assert_eq!(request, Request::PutState { document: "généra\ntion".to_owned() });
 }
 
+/// A packet of which as little is said as can be.
+const TRACED: TraceRequest = TraceRequest {
+    from: IpAddr::V4(Ipv4Addr::new(10, 0, 1, 40)),
+    to: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 10)),
+    protocol: TraceProtocol::Tcp,
+    from_port: None,
+    to_port: None,
+    size: None,
+    peer: None,
+    may_fragment: false,
+};
+
 #[test]
 fn the_protocol_has_the_words_of_its_reference() {
     for (request, line) in [
@@ -54,6 +67,7 @@ fn the_protocol_has_the_words_of_its_reference() {
         ),
         (Request::Drops, r#"{"request":"drops"}"#),
         (Request::Usage, r#"{"request":"usage"}"#),
+        (Request::Trace(TRACED), r#"{"request":"trace","from":"10.0.1.40","to":"203.0.113.10"}"#),
     ] {
         assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);
     }

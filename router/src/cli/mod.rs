@@ -13,6 +13,7 @@ mod policies;
 mod preflight;
 mod status;
 mod table;
+mod trace;
 mod usage;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -88,6 +89,13 @@ enum Command {
         listen: SocketAddr,
         #[command(flatten)]
         socket: Socket,
+    },
+    /// Tell what would become of a packet, step by step, without sending one.
+    Trace {
+        #[command(flatten)]
+        packet: trace::Packet,
+        #[command(flatten)]
+        query: Query,
     },
     /// Replace the running state document by the one in a file.
     Apply {
@@ -184,6 +192,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve { listen, socket } => {
             start_log();
             crate::serve::serve(listen, &socket.path)
+        }
+        Command::Trace { packet, query } => {
+            let trace = query.connect()?.trace(packet.request()?)?;
+            query.show(&trace, trace::table)
         }
         Command::Apply { file, socket } => print(&apply::apply(&file, &socket.path)?),
         Command::Drain { drain, socket } => drain::drain(&drain, &socket.path),

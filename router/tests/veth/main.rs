@@ -21,6 +21,7 @@ mod packets;
 mod restart;
 mod scan;
 mod several;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

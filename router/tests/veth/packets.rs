@@ -111,10 +111,15 @@ pub(crate) fn frame_to(destination: IpAddr, hop_limit: u8, flow: u16, round: u16
 
 /// The same with this IP header, around UDP with this payload.
 pub(crate) fn frame_of(header: IpHeaders, flow: u16, payload: &[u8]) -> Vec<u8> {
+    frame_between(header, [port(flow), server_port(flow)], payload)
+}
+
+/// The same between these ports.
+pub(crate) fn frame_between(header: IpHeaders, [from, to]: [u16; 2], payload: &[u8]) -> Vec<u8> {
     let mut frame = VXLAN.to_vec();
     PacketBuilder::ethernet2(POD_MAC, [2, 0, 0, 0, 0, 1])
         .ip(header)
-        .udp(port(flow), server_port(flow))
+        .udp(from, to)
         .write(&mut frame, payload)
         .unwrap();
     frame
@@ -122,8 +127,13 @@ pub(crate) fn frame_of(header: IpHeaders, flow: u16, payload: &[u8]) -> Vec<u8> 
 
 /// An IPv4 packet from the node to the gateway's tunnel, around what is in its UDP.
 pub(crate) fn tunnelled(outer_port: u16, datagram: &[u8]) -> Vec<u8> {
+    tunnelled_from(NODE, outer_port, datagram)
+}
+
+/// The same from another node.
+pub(crate) fn tunnelled_from(node: Ipv4Addr, outer_port: u16, datagram: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
-    PacketBuilder::ipv4(NODE.octets(), GATEWAY.octets(), 64)
+    PacketBuilder::ipv4(node.octets(), GATEWAY.octets(), 64)
         .udp(outer_port, 8472)
         .write(&mut packet, datagram)
         .unwrap();
