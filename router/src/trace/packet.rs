@@ -37,10 +37,9 @@ pub(super) enum Arrival {
 
 impl Arrival {
     /// Bytes that come around an IP packet.
-    pub(super) fn overhead(self) -> u32 {
+    pub(super) fn overhead(self) -> usize {
         match self {
-            Self::Tunnel { tunnel: IpAddr::V4(_), .. } => TUNNEL_OVERHEAD as u32,
-            Self::Tunnel { tunnel: IpAddr::V6(_), .. } => TUNNEL_OVERHEAD_6 as u32,
+            Self::Tunnel { tunnel, .. } => tunnel_overhead(IpFamily::of(tunnel)),
             Self::Outside => 0,
         }
     }
@@ -51,6 +50,14 @@ impl Arrival {
             Self::Tunnel { .. } => format!(", {} of them the tunnel's,", self.overhead()),
             Self::Outside => String::new(),
         }
+    }
+}
+
+/// Bytes of a tunnel's headers, over a network of this family.
+pub(super) const fn tunnel_overhead(underlay: IpFamily) -> usize {
+    match underlay {
+        IpFamily::V4 => TUNNEL_OVERHEAD,
+        IpFamily::V6 => TUNNEL_OVERHEAD_6,
     }
 }
 

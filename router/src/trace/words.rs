@@ -2,14 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use spillway_api::{Document, MacAddress, TraceProtocol, TraceStep};
-use spillway_engine::steer::{TUNNEL_OVERHEAD, TUNNEL_OVERHEAD_6};
+use spillway_api::{Document, EgressAddress, MacAddress, TraceProtocol, TraceStep};
 use spillway_engine::tables::DeviceIndex;
 use spillway_engine::{DropReason, PortOutlook, Verdict};
 use spillway_xdp::SteerOutcome;
 use spillway_xdp::steering;
 
-use super::packet::{Arrival, Packet, Turn};
+use super::packet::{Arrival, Packet, Turn, tunnel_overhead};
 use super::selection::{self, outside};
 use super::{Decision, Findings, Taken};
 use crate::answer;
@@ -225,7 +224,8 @@ fn new_flow(gateway: &Gateway, packet: &Packet, egress: IpAddr, port: PortOutloo
         PortOutlook::Drawn => {
             let document = gateway.programmed.as_ref().map(|programmed| &programmed.document);
             let mut listed = document.iter().flat_map(|document| &document.egress_addresses);
-            let range = listed.find(|listed| listed.address == egress).map(|l| l.port_range());
+            let range =
+                listed.find(|listed| listed.address == egress).map(EgressAddress::port_range);
             let Some(range) = range else { return format!("would leave as {egress}") };
             let is_in = (range.first..=range.last).contains(&own);
             let why = if is_in { "is taken, or was lately" } else { "is not in there" };
@@ -273,13 +273,10 @@ fn tell_mtu(
     packet: &Packet,
     decision: &Decision,
 ) {
-    let tunnel = match (packet.arrival, document.underlay()) {
-        (Arrival::Tunnel { .. }, _) => String::new(),
-        (Arrival::Outside, spillway_api::IpFamily::V4) => {
-            format!(" and {TUNNEL_OVERHEAD} of the tunnel")
-        }
-        (Arrival::Outside, spillway_api::IpFamily::V6) => {
-            format!(" and {TUNNEL_OVERHEAD_6} of the tunnel")
+    let tunnel = match packet.arrival {
+        Arrival::Tunnel { .. } => String::new(),
+        Arrival::Outside => {
+            format!(" and {} of the tunnel", tunnel_overhead(document.underlay()))
         }
     };
     let size = packet.size;

@@ -13,5 +13,6 @@ mod differential;
 mod exhaustion;
 mod family;
 mod sockets;
+mod trace;
 mod underlay;
 mod world;

@@ -26,7 +26,9 @@ const SHARED: &str = "192.168.2.2";
 const SERVER: &str = "203.0.113.10";
 const SERVER_PORT: u16 = 443;
 const POD_PORT: u16 = 40_000;
+const NAT64_PORT: u16 = 444;
 const NAT64: &str = "64:ff9b::203.0.113.10";
+const ANSWERED: &str = "Spillway itself answers the ping, out of out";
 /// No peer of the document.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 9);
 
@@ -115,8 +117,8 @@ fn cases() -> Vec<Case> {
         case("no route", from_pod("198.51.100.1"), tunnel, dropped("no-route")),
         case("the host itself", from_pod("203.0.113.1"), tunnel, dropped("local-destination")),
         case("nobody there", from_pod("203.0.113.99"), tunnel, ("held", "neighbour-unresolved")),
-        case("NAT64", packet(POD_IPV6, POD_PORT, NAT64, 444), tunnel, sent),
-        case("NAT64, answered", packet(SERVER, 444, EGRESS, POD_PORT), reply, sent),
+        case("NAT64", packet(POD_IPV6, POD_PORT, NAT64, NAT64_PORT), tunnel, sent),
+        case("NAT64, answered", packet(SERVER, NAT64_PORT, EGRESS, POD_PORT), reply, sent),
         case(
             "no egress address",
             packet(POD_IPV6, 1, "2001:db8:203::10", 2),
@@ -209,11 +211,14 @@ fn check(rig: &Rig, case: &Case) -> Trace {
     trace
 }
 
-/// A rig with a document of its own, and a server that answers nobody.
-fn rig(name: &str) -> (Rig, UdpSocket) {
+/// A rig with a document of its own, and sockets that answer nobody: whoever gets a packet to a closed port
+/// sends an error, which counts.
+fn rig(name: &str) -> (Rig, [UdpSocket; 3]) {
     let rig = Rig::new(name, true);
     rig.client().put_state(STATE.to_owned()).unwrap();
-    let server = rig.outside.enter(|| UdpSocket::bind((SERVER, SERVER_PORT)).unwrap());
+    let server = |port| rig.outside.enter(|| UdpSocket::bind((SERVER, port)).unwrap());
+    let node = rig.node.enter(|| UdpSocket::bind((NODE, 8472)).unwrap());
+    let sockets = [server(SERVER_PORT), server(NAT64_PORT), node];
     // The link address of whom packets go to is known from here on.
     rig.gateway.run(["ping", "-n", "-q", "-c", "1", "-W", "5", SERVER]);
     rig.gateway.run(["ping", "-n", "-q", "-c", "1", "-W", "5", &NODE.to_string()]);
@@ -223,14 +228,12 @@ fn rig(name: &str) -> (Rig, UdpSocket) {
             known.contains("lladdr")
         });
     }
-    (rig, server)
+    (rig, sockets)
 }
 
 #[test]
 fn what_a_trace_says_is_what_happens() {
-    let (rig, _server) = rig("trace");
-    // Whoever gets a packet to a closed port sends an error, which counts.
-    let _other = rig.outside.enter(|| UdpSocket::bind((SERVER, 444)).unwrap());
+    let (rig, _sockets) = rig("trace");
     let mut traces = BTreeMap::new();
     for case in cases() {
         traces.insert(case.what, check(&rig, &case));
@@ -265,7 +268,7 @@ fn what_a_trace_says_is_what_happens() {
 
 #[test]
 fn what_does_not_fit_is_told_as_it_happens() {
-    let (rig, _server) = rig("tracemtu");
+    let (rig, _sockets) = rig("tracemtu");
     rig.gateway.run(["ip", "link", "set", "out", "mtu", "1300"]);
     wait_until("the router sees the MTU", WITHIN, || {
         let devices = rig.client().status().unwrap().devices;
@@ -291,7 +294,7 @@ fn everything(rig: &Rig) -> (BTreeMap<String, u64>, Vec<Worker>, Vec<Flow>) {
 
 #[test]
 fn a_trace_changes_nothing() {
-    let (rig, _server) = rig("tracenone");
+    let (rig, _sockets) = rig("tracenone");
     let before = everything(&rig);
     let mut client = rig.client();
     for case in cases() {
@@ -300,13 +303,41 @@ fn a_trace_changes_nothing() {
         }
     }
     assert_eq!(everything(&rig), before);
+    let too_large = TraceRequest { size: Some(1451), ..from_pod(SERVER) };
+    let refused = client.trace(too_large).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("no packet of 1501 bytes, 50 of them the tunnel's, comes"),
+        "{refused}"
+    );
     let refused = client.trace(packet(POD, 1, "2001:db8::1", 2)).unwrap_err().to_string();
     assert_eq!(refused, "there is no packet from 10.0.5.40 to 2001:db8::1: their families differ");
 }
 
 #[test]
+fn what_pings_an_address_of_spillways_own_is_answered() {
+    let (rig, _sockets) = rig("traceping");
+    let announced = "203.0.113.77";
+    let listed =
+        format!("egress_addresses:\n  - {{address: {announced}, kind: own, announce: out}}");
+    let state = STATE.replace("generation: 2", "generation: 3");
+    rig.client().put_state(state.replace("egress_addresses:", &listed)).unwrap();
+    let ping = TraceRequest {
+        protocol: TraceProtocol::Icmp,
+        to_port: None,
+        ..packet(SERVER, 7, announced, 0)
+    };
+    let trace = rig.client().trace(ping).unwrap();
+    assert_eq!(verdict(&trace, "steering"), Some("steer-ping"));
+    let last = trace.steps.last().unwrap();
+    assert_eq!((last.verdict.as_str(), last.detail.as_str()), ("sent", ANSWERED));
+    assert_eq!(counts(&rig)["steer-ping"], 0);
+    rig.outside.run(["ping", "-n", "-q", "-c", "1", "-W", "5", announced]);
+    assert_eq!(counts(&rig)["steer-ping"], 1);
+}
+
+#[test]
 fn the_command_line_tells_the_steps() {
-    let (rig, _server) = rig("tracecli");
+    let (rig, _sockets) = rig("tracecli");
     let socket = rig.directory.path().join("spillway.sock");
     let trace = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_spillway"))

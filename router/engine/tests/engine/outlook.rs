@@ -221,6 +221,6 @@ fn who_has_adopted_a_flow_is_told() {
     assert_eq!(look(&mut cluster, 1 - owner).port, Some(Ok(PortOutlook::Drawn)));
     cluster.process(owner, of_pods(OTHER_POD, 40_000)).unwrap();
     let outlook = look(&mut cluster, owner);
-    assert_eq!((outlook.flow, outlook.handed_to), (None, Some(1 - owner as u8)));
+    assert_eq!((outlook.flow, outlook.handed_to), (None, Some(u8::try_from(1 - owner).unwrap())));
     assert!(look(&mut cluster, 1 - owner).flow.is_some());
 }
