@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use spillway_api::{TraceProtocol, TraceRequest, TraceStep};
 use spillway_testing::wait_until;
 
 use crate::family::{FAMILIES, Family};
@@ -75,6 +76,41 @@ fn assert_exhausted(world: &World, pod: usize) {
     assert!(refused(world) > before);
 }
 
+/// What the last step of a trace says of a pod's packet to the remote: verdict and why; and its flow.
+fn traced(world: &World, pod: SocketAddr) -> (String, String, String) {
+    let remote = world.at(REMOTE);
+    let trace = world.client().trace(TraceRequest {
+        from: pod.ip(),
+        to: remote.ip(),
+        protocol: TraceProtocol::Tcp,
+        from_port: Some(pod.port()),
+        to_port: Some(remote.port()),
+        size: None,
+        peer: None,
+        may_fragment: false,
+    });
+    let steps = trace.unwrap().steps;
+    let flow = steps.iter().find(|step| step.step == "flow").unwrap().detail.clone();
+    let TraceStep { verdict, detail, .. } = steps.last().unwrap();
+    (verdict.clone(), detail.clone(), flow)
+}
+
+/// A trace finds the flow, whichever worker it lives with.
+fn assert_traced(world: &World, leased: &Leased) {
+    let pod = leased.pod.local_addr().unwrap();
+    let public = SocketAddr::new(world.family.egress, leased.port);
+    let (verdict, why, flow) = traced(world, pod);
+    assert_eq!(verdict, "sent", "{why}");
+    assert!(flow.contains(&format!("{pod} to {} as {public},", world.at(REMOTE))), "{flow}");
+}
+
+/// No worker has a port left for a new flow, and a trace says so before anybody has been refused.
+fn assert_foreseen(world: &World) {
+    let (verdict, why, _) = traced(world, SocketAddr::new(world.family.pods[0], FIRST - 1));
+    assert_eq!(verdict, "dropped");
+    assert!(why.starts_with("ports-exhausted: "), "{why}");
+}
+
 fn exhaust(workers: u8, family: &'static Family) {
     let options = Options { workers, queues: 2, ports: Some((FIRST, LAST)), tcp_closing: 1 };
     let name = format!("last{workers}{}", family.nft);
@@ -84,9 +120,12 @@ fn exhaust(workers: u8, family: &'static Family) {
     let mut leased: Vec<Leased> =
         (0..all.len()).map(|number| Leased::new(&world, number % 2, &remote)).collect();
     assert_eq!(leased.iter().map(|leased| leased.port).collect::<BTreeSet<_>>(), all);
+    assert_foreseen(&world);
+    leased.iter().for_each(|leased| assert_traced(&world, leased));
     assert_eq!(refused(&world), 0);
 
     assert_exhausted(&world, 0);
+    assert_foreseen(&world);
     assert_exhausted(&world, 1);
     leased.iter_mut().for_each(Leased::use_it);
     assert_eq!(flows(&world), all.len() as u64, "what was refused left nothing behind");
