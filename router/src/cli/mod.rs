@@ -5,10 +5,12 @@
 
 mod apply;
 mod check;
+mod completion;
 mod detach;
 mod drain;
 mod drops;
 mod flows;
+mod man;
 mod policies;
 mod preflight;
 mod status;
@@ -21,7 +23,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use serde::Serialize;
 use spillway_api::{Client, SOCKET_DEFAULT, os_error};
 use tracing_subscriber::EnvFilter;
@@ -118,6 +121,18 @@ enum Command {
         #[arg(long, value_name = "DIRECTORY", default_value = "/run/spillway")]
         runtime_dir: PathBuf,
     },
+    /// Print what a shell reads to complete this command line, such as
+    /// `source <(spillway completion bash)`.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual's pages.
+    #[command(hide = true)]
+    Man {
+        /// Where to.
+        directory: PathBuf,
+    },
 }
 
 /// How a router is asked, and its answer shown.
@@ -200,6 +215,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Apply { file, socket } => print(&apply::apply(&file, &socket.path)?),
         Command::Drain { drain, socket } => drain::drain(&drain, &socket.path),
         Command::Detach { runtime_dir } => print(&detach::detach(&runtime_dir)?),
+        Command::Completion { shell } => print(&completion::script(shell, CommandLine::command())),
+        Command::Man { directory } => print(&man::write(&directory, CommandLine::command())?),
     }
 }
 
@@ -269,8 +286,6 @@ fn duration(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
