@@ -5,17 +5,11 @@ use spillway_api::{Document, IpFamily};
 /// What every link carries of IPv6, in bytes (RFC 8200 section 5).
 pub(crate) const IPV6_MTU_MIN: u32 = 1280;
 
-/// What a tunnel over IPv4 adds: outer IP, UDP, VXLAN and inner Ethernet headers, in bytes.
-pub(crate) const OVERHEAD: u32 = 50;
-
-/// What a tunnel over IPv6 adds, in bytes.
-pub(crate) const OVERHEAD_IPV6: u32 = 70;
-
-/// What a tunnel adds, in bytes.
-fn overhead(underlay: IpFamily) -> u32 {
+/// What a tunnel adds: outer IP, UDP, VXLAN and inner Ethernet headers, in bytes.
+pub(crate) const fn overhead(underlay: IpFamily) -> u32 {
     match underlay {
-        IpFamily::V4 => OVERHEAD,
-        IpFamily::V6 => OVERHEAD_IPV6,
+        IpFamily::V4 => 50,
+        IpFamily::V6 => 70,
     }
 }
 

@@ -16,6 +16,10 @@ pub(crate) const fn remedy(reason: DropReason) -> Option<&'static str> {
         DropReason::FragmentsFull => "See who sends fragments: no setting changes this limit.",
         DropReason::HandOffFull => "Give `workers` more processors.",
         DropReason::NotProgrammed => "See `spillway status` for why no document is in force.",
+        DropReason::Draining => {
+            "Let another gateway have the pod's traffic, or let flows begin here again: `spillway \
+             drain --undo`."
+        }
         DropReason::NoPolicy => {
             "What was deselected less than 30 seconds ago is still taken, and not let go with another \
              address; so is what lies in the NAT64 prefix without an IPv4 destination of a policy."

@@ -92,9 +92,9 @@ fn trial(gateway: &Gateway) -> anyhow::Result<Trial> {
 
 /// Whether the packet could come whole: a larger one its node has to cut or to refuse.
 fn check_size(gateway: &Gateway, packet: &Packet) -> anyhow::Result<()> {
-    let size = usize::from(packet.size) + packet.arrival.overhead();
+    let size = u32::from(packet.size) + packet.arrival.overhead();
     let mtus = (0..).zip(&gateway.devices).filter_map(|(index, _)| gateway.mtu(index));
-    let largest = usize::try_from(mtus.max().unwrap_or_default())?;
+    let largest = mtus.max().unwrap_or_default();
     ensure!(
         size <= largest,
         "no packet of {size} bytes{} comes to the gateway: the largest MTU of its devices is \

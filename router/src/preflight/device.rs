@@ -1,5 +1,6 @@
 //! One device of the configuration.
 
+use spillway_api::IpFamily;
 use spillway_xdp::device::ethtool::Merging;
 use spillway_xdp::device::{DeviceInfo, mtu_max};
 use spillway_xdp::steering::{DeviceXdp, ForeignProgram, Occupant};
@@ -9,7 +10,7 @@ use super::facts::{DeviceFacts, Facts};
 use super::host::version;
 use crate::config::{Config, DeviceConfig, Mode};
 use crate::kernel::Link;
-use crate::mtu::{IPV6_MTU_MIN, OVERHEAD, OVERHEAD_IPV6};
+use crate::mtu::{IPV6_MTU_MIN, overhead};
 
 /// The first kernel that says what drivers do with XDP.
 const TELLS_FEATURES: (u32, u32) = (6, 3);
@@ -243,7 +244,7 @@ fn mtu(config: &Config, device: &DeviceConfig, info: &DeviceInfo) -> Check {
             set(NATIVE_MTU),
         );
     }
-    let needed = IPV6_MTU_MIN + OVERHEAD;
+    let needed = IPV6_MTU_MIN + overhead(IpFamily::V4);
     if mtu < needed {
         return Check::warn(
             CHECK,
@@ -251,11 +252,11 @@ fn mtu(config: &Config, device: &DeviceConfig, info: &DeviceInfo) -> Check {
             format!(
                 "{}, or {} where tunnels go over IPv6",
                 set(needed),
-                IPV6_MTU_MIN + OVERHEAD_IPV6
+                IPV6_MTU_MIN + overhead(IpFamily::V6)
             ),
         );
     }
-    let (inner, inner_ipv6) = (mtu - OVERHEAD, mtu - OVERHEAD_IPV6);
+    let (inner, inner_ipv6) = (mtu - overhead(IpFamily::V4), mtu - overhead(IpFamily::V6));
     Check::ok(
         CHECK,
         format!("{mtu}: a tunnel carries packets of {inner} bytes, {inner_ipv6} over IPv6"),

@@ -12,7 +12,8 @@ use spillway_api::{
     Document, IpFamily, TRACE_BYTES, TRACE_BYTES_MAX, TRACE_POD_PORT, TRACE_REMOTE_PORT,
     TraceProtocol, TraceRequest,
 };
-use spillway_engine::steer::{TUNNEL_OVERHEAD, TUNNEL_OVERHEAD_6};
+
+use crate::mtu::overhead;
 
 /// Any port: nobody looks at the outer source port.
 const OUTER_PORT: u16 = 49_152;
@@ -37,9 +38,9 @@ pub(super) enum Arrival {
 
 impl Arrival {
     /// Bytes that come around an IP packet.
-    pub(super) fn overhead(self) -> usize {
+    pub(super) fn overhead(self) -> u32 {
         match self {
-            Self::Tunnel { tunnel, .. } => tunnel_overhead(IpFamily::of(tunnel)),
+            Self::Tunnel { tunnel, .. } => overhead(IpFamily::of(tunnel)),
             Self::Outside => 0,
         }
     }
@@ -50,14 +51,6 @@ impl Arrival {
             Self::Tunnel { .. } => format!(", {} of them the tunnel's,", self.overhead()),
             Self::Outside => String::new(),
         }
-    }
-}
-
-/// Bytes of a tunnel's headers, over a network of this family.
-pub(super) const fn tunnel_overhead(underlay: IpFamily) -> usize {
-    match underlay {
-        IpFamily::V4 => TUNNEL_OVERHEAD,
-        IpFamily::V6 => TUNNEL_OVERHEAD_6,
     }
 }
 
@@ -202,9 +195,7 @@ fn as_written(document: &Document, asked: &TraceRequest) -> IpAddr {
 /// Whether the packet comes from outside: to an egress address, from nobody who could use the tunnel.
 fn is_reply(document: &Document, asked: &TraceRequest) -> bool {
     let is_egress = document.egress_addresses.iter().any(|egress| egress.address == asked.to);
-    let groups = document.pod_groups.iter().map(|group| &group.pods);
-    let mut pods = document.policies.iter().map(|policy| &policy.pods).chain(groups).flatten();
-    is_egress && asked.peer.is_none() && !pods.any(|pod| *pod == asked.from)
+    is_egress && asked.peer.is_none() && !document.pods().any(|pod| pod == asked.from)
 }
 
 /// The tunnel of a peer, or of the first one where none is said. One that is not listed comes to our first

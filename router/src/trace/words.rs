@@ -8,11 +8,12 @@ use spillway_engine::{DropReason, PortOutlook, Verdict};
 use spillway_xdp::SteerOutcome;
 use spillway_xdp::steering;
 
-use super::packet::{Arrival, Packet, Turn, tunnel_overhead};
+use super::packet::{Arrival, Packet, Turn};
 use super::selection::{self, outside};
 use super::{Decision, Findings, Taken};
 use crate::answer;
 use crate::gateway::Gateway;
+use crate::mtu::overhead;
 use crate::remedy::remedy;
 use crate::worker::now;
 
@@ -276,7 +277,7 @@ fn tell_mtu(
     let tunnel = match packet.arrival {
         Arrival::Tunnel { .. } => String::new(),
         Arrival::Outside => {
-            format!(" and {} of the tunnel", tunnel_overhead(document.underlay()))
+            format!(" and {} of the tunnel", overhead(document.underlay()))
         }
     };
     let size = packet.size;

@@ -287,6 +287,17 @@ fn what_does_not_fit_is_told_as_it_happens() {
     assert_eq!(detail(&trace, "mtu"), "1300 bytes; out carries 1300");
 }
 
+#[test]
+fn a_drained_gateway_is_told_of_new_flows_only() {
+    let (rig, _sockets) = rig("tracedrain");
+    let tunnel = "steer-tunnel";
+    check(&rig, &case("before", from_pod(SERVER), tunnel, ("sent", "")));
+    rig.client().drain(true).unwrap();
+    let new = packet(POD, 1, SERVER, SERVER_PORT);
+    check(&rig, &case("new", new, tunnel, ("dropped", "draining")));
+    check(&rig, &case("known", from_pod(SERVER), tunnel, ("sent", "")));
+}
+
 /// What may not change.
 fn everything(rig: &Rig) -> (BTreeMap<String, u64>, Vec<Worker>, Vec<Flow>) {
     (counts(rig), rig.client().status().unwrap().workers, rig.flows())
