@@ -35,7 +35,7 @@ mod tests {
         for command in CommandLine::command().get_subcommands().filter(|c| !c.is_hide_set()) {
             let (name, about) = (command.get_name(), command.get_about().unwrap().to_string());
             assert!(whole.contains(&format!("spillway\\-{name}")), "{whole}");
-            let first = about.split([',', ';', '-']).next().unwrap();
+            let first = about.split([',', ';', '-', '\'']).next().unwrap();
             assert!(read(&format!("spillway-{name}.1")).contains(first), "{name}");
             pages += 1;
         }

@@ -353,6 +353,7 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
         flows_created: after.flows_created,
         flows_deselected: after.flows_deselected,
         flows_live: after.flows_live,
+        leases_crowded: after.leases_crowded,
         ..before.clone()
     };
     expected.received += 1;
@@ -363,6 +364,10 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
         Verdict::Drop(reason) => expected.dropped[reason as usize] += 1,
     }
     assert_eq!(*after, expected);
+    // A packet leases once; who finds no port has found few.
+    let crowded = after.leases_crowded - before.leases_crowded;
+    let none_left = u64::from(verdict == Verdict::Drop(DropReason::PortsExhausted));
+    assert!((none_left..=1).contains(&crowded), "{crowded} of {verdict:?}");
     // A packet that becomes IPv6 may be cut.
     let cut = after.fragmented - before.fragmented;
     assert!(cut <= u64::from(matches!(verdict, Verdict::Fragment { .. })));
