@@ -313,4 +313,7 @@ fn people_read_a_table() {
     assert!(line.contains("eth0    MTU") && line.ends_with("mtu 1708`"), "{line}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.starts_with("spillway: 1 of ") && said.contains("checks have failed"), "{said}");
+    let advised = host.spillway(&[], &[words.as_slice(), &["--advise".as_ref()]].concat());
+    assert_eq!((advised.status.code(), advised.stderr), (Some(0), Vec::new()));
+    assert_eq!(String::from_utf8(advised.stdout).unwrap(), text);
 }

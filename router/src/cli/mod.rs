@@ -64,6 +64,9 @@ enum Command {
         /// The configuration, YAML. Without it: the defaults, on the devices of the default routes.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Exit with 0 whatever is found: the router itself refuses what it cannot do.
+        #[arg(long)]
+        advise: bool,
         /// As what the checks are shown.
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
@@ -182,7 +185,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             crate::run::run(config, state.as_deref())
         }
         Command::Check { config, state } => print(&check::check(&config, state.as_deref())?),
-        Command::Preflight { config, output } => preflight::preflight(config.as_deref(), output),
+        Command::Preflight { config, advise, output } => {
+            preflight::preflight(config.as_deref(), output, advise)
+        }
         Command::Status(query) => {
             let status = query.connect()?.status()?;
             let socket = query.socket.path.display().to_string();

@@ -21,8 +21,8 @@ struct Report {
 /// Shows all checks.
 ///
 /// # Errors
-/// When the configuration cannot be used, or a check has failed.
-pub(super) fn preflight(config: Option<&Path>, output: Output) -> anyhow::Result<()> {
+/// When the configuration cannot be used, or a check has failed and this is more than `advice`.
+pub(super) fn preflight(config: Option<&Path>, output: Output, advice: bool) -> anyhow::Result<()> {
     let config = match config {
         Some(path) => Config::load(path)?,
         None => preflight::assumed_config()?,
@@ -32,7 +32,10 @@ pub(super) fn preflight(config: Option<&Path>, output: Output) -> anyhow::Result
     let report = Report { passed: failed == 0, checks };
     output.show(&report, |report| table(&report.checks))?;
     let all = report.checks.len();
-    anyhow::ensure!(failed == 0, "{failed} of {all} checks have failed: the router would not work");
+    anyhow::ensure!(
+        advice || failed == 0,
+        "{failed} of {all} checks have failed: the router would not work"
+    );
     Ok(())
 }
 
