@@ -177,6 +177,13 @@ impl<F: Wire> Ports<F> {
         if !self.resting.has(self.hasher.tuple(&with(own)), pod, now) && may_be(own) {
             return Ok(true);
         }
+        let any_remote = Tuple { source: F::UNSPECIFIED, source_port: 0, ..reply };
+        let bounds = (egress.port_first, egress.port_last);
+        let is_exhausted =
+            |tuple| self.crowded.is_exhausted(&Remote::new(&self.hasher, tuple, bounds));
+        if is_exhausted(&reply) || is_exhausted(&any_remote) {
+            return Err(DropReason::PortsExhausted);
+        }
         // Its own port may be one that rests.
         let is_any_left = range.clone().any(may_be);
         is_any_left.then_some(false).ok_or(DropReason::PortsExhausted)
@@ -228,9 +235,11 @@ impl Search<'_> {
         }
         let number = |step: u8| start.wrapping_add(step.wrapping_mul(stride));
         (0..=u8::MAX).map(|step| port_of(class, number(step))).find(|port| {
-            self.looked_at += u32::from(self.range.contains(port));
             let is_known = self.taken.as_ref().is_some_and(|taken| taken.has(*port));
-            !is_known && is_wanted(*port) && self.ask(*port, may_be)
+            let is_asked = !is_known && is_wanted(*port);
+            // One that rests is free, and found in the end.
+            self.looked_at += u32::from((is_known || is_asked) && self.range.contains(port));
+            is_asked && self.ask(*port, may_be)
         })
     }
 
