@@ -28,6 +28,10 @@ const FLOWS_MAX: usize = 256;
 /// How long flows are counted for one answer: the main thread does nothing else meanwhile.
 const USAGE_WITHIN: Duration = Duration::from_millis(250);
 
+/// Places for flows, of all workers and both families, above which none are counted: an empty table takes
+/// as long as a full one.
+const USAGE_PLACES_MAX: u64 = 16 << 20;
+
 /// How long an answer is given again before they are counted anew.
 const USAGE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -216,7 +220,8 @@ fn count(gateway: &Gateway, until: Instant) -> anyhow::Result<Usage> {
     let Some(programmed) = &gateway.programmed else { return Ok(Usage::default()) };
     let reports = gateway.workers.reports()?;
     let live: u64 = reports.iter().map(|report| report.engine.flows_live).sum();
-    if live > USAGE_FLOWS_MAX {
+    let places = 2 * reports.len() as u64 * u64::from(gateway.config.flows_max);
+    if live > USAGE_FLOWS_MAX || places > USAGE_PLACES_MAX {
         return Ok(Usage::default());
     }
     let mut count = Count::default();
