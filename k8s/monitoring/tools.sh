@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts Debian's or Ubuntu's Prometheus and promtool into DIRECTORY, unpacked, not installed: the package
-# would start a service. Prints the directory. Needs no root.
+# would start a service. Prints the directory. Needs root only where the lists of packages are old.
 set -euo pipefail
 
 fail() {
@@ -12,6 +12,15 @@ fail() {
 works() {
   "$1/prometheus" --version && "$1/promtool" --version
 } >/dev/null 2>&1
+
+# apt-get says of root that its own user may not read the file, which is no matter here.
+download() (cd "$build" && apt-get download -qq prometheus 2>/dev/null)
+
+update() {
+  local as_root=()
+  ((EUID == 0)) || as_root=(sudo --non-interactive)
+  "${as_root[@]}" apt-get update -qq
+}
 
 main() {
   works "$directory" && return
@@ -25,8 +34,8 @@ main() {
 
   build=$(mktemp --directory --tmpdir="$directory" build.XXXX)
   trap 'rm -rf "$build"' EXIT
-  # apt-get says of root that its own user may not read the file, which is no matter here.
-  (cd "$build" && apt-get download -qq prometheus 2>/dev/null) ||
+  # The lists of packages may be old, or not there.
+  download || { update && download; } ||
     fail "apt-get download prometheus has failed: \`apt-get update\` may help"
   dpkg-deb --fsys-tarfile "$build"/prometheus_*.deb |
     tar --extract --directory "$build" ./usr/bin/prometheus ./usr/bin/promtool
