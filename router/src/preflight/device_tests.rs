@@ -1,22 +1,13 @@
 use spillway_xdp::steering::AttachMode;
 
-use super::super::Outcome::{self, Fail, Ok as Good, Unknown, Warn};
+use super::super::Outcome::{Fail, Ok as Good, Unknown, Warn};
 use super::super::facts::Found;
-use super::super::fixture::{CONFIG, Case, found, hold, link};
+use super::super::fixture::{CONFIG, Case, case, found, hold, link};
 use super::*;
 
 const NATIVE: &str = "devices: [{name: eth0, mode: native}]";
 const GENERIC: &str = "devices: [{name: eth0, mode: generic}]";
 const ZERO_COPY: &str = "devices: [{name: eth0, zero_copy: true}]";
-
-fn case(
-    check: &'static str,
-    result: Outcome,
-    says: &'static [&'static str],
-    change: fn(&mut Facts),
-) -> Case {
-    Case { config: CONFIG, change, check, result, says }
-}
 
 fn with(config: &'static str, case: Case) -> Case {
     Case { config, ..case }

@@ -85,6 +85,16 @@ pub(super) struct Case {
     pub(super) says: &'static [&'static str],
 }
 
+/// A case with the usual configuration.
+pub(super) fn case(
+    check: &'static str,
+    result: Outcome,
+    says: &'static [&'static str],
+    change: fn(&mut Facts),
+) -> Case {
+    Case { config: CONFIG, change, check, result, says }
+}
+
 /// Runs a table.
 pub(super) fn hold(cases: &[Case]) {
     for (index, case) in cases.iter().enumerate() {

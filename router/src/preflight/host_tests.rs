@@ -2,20 +2,11 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use spillway_xdp::device::DeviceInfo;
 
-use super::super::Outcome::{self, Fail, Ok as Good, Unknown, Warn};
+use super::super::Outcome::{Fail, Ok as Good, Unknown, Warn};
 use super::super::facts::{Found, Memory};
-use super::super::fixture::{CONFIG, Case, found, good, hold};
+use super::super::fixture::{CONFIG, Case, case, found, good, hold};
 use super::*;
 use crate::compile::HostPorts;
-
-fn case(
-    check: &'static str,
-    result: Outcome,
-    says: &'static [&'static str],
-    change: fn(&mut Facts),
-) -> Case {
-    Case { config: CONFIG, change, check, result, says }
-}
 
 #[test]
 fn kernels_are_old_enough_or_take_the_program_all_the_same() {

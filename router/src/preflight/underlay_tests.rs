@@ -1,15 +1,6 @@
-use super::super::Outcome::{self, Fail, Ok as Good, Unknown, Warn};
-use super::super::fixture::{CONFIG, Case, hold, link};
+use super::super::Outcome::{Fail, Ok as Good, Unknown, Warn};
+use super::super::fixture::{Case, case, hold, link};
 use super::*;
-
-fn case(
-    check: &'static str,
-    result: Outcome,
-    says: &'static [&'static str],
-    change: fn(&mut Facts),
-) -> Case {
-    Case { config: CONFIG, change, check, result, says }
-}
 
 #[test]
 fn underlays_that_hide_vxlan_are_told() {
