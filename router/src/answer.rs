@@ -51,6 +51,7 @@ pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
         Request::Drops => drops(gateway).map(Response::Drops),
         Request::Usage => usage(gateway, Instant::now()).map(Response::Usage),
         Request::Trace(packet) => trace(gateway, &packet).map(Response::Trace),
+        Request::Events { .. } => return Response::refused("this router keeps no events"),
         Request::PutState { document } => return put_state(gateway, &document),
         Request::Drain { draining } => {
             gateway.drain(draining).map(|()| Response::Drained { draining })

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::event::EventPage;
 use crate::limits::{PAGE_ROWS_MAX, RESPONSE_BYTES_MAX};
 use crate::message::{
     Applied, Drops, FlowPage, PolicyPage, Refusal, Request, Response, Status, Trace, TraceRequest,
@@ -175,6 +176,19 @@ impl Client {
     pub fn trace(&mut self, packet: TraceRequest) -> Result<Trace, ClientError> {
         match self.exchange(&Request::Trace(packet))? {
             Response::Trace(trace) => Ok(trace),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// What happened to flows from the event with this number on: 0 for the oldest that is kept, then
+    /// each page's `next`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] when the router keeps no events.
+    pub fn events(&mut self, cursor: u64) -> Result<EventPage, ClientError> {
+        match self.exchange(&Request::Events { cursor, limit: PAGE_ROWS_MAX })? {
+            Response::Events(page) => Ok(page),
             other => Err(self.unexpected(other)),
         }
     }

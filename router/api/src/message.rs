@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::event::EventPage;
 use crate::scalar::MacAddress;
 use crate::yaml::Problem;
 
@@ -47,6 +48,16 @@ pub enum Request {
     Usage,
     /// What would become of a packet; nothing changes.
     Trace(TraceRequest),
+    /// What happened to flows lately, a page of it.
+    Events {
+        /// The number of the first event wanted: 0 for the oldest that is kept, then each answer's
+        /// `next`.
+        #[serde(default)]
+        cursor: u64,
+        /// Events at most; the router may give fewer.
+        #[serde(default = "limit_default")]
+        limit: u32,
+    },
     /// Replace the state document.
     PutState {
         /// The whole document, YAML or JSON, as text: errors name its lines.
@@ -80,6 +91,8 @@ pub enum Response {
     Usage(Usage),
     /// To [`Request::Trace`].
     Trace(Trace),
+    /// To [`Request::Events`].
+    Events(EventPage),
     /// To [`Request::PutState`]: the document is programmed.
     Applied(Applied),
     /// To [`Request::Drain`]: it is so.
