@@ -36,7 +36,7 @@ pub(super) fn drain(options: &Options, socket: &Path) -> anyhow::Result<()> {
     loop {
         let left: u64 = client.status()?.workers.iter().map(|worker| worker.flows).sum();
         if shown != Some(left) {
-            print(&format!("{left} flows are left\n"))?;
+            print(&format!("flows left: {left}\n"))?;
             shown = Some(left);
         }
         let remaining = timeout.saturating_sub(started.elapsed());
@@ -45,7 +45,7 @@ pub(super) fn drain(options: &Options, socket: &Path) -> anyhow::Result<()> {
         }
         anyhow::ensure!(
             !remaining.is_zero(),
-            "{left} flows are left after {} s. They go on, and no new one begins: `spillway flows` \
+            "flows left after {} s: {left}. They go on, and no new one begins: `spillway flows` \
              shows them, `spillway drain` waits for them again, `spillway drain --undo` ends it",
             options.timeout
         );

@@ -61,7 +61,7 @@ fn a_drained_router_keeps_its_flows_and_begins_no_other() {
     old.iter().for_each(|flow| exchange(&rig, *flow, 0));
 
     let at_once = drain(&rig, &["--timeout", "0"]);
-    let told = "no new flow begins\n2 flows are left\n".to_owned();
+    let told = "no new flow begins\nflows left: 2\n".to_owned();
     assert_eq!(printed(&at_once), (true, told.clone(), String::new()));
     assert!(rig.client().status().unwrap().draining_s.is_some());
     old.iter().for_each(|flow| exchange(&rig, *flow, 1));
@@ -77,12 +77,12 @@ fn a_drained_router_keeps_its_flows_and_begins_no_other() {
 
     let (is_over, shown, error) = printed(&drain(&rig, &["--timeout", "1"]));
     assert_eq!((is_over, shown), (false, told));
-    assert!(error.contains("2 flows are left after 1 s. They go on"), "{error}");
+    assert!(error.contains("flows left after 1 s: 2. They go on"), "{error}");
     // As short as it can be.
     let hurried = again.replace("generation: 2", "generation: 3") + "    timeouts: {udp: 1}\n";
     rig.client().put_state(hurried).unwrap();
     let (is_over, shown, error) = printed(&drain(&rig, &[]));
-    assert!(is_over && shown.ends_with("\n0 flows are left\n"), "{shown}{error}");
+    assert!(is_over && shown.ends_with("\nflows left: 0\n"), "{shown}{error}");
 
     let undone = drain(&rig, &["--undo"]);
     assert_eq!(printed(&undone), (true, "new flows begin again\n".to_owned(), String::new()));
