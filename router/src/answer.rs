@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use spillway_api::limits::{PAGE_ROWS_MAX, USAGE_FLOWS_MAX};
 use spillway_api::{
-    API_VERSION, Applied, Device, Drops, EngineDrop, Flow, FlowPage, Frames, MacAddress,
+    API_VERSION, Applied, Device, Drops, EngineDrop, EventPage, Flow, FlowPage, Frames, MacAddress,
     Nat64Prefix, PolicyPage, RefusedState, Request, Response, RingStatistics, Status,
     SteeringOutcome, Tuple, Usage, Verdict, Worker, policy_page,
 };
@@ -51,7 +51,7 @@ pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
         Request::Drops => drops(gateway).map(Response::Drops),
         Request::Usage => usage(gateway, Instant::now()).map(Response::Usage),
         Request::Trace(packet) => trace(gateway, &packet).map(Response::Trace),
-        Request::Events { .. } => return Response::refused("this router keeps no events"),
+        Request::Events { cursor, limit } => events(gateway, cursor, limit).map(Response::Events),
         Request::PutState { document } => return put_state(gateway, &document),
         Request::Drain { draining } => {
             gateway.drain(draining).map(|()| Response::Drained { draining })
@@ -94,7 +94,9 @@ fn policies(gateway: &Gateway, cursor: u64, limit: u32) -> PolicyPage {
     }
 }
 
-fn status(gateway: &Gateway) -> anyhow::Result<Status> {
+fn status(gateway: &mut Gateway) -> anyhow::Result<Status> {
+    gateway.follow_events();
+    let lost = gateway.events_lost();
     let reports = gateway.workers.reports()?;
     let programmed = gateway.programmed.as_ref();
     let devices = (0u16..).zip(&gateway.devices).map(|(index, _)| device(gateway, index));
@@ -118,6 +120,7 @@ fn status(gateway: &Gateway) -> anyhow::Result<Status> {
         devices: devices.collect::<anyhow::Result<_>>()?,
         workers: (0..).zip(&reports).map(|(id, report)| worker(id, report)).collect(),
         frames: frames(&reports),
+        events: gateway.record.as_ref().map(|record| record.counts(lost)).unwrap_or_default(),
         reports: gateway.reports(),
     })
 }
@@ -206,6 +209,15 @@ fn flows(gateway: &Gateway, cursor: u64, limit: u32) -> anyhow::Result<FlowPage>
     Ok(FlowPage { rows, next: (!last).then_some(next) })
 }
 
+/// A page of what has happened until now.
+fn events(gateway: &mut Gateway, cursor: u64, limit: u32) -> anyhow::Result<EventPage> {
+    gateway.follow_events();
+    let record = gateway.record.as_ref().context(
+        "this router keeps no events: `events.kept` of its configuration says how many it should",
+    )?;
+    Ok(record.page(cursor, limit, gateway.events_lost()))
+}
+
 /// What flows use: what was counted last, if that is young.
 fn usage(gateway: &mut Gateway, now: Instant) -> anyhow::Result<Usage> {
     let counted = gateway.usage.take();
@@ -235,7 +247,7 @@ fn count(gateway: &Gateway, until: Instant) -> anyhow::Result<Usage> {
             let page = gateway.workers.flows(id, from, FLOWS_MAX)?;
             let page = page.context("a worker is missing")?;
             for flow in &page.flows {
-                count.add(flow, programmed.policy_name(flow.epoch, flow.policy));
+                count.add(flow, gateway.policy_names.name_now(flow.epoch, flow.policy));
             }
             cursor = page.next;
         }
@@ -245,18 +257,9 @@ fn count(gateway: &Gateway, until: Instant) -> anyhow::Result<Usage> {
 
 /// A worker's flow at a time of its clock.
 pub(crate) fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Flow {
-    let policy = gateway
-        .programmed
-        .as_ref()
-        .and_then(|programmed| programmed.policy_name(record.epoch, record.policy));
+    let policy = gateway.policy_names.name_now(record.epoch, record.policy);
     let seconds_since = |at: Nanos| now.saturating_sub(at) / 1_000_000_000;
     let nat64_prefix = gateway.programmed.as_ref().and_then(|p| p.document.nat64_prefix);
-    let tuple = |tuple: &spillway_engine::Tuple| Tuple {
-        source: tuple.source,
-        source_port: tuple.source_port,
-        destination: tuple.destination,
-        destination_port: tuple.destination_port,
-    };
     Flow {
         worker: u32::try_from(worker).unwrap_or(u32::MAX),
         protocol: protocol_name(record.original.protocol),
@@ -274,10 +277,20 @@ pub(crate) fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRe
     }
 }
 
+/// A tuple in the API's words.
+pub(crate) fn tuple(tuple: &spillway_engine::Tuple) -> Tuple {
+    Tuple {
+        source: tuple.source,
+        source_port: tuple.source_port,
+        destination: tuple.destination,
+        destination_port: tuple.destination_port,
+    }
+}
+
 /// A flow's original tuple as its pod sends: where a number stands for the pod, it has sent from its
 /// IPv6 address to one with the destination in it. `prefix` is what NAT64 has now: a flow that goes
 /// on without it, until it has been idle for long enough, shows the destination alone.
-fn as_sent(tuple: Tuple, numbers: &Assigned, prefix: Option<Nat64Prefix>) -> Tuple {
+pub(crate) fn as_sent(tuple: Tuple, numbers: &Assigned, prefix: Option<Nat64Prefix>) -> Tuple {
     let IpAddr::V4(number) = tuple.source else { return tuple };
     if !numbers::is_pod(number) {
         return tuple;

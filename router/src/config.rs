@@ -27,6 +27,9 @@ const UMEM_FRAMES_MAX: u64 = 4_194_304;
 /// Flows of one worker at most.
 const FLOWS_MAX: u64 = 16_777_216;
 
+/// Events that are kept at most: some 200 bytes each.
+const EVENTS_MAX: u64 = 1_048_576;
+
 /// Bytes of a Unix socket's path at most (`sun_path` less its end).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -76,6 +79,32 @@ pub(crate) struct Config {
     /// What becomes of tunnel frames that steering cannot classify. Default: drop.
     #[serde(default)]
     pub(crate) unclassified_tunnel_frames: Unclassified,
+    /// What is kept of what happens to flows and packets.
+    #[serde(default)]
+    pub(crate) events: EventsConfig,
+}
+
+/// What is kept of what happens to flows and packets, for those who ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct EventsConfig {
+    /// Events that are kept, the last ones; up to 1,048,576. Default: 65536. 0: nothing is noted.
+    #[serde(deserialize_with = "whole::<_, _, 0, EVENTS_MAX>")]
+    pub(crate) kept: u32,
+    /// Dropped packets that each worker tells of in a second, of each drop reason; up to 1,000. Default: 10.
+    #[serde(deserialize_with = "whole::<_, _, 0, 1_000>")]
+    pub(crate) drops_per_second: u16,
+    /// Of so many packets that a worker receives, it tells of one if it is forwarded; up to 4,294,967,295.
+    /// Default: 0, of none.
+    #[serde(deserialize_with = "whole::<_, _, 0, { u32::MAX as u64 }>")]
+    pub(crate) forwarded_one_in: u32,
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        Self { kept: 65_536, drops_per_second: 10, forwarded_one_in: 0 }
+    }
 }
 
 /// How long a flow may stay idle in both directions before it ends, in seconds; 1 to 604,800 each.

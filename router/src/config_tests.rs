@@ -32,7 +32,7 @@ fn every_option_can_be_set() {
     let config = Config::parse(
         "devices: [{name: eth0, queues: 4, mode: native, zero_copy: true}, {name: eth1, mode: \
          generic}]\nworkers: 64\ntunnel_port: 4789\nframe_size: 4096\numem_frames: 65536\n\
-         flows_max: 1\nruntime_dir: /tmp/a\ntimeouts: {udp: 30}\nidle: spin\nunclassified_tunnel_frames: pass\n",
+         flows_max: 1\nruntime_dir: /tmp/a\ntimeouts: {udp: 30}\nidle: spin\nunclassified_tunnel_frames: pass\nevents: {kept: 9, drops_per_second: 0, forwarded_one_in: 1000}\n",
     )
     .unwrap();
     assert_eq!(config.devices[0].queues, Some(4));
@@ -47,6 +47,8 @@ fn every_option_can_be_set() {
     assert_eq!(config.timeouts.to_engine(), Timeouts { udp_ns: 30 * SECOND, ..defaults });
     assert_eq!(config.idle, Idle::Spin);
     assert_eq!(config.unclassified_tunnel_frames, Unclassified::Pass);
+    let events = EventsConfig { kept: 9, drops_per_second: 0, forwarded_one_in: 1_000 };
+    assert_eq!(config.events, events);
 }
 
 /// (what stands after `devices: [{name: eth0}]`, the whole refusal)
@@ -55,7 +57,7 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
         "worker: 2",
         "line 2, column 1: worker: unknown field \"worker\"; expected one of devices, \
       workers, tunnel_port, frame_size, umem_frames, flows_max, mss_clamp, timeouts, runtime_dir, \
-      socket, idle, unclassified_tunnel_frames",
+      socket, idle, unclassified_tunnel_frames, events",
     ),
     ("workers: 0", "line 2, column 10: workers: expected a whole number from 1 to 64, found 0"),
     ("workers: 65", "line 2, column 10: workers: expected a whole number from 1 to 64, found 65"),
@@ -97,6 +99,10 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
     (
         "socket: spillway.sock",
         "line 2, column 9: socket: expected an absolute path, found \"spillway.sock\"",
+    ),
+    (
+        "events: {kept: 1048577}",
+        "line 2, column 16: events.kept: expected a whole number from 0 to 1048576, found 1048577",
     ),
     ("mss_clamp: no", "line 2, column 12: mss_clamp: expected true or false"),
     ("idle: doze", "line 2, column 7: idle: expected one of sleep, spin, found \"doze\""),

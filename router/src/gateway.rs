@@ -20,6 +20,7 @@ use spillway_xdp::steering::{Attachment, Steering, SteeringError, Trial};
 use crate::announce::{Announcements, Place};
 use crate::compile::{self, HostPorts};
 use crate::config::Config;
+use crate::events::{self, Clock, Meaning, Record};
 use crate::grace::Grace;
 use crate::groups::Groups;
 use crate::held::Unresolved;
@@ -27,6 +28,7 @@ use crate::kernel::{FibInput, Kernel, LocalAddress};
 use crate::limits::{Limits, Reached};
 use crate::mtu;
 use crate::numbers::Assigned;
+use crate::policy_names::PolicyNames;
 use crate::seldom::Seldom;
 use crate::workers::Workers;
 
@@ -39,26 +41,6 @@ pub(crate) struct Programmed {
     /// How much it has of what.
     pub(crate) extent: Extent,
     policies: (Policies<V4>, Policies<V6>),
-    /// The first epoch of tables with its policies in their order: whatever else has changed since, an
-    /// index means the same.
-    since_epoch: u32,
-}
-
-impl Programmed {
-    /// The name of the policy that tables of an epoch had at `index`; none when they were made
-    /// from a document with other policies.
-    pub(crate) fn policy_name(&self, epoch: u32, index: u16) -> Option<&str> {
-        // Epochs wrap around: the nearer half of them is later.
-        let is_ours = epoch.wrapping_sub(self.since_epoch) < 1 << 31;
-        let policy = self.document.policies.get(usize::from(index)).filter(|_| is_ours)?;
-        Some(&policy.name)
-    }
-
-    /// Whether another document has the same policies in the same order, by name.
-    fn has_policies_of(&self, other: &Document) -> bool {
-        let (ours, theirs) = (&self.document.policies, &other.policies);
-        ours.iter().map(|policy| &policy.name).eq(theirs.iter().map(|policy| &policy.name))
-    }
 }
 
 /// A document that was refused.
@@ -132,6 +114,9 @@ pub(crate) struct Gateway {
     pub(crate) trial: Option<Trial>,
     /// What stands for pods and peers of the document in force, and for former ones.
     pub(crate) numbers: Assigned,
+    pub(crate) policy_names: PolicyNames,
+    /// What has happened to flows and packets lately, if it is to be kept.
+    pub(crate) record: Option<Record>,
     groups: Groups,
     /// Of the kernel, to look for a neighbour.
     refusals: Seldom,
@@ -160,6 +145,8 @@ impl Gateway {
     pub(crate) fn new(parts: GatewayParts) -> Self {
         let GatewayParts { config, devices, sockets, kernel, steering, workers, engine, numbers } =
             parts;
+        let kept = config.events.kept as usize;
+        let record = (kept > 0).then(|| Record::new(kept, Clock::read().wall_us));
         Self {
             config,
             devices,
@@ -182,6 +169,8 @@ impl Gateway {
             tables: Arc::default(),
             trial: None,
             numbers,
+            policy_names: PolicyNames::default(),
+            record,
             groups: Groups::default(),
             refusals: Seldom::default(),
             told: BTreeSet::new(),
@@ -222,16 +211,15 @@ impl Gateway {
         let policies = compile::policies(&document, timeouts, &numbers);
         let tables = compile::steer_tables(&document, &policies, &numbers, &self.devices);
         self.steer(self.grace.after(tables, Instant::now()))?;
+        self.follow_events();
         self.numbers = numbers;
         tracing::info!("generation {} from {source}: programmed", document.generation);
-        let before = self.programmed.as_ref().filter(|before| before.has_policies_of(&document));
-        let since_epoch = before.map_or(next(self.epoch), |before| before.since_epoch);
+        self.policy_names.change(&document, next(self.epoch));
         self.programmed = Some(Programmed {
             extent: compile::extent(&document, &policies),
             document,
             source: source.to_owned(),
             policies,
-            since_epoch,
         });
         self.refused = None;
         self.view = self.look();
@@ -310,6 +298,24 @@ impl Gateway {
         let how = if draining { "draining: no new flow begins" } else { "new flows begin again" };
         tracing::info!("{how}");
         Ok(())
+    }
+
+    /// Takes in what workers have told, while it is known what the numbers in it mean.
+    pub(crate) fn follow_events(&mut self) {
+        let Some(record) = &mut self.record else { return };
+        let prefix = self.programmed.as_ref().and_then(|p| p.document.nat64_prefix);
+        let (policies, numbers) = (&self.policy_names, &self.numbers);
+        let meaning = Meaning { policies, numbers, nat64_prefix: prefix };
+        let taken = events::take_all(&self.workers.outboxes);
+        let clock = Clock::read();
+        for (worker, noted) in &taken {
+            record.add(*worker, noted, meaning, clock);
+        }
+    }
+
+    /// How many events were lost on their way.
+    pub(crate) fn events_lost(&self) -> u64 {
+        self.workers.outboxes.iter().map(|outbox| outbox.lost()).sum()
     }
 
     /// Remembers and logs why a document was refused.
@@ -502,42 +508,6 @@ pub(crate) fn host_ports() -> anyhow::Result<HostPorts> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// What a document with policies of these names is, in force since an epoch.
-    fn programmed(names: &[&str], since_epoch: u32) -> Programmed {
-        let policy = |name: &&str| {
-            format!(
-                "{{name: {name}, egress_address: 192.0.2.1, destinations: [203.0.113.0/24], pods: []}}"
-            )
-        };
-        let policies: Vec<String> = names.iter().map(policy).collect();
-        let text = format!(
-            "generation: 1\ntunnels: []\negress_addresses: [{{address: 192.0.2.1, kind: own}}]\n\
-             policies: [{}]\n",
-            policies.join(", ")
-        );
-        Programmed {
-            document: Document::parse(&text).unwrap(),
-            source: String::new(),
-            extent: Extent::default(),
-            policies: Default::default(),
-            since_epoch,
-        }
-    }
-
-    #[test]
-    fn an_index_means_the_same_policy_as_long_as_the_policies_stay() {
-        let two = programmed(&["a", "b"], 5);
-        assert_eq!(two.policy_name(5, 1), Some("b"));
-        assert_eq!(two.policy_name(9, 0), Some("a"));
-        assert_eq!(two.policy_name(4, 0), None, "of a document before");
-        assert_eq!(two.policy_name(EPOCH_NONE, 0), None, "taken up from another process");
-        assert_eq!(two.policy_name(5, 2), None);
-        assert!(two.has_policies_of(&programmed(&["a", "b"], 7).document));
-        for others in [&["b", "a"][..], &["a"], &["a", "b", "c"]] {
-            assert!(!two.has_policies_of(&programmed(others, 7).document), "{others:?}");
-        }
-    }
 
     #[test]
     fn epochs_go_round_without_that_of_nothing() {

@@ -33,6 +33,7 @@ fn engines(workers: u8) -> Vec<Engine> {
             seed: 5,
             timeouts: Timeouts::default(),
             mss_clamp: true,
+            events: false,
             pod_flows: Arc::default(),
         })
     };

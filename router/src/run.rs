@@ -17,7 +17,7 @@ use spillway_xdp::device::{self, DeviceInfo, DevicesConfig, SocketFd};
 use spillway_xdp::steering::{self, DeviceLock, SteeredDevice, Steering, SteeringConfig};
 
 use crate::answer::answer;
-use crate::config::{Config, Idle, Mode, Unclassified};
+use crate::config::{Config, Mode, Unclassified};
 use crate::gateway::{Gateway, GatewayParts};
 use crate::handover::{self, TakenUp};
 use crate::kernel::Kernel;
@@ -108,6 +108,7 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
         timeouts: config.timeouts.to_engine(),
         pod_flows: Arc::default(),
         mss_clamp: config.mss_clamp,
+        events: config.events.kept > 0,
     };
     let engine = |worker| {
         let seed = seed.wrapping_add(u64::from(worker));
@@ -117,7 +118,7 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
     let numbers = take_up_flows(&config.runtime_dir, &owners, &mut engines);
     let parts = engines.into_iter().zip(lanes).collect();
     let tables = Arc::new(Tables::new(TablesInput::default()));
-    let workers = Workers::start(parts, &tables, waker, config.idle == Idle::Spin)?;
+    let workers = Workers::start(parts, &tables, waker, &config)?;
     let engine = engine_config;
     let parts =
         GatewayParts { config, devices, sockets, kernel, steering, workers, engine, numbers };
@@ -272,7 +273,10 @@ impl Main<'_> {
                     }
                     KERNEL => self.follow_kernel()?,
                     STATE => self.read_state()?,
-                    WORKERS => self.gateway.resolve_neighbours(),
+                    WORKERS => {
+                        self.gateway.resolve_neighbours();
+                        self.gateway.follow_events();
+                    }
                     token => {
                         let Self { gateway, server, .. } = self;
                         server.ready(token, &mut |request| answer(gateway, request));

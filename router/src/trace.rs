@@ -181,6 +181,7 @@ fn decide(
         flows_max: 1,
         flows_max_ipv6: 1,
         pod_flows: Arc::default(),
+        events: false,
         ..gateway.engine.clone()
     });
     let (now, tables) = (now(), &*gateway.tables);

@@ -19,6 +19,7 @@ use spillway_engine::{
 };
 use spillway_xdp::{Frame, Lane, LaneStatistics};
 
+use crate::events::{ForwardedPacket, Noted, Seen, Teller};
 use crate::held::{
     FRAGMENT_FRAMES_MAX, HOLD_NS_MAX, Held, HeldFrames, NEIGHBOUR_FRAMES_MAX, Unresolved,
 };
@@ -78,7 +79,9 @@ pub(crate) struct WorkerParts {
     /// Readable when a command waits, or something that another worker has handed over.
     pub(crate) wake: OwnedFd,
     pub(crate) neighbours: Sender<Unresolved>,
-    /// Wakes the main thread after a neighbour was asked for.
+    /// Where to tell what happens to flows and packets, if somebody keeps it.
+    pub(crate) events: Option<Teller>,
+    /// Wakes the main thread after a neighbour was asked for, and where many events wait.
     pub(crate) wake_main: Arc<mio::Waker>,
     /// Whether to go on polling when there is nothing to do.
     pub(crate) spin: bool,
@@ -132,6 +135,7 @@ impl Worker {
         let WorkerParts { engine, tables, .. } = &mut self.parts;
         engine.expire(now, tables);
         self.tell_others();
+        self.tell_of_flows();
         self.parts.lane.flush();
         received + handed
     }
@@ -140,17 +144,37 @@ impl Worker {
     fn process(&mut self, now: Nanos) {
         let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
         let verdicts = &mut verdicts[..self.burst.len()];
+        let sample = self.pick();
         {
             let mut frames: ArrayVec<&mut [u8], BURST_MAX> =
                 self.burst.iter_mut().map(Frame::bytes_mut).collect();
             let WorkerParts { engine, tables, .. } = &mut self.parts;
             engine.process(now, tables, &mut frames, verdicts);
         }
+        if let Some((at, seen)) = sample {
+            self.tell_of_forwarding(now, verdicts.get(at), &seen);
+        }
         let mut burst = std::mem::take(&mut self.burst);
         for (frame, verdict) in burst.drain(..).zip(verdicts.iter()) {
             self.carry_out(now, frame, *verdict, now + HOLD_NS_MAX);
         }
         self.burst = burst;
+    }
+
+    /// The frame of the burst to tell of if it is forwarded, and what it says before it is changed.
+    fn pick(&mut self) -> Option<(usize, Seen)> {
+        let at = self.parts.events.as_mut()?.sampler.pick(self.burst.len())?;
+        Some((at, Seen::of(self.burst.get(at)?.bytes())?))
+    }
+
+    fn tell_of_forwarding(&self, now: Nanos, verdict: Option<&Verdict>, seen: &Seen) {
+        let WorkerParts { engine, events, .. } = &self.parts;
+        if let (Some(events), Some(Verdict::Transmit { .. } | Verdict::Fragment { .. })) =
+            (events, verdict)
+            && let Some(flow) = engine.flow(&seen.tuple)
+        {
+            events.tell(Noted::Forward(ForwardedPacket { at: now, flow }));
+        }
     }
 
     /// Does with a frame what the engine says. For a neighbour it may wait until `deadline_ns`.
@@ -166,18 +190,18 @@ impl Worker {
                 if reason.is_answered() {
                     self.answer(now, reason, &mut frame);
                 }
-                self.parts.lane.recycle(frame);
+                self.forget(now, reason, frame);
             }
             Verdict::Hold { device, address, ticket } => {
                 let waits_for = Unresolved { device, address };
-                self.hold(Held { frame, ticket, waits_for, deadline_ns });
+                self.hold(now, Held { frame, ticket, waits_for, deadline_ns });
             }
-            Verdict::Await { until } => self.hold_fragment(frame, until),
+            Verdict::Await { until } => self.hold_fragment(now, frame, until),
             Verdict::HandOff { worker, ticket } => {
                 let handed = Handed::Frame { frame, ticket };
                 if let Err(Handed::Frame { frame, .. }) = self.parts.exchange.hand(worker, handed) {
                     self.parts.engine.drop_handed_off();
-                    self.parts.lane.recycle(frame);
+                    self.forget(now, DropReason::HandOffFull, frame);
                 }
             }
         }
@@ -209,17 +233,40 @@ impl Worker {
         exchange.wake_others();
     }
 
+    /// Tells the main thread what has happened to flows.
+    fn tell_of_flows(&mut self) {
+        let WorkerParts { engine, events, wake_main, .. } = &mut self.parts;
+        if let Some(events) = events
+            && events.tell_of_flows(engine)
+            && let Err(error) = wake_main.wake()
+        {
+            tracing::warn!("cannot wake the main thread for events: {error}");
+        }
+    }
+
     /// Gives up frames that have waited too long.
     fn give_up(&mut self, now: Nanos) {
-        let WorkerParts { engine, lane, .. } = &mut self.parts;
         while let Some(frame) = self.held.pop_expired(now) {
-            engine.drop_held(DropReason::NeighbourUnresolved);
-            lane.recycle(frame);
+            self.drop_held(now, DropReason::NeighbourUnresolved, frame);
         }
         while let Some(frame) = self.fragments.pop_expired(now) {
-            engine.drop_held(DropReason::FragmentTimeout);
-            lane.recycle(frame);
+            self.drop_held(now, DropReason::FragmentTimeout, frame);
         }
+    }
+
+    /// Gives a frame up that has waited, or should.
+    fn drop_held(&mut self, now: Nanos, reason: DropReason, frame: Frame) {
+        self.parts.engine.drop_held(reason);
+        self.forget(now, reason, frame);
+    }
+
+    /// Gives a frame back that was dropped, untouched; tells of it, if it is one of the samples.
+    fn forget(&mut self, now: Nanos, reason: DropReason, frame: Frame) {
+        let WorkerParts { events, lane, tables, .. } = &mut self.parts;
+        if let Some(events) = events {
+            events.tell_of_drop(now, reason, frame.bytes(), tables);
+        }
+        lane.recycle(frame);
     }
 
     /// Sends what is made of a frame: all its pieces or, when there are not enough frames, none.
@@ -268,7 +315,7 @@ impl Worker {
     }
 
     /// Lets a frame wait for a neighbour, and asks for that neighbour the first time.
-    fn hold(&mut self, held: Held<Frame, Unresolved>) {
+    fn hold(&mut self, now: Nanos, held: Held<Frame, Unresolved>) {
         if !self.held.waits_for(&held.waits_for)
             && self.parts.neighbours.try_send(held.waits_for).is_ok()
             && let Err(error) = self.parts.wake_main.wake()
@@ -279,17 +326,15 @@ impl Worker {
             );
         }
         if let Err(frame) = self.held.hold(held) {
-            self.parts.engine.drop_held(DropReason::HoldQueueFull);
-            self.parts.lane.recycle(frame);
+            self.drop_held(now, DropReason::HoldQueueFull, frame);
         }
     }
 
     /// Lets a fragment wait for the first of its packet.
-    fn hold_fragment(&mut self, frame: Frame, deadline_ns: u64) {
+    fn hold_fragment(&mut self, now: Nanos, frame: Frame, deadline_ns: u64) {
         let held = Held { frame, ticket: Ticket::default(), waits_for: (), deadline_ns };
         if let Err(frame) = self.fragments.hold(held) {
-            self.parts.engine.drop_held(DropReason::FragmentsFull);
-            self.parts.lane.recycle(frame);
+            self.drop_held(now, DropReason::FragmentsFull, frame);
         }
     }
 
@@ -312,7 +357,7 @@ impl Worker {
             let Held { mut frame, ticket, .. } = held;
             let WorkerParts { engine, tables, .. } = &mut self.parts;
             match engine.process_held(now, tables, frame.bytes_mut(), ticket) {
-                Verdict::Await { until } => self.hold_fragment(frame, until),
+                Verdict::Await { until } => self.hold_fragment(now, frame, until),
                 verdict => self.carry_out(now, frame, verdict, now + HOLD_NS_MAX),
             }
         }

@@ -14,6 +14,8 @@ use spillway_engine::tables::Tables;
 use spillway_engine::{Engine, Outlook};
 use spillway_xdp::{Frame, Lane};
 
+use crate::config::{Config, Idle};
+use crate::events::{Outbox, Sampler, Teller};
 use crate::held::Unresolved;
 use crate::inbox::{Exchange, Inbox};
 use crate::worker::{Command, FlowPage, Report, Worker, WorkerParts};
@@ -40,6 +42,8 @@ pub(crate) struct Workers {
     handles: Vec<Handle>,
     /// Neighbours that workers wait for.
     pub(crate) neighbours: Receiver<Unresolved>,
+    /// Where each worker's events wait, by its number; none when nobody keeps them.
+    pub(crate) outboxes: Vec<Arc<Outbox>>,
 }
 
 impl Workers {
@@ -48,7 +52,7 @@ impl Workers {
         parts: Vec<(Engine, Lane)>,
         tables: &Arc<Tables>,
         wake_main: &Arc<mio::Waker>,
-        spin: bool,
+        config: &Config,
     ) -> anyhow::Result<Self> {
         let (ask, neighbours) = bounded(NEIGHBOUR_REQUESTS_MAX);
         let mut handles = Vec::with_capacity(parts.len());
@@ -57,6 +61,8 @@ impl Workers {
             .iter()
             .map(|wake| Ok(Inbox::new(duplicate(wake)?)))
             .collect::<anyhow::Result<_>>()?;
+        let kept = if config.events.kept > 0 { parts.len() } else { 0 };
+        let outboxes: Vec<_> = (0..kept).map(|_| Arc::new(Outbox::new())).collect();
         for (id, ((engine, lane), wake)) in (0_u8..).zip(parts.into_iter().zip(wakes)) {
             let (commands, receiver) = bounded(COMMANDS_MAX);
             let worker = Worker::new(WorkerParts {
@@ -68,7 +74,10 @@ impl Workers {
                 wake: duplicate(&wake)?,
                 neighbours: ask.clone(),
                 wake_main: Arc::clone(wake_main),
-                spin,
+                events: outboxes
+                    .get(usize::from(id))
+                    .map(|outbox| Teller::new(Arc::clone(outbox), Sampler::new(&config.events))),
+                spin: config.idle == Idle::Spin,
             });
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{id}"))
@@ -76,7 +85,7 @@ impl Workers {
                 .with_context(|| format!("cannot start worker {id}"))?;
             handles.push(Handle { commands, wake, thread });
         }
-        Ok(Self { handles, neighbours })
+        Ok(Self { handles, neighbours, outboxes })
     }
 
     /// Gives every worker new tables.

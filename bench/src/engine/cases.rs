@@ -37,10 +37,13 @@ pub(crate) enum Case {
     NewUdpIpv6,
     /// The end of a flow that was idle.
     Teardown,
+    /// The packet that opens a flow, and the end of one, where somebody takes note of them.
+    NewUdpEvents,
+    TeardownEvents,
 }
 
 impl Case {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::ForwardUdp,
         Self::ReplyUdp,
         Self::ForwardTcp,
@@ -53,6 +56,8 @@ impl Case {
         Self::NewTcp,
         Self::NewUdpIpv6,
         Self::Teardown,
+        Self::NewUdpEvents,
+        Self::TeardownEvents,
     ];
 
     /// Its name on the command line and in the budget.
@@ -70,6 +75,8 @@ impl Case {
             Self::NewTcp => "new-tcp",
             Self::NewUdpIpv6 => "new-udp-ipv6",
             Self::Teardown => "teardown",
+            Self::NewUdpEvents => "new-udp-events",
+            Self::TeardownEvents => "teardown-events",
         }
     }
 
@@ -77,6 +84,7 @@ impl Case {
     pub(crate) fn packets(self) -> u32 {
         match self {
             Self::NewUdp | Self::NewTcp | Self::NewUdpIpv6 | Self::Teardown => NEW_FLOWS,
+            Self::NewUdpEvents | Self::TeardownEvents => NEW_FLOWS,
             _ => BURSTS * BURST,
         }
     }
@@ -96,10 +104,12 @@ impl Case {
             Self::NaiveForwardUdp => forward(Naive, Ipv4, Udp, Forward, BURST_MAX),
             Self::ForwardUdpIpv6 => forward(Spillway, Ipv6, Udp, Forward, BURST_MAX),
             Self::ReplyUdpIpv6 => forward(Spillway, Ipv6, Udp, Reply, BURST_MAX),
-            Self::NewUdp => open(Ipv4, Udp),
-            Self::NewTcp => open(Ipv4, Tcp),
-            Self::NewUdpIpv6 => open(Ipv6, Udp),
-            Self::Teardown => end(),
+            Self::NewUdp => open(Ipv4, Udp, false),
+            Self::NewTcp => open(Ipv4, Tcp, false),
+            Self::NewUdpIpv6 => open(Ipv6, Udp, false),
+            Self::Teardown => end(false),
+            Self::NewUdpEvents => open(Ipv4, Udp, true),
+            Self::TeardownEvents => end(true),
         }
     }
 }
@@ -126,16 +136,16 @@ fn forward(
     Ok(())
 }
 
-fn open(family: AddressFamily, protocol: Protocol) -> Result<()> {
+fn open(family: AddressFamily, protocol: Protocol, events: bool) -> Result<()> {
     let mut frames = Frames::new(protocol);
-    let mut gateway = Gateway::new(Variant::Spillway, family, NEW_FLOWS);
+    let mut gateway = Gateway::spillway(family, NEW_FLOWS, events);
     gateway.counted_open(NEW_FLOWS, &mut frames);
     ensure!(gateway.flows() == u64::from(NEW_FLOWS), "{} of {NEW_FLOWS} live", gateway.flows());
     Ok(())
 }
 
-fn end() -> Result<()> {
-    let mut gateway = Gateway::new(Variant::Spillway, AddressFamily::Ipv4, NEW_FLOWS);
+fn end(events: bool) -> Result<()> {
+    let mut gateway = Gateway::spillway(AddressFamily::Ipv4, NEW_FLOWS, events);
     gateway.fill(NEW_FLOWS, &mut Frames::new(Protocol::Udp))?;
     gateway.wait(IDLE_NS);
     while gateway.flows() > 0 {

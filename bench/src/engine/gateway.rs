@@ -1,5 +1,6 @@
 //! A gateway with flows, in one of the variants that are compared.
 
+use std::hint::black_box;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -67,17 +68,27 @@ pub(super) struct Gateway {
     now: Nanos,
     /// By the number of the flow.
     egress_ports: Vec<u16>,
+    takes_events: bool,
 }
 
 impl Gateway {
     /// Without flows, with room for `flows` of a family that the variant knows.
     pub(super) fn new(variant: Variant, family: AddressFamily, flows: u32) -> Self {
+        Self::made(variant, family, flows, false)
+    }
+
+    /// The same of the engine as it is; with `takes_events` somebody takes note of its flows.
+    pub(super) fn spillway(family: AddressFamily, flows: u32, takes_events: bool) -> Self {
+        Self::made(Variant::Spillway, family, flows, takes_events)
+    }
+
+    fn made(variant: Variant, family: AddressFamily, flows: u32, takes_events: bool) -> Self {
         let nat = match variant {
             Variant::Naive => {
                 Nat::Naive { naive: Box::new(Naive::new(flows as usize)), dropped: 0 }
             }
             Variant::Spillway | Variant::NoPrefetch => {
-                Nat::Spillway(Box::new(world::engine(family, flows)))
+                Nat::Spillway(Box::new(world::engine(family, flows, takes_events)))
             }
         };
         Self {
@@ -87,6 +98,7 @@ impl Gateway {
             verdicts: [Verdict::Drop(DropReason::Truncated); BURST_MAX],
             now: SECOND,
             egress_ports: Vec::new(),
+            takes_events,
         }
     }
 
@@ -131,12 +143,14 @@ impl Gateway {
     #[inline(never)]
     pub(super) fn counted_pass(&mut self, burst: usize, frames: &mut [&mut [u8]]) {
         self.pass(false, burst, frames);
+        self.take_events();
     }
 
     /// One round of ending idle flows, counted.
     #[inline(never)]
     pub(super) fn counted_pass_of_time(&mut self) {
         self.expire();
+        self.take_events();
         self.wait(SECOND / 1000);
     }
 
@@ -164,6 +178,17 @@ impl Gateway {
         ensure!(self.dropped() == 0, "{} packets of new flows were dropped", self.dropped());
         ensure!(self.flows() == u64::from(flows), "{} of {flows} flows live", self.flows());
         Ok(())
+    }
+
+    /// Takes what has happened to flows, as a worker does after each round.
+    fn take_events(&mut self) {
+        if let Nat::Spillway(engine) = &mut self.nat
+            && self.takes_events
+        {
+            engine.take_events(|event| {
+                black_box(&event);
+            });
+        }
     }
 
     fn flow(&self, number: u32) -> Flow {

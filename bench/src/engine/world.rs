@@ -144,8 +144,9 @@ fn forward<F: Family>(device: u16, gateway: Option<F::Address>) -> RouteTarget<F
     RouteTarget::Forward(vec![NextHop { device: Some(device), gateway, weight: 1 }])
 }
 
-/// The engine of the only worker, with room for flows of a family.
-pub(super) fn engine(family: AddressFamily, flows: u32) -> Engine {
+/// The engine of the only worker, with room for flows of a family; with `events` it takes note of their
+/// beginning and end.
+pub(super) fn engine(family: AddressFamily, flows: u32, events: bool) -> Engine {
     let (flows_max, flows_max_ipv6) = match family {
         AddressFamily::Ipv4 => (flows, 0),
         // There is no engine without room for IPv4.
@@ -161,6 +162,7 @@ pub(super) fn engine(family: AddressFamily, flows: u32) -> Engine {
         timeouts: Timeouts::default(),
         pod_flows: Arc::default(),
         mss_clamp: true,
+        events: events,
     })
 }
 

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use spillway_api::{Applied, Document, Frames, Programmed, Programming, Request, Response, Status};
+use spillway_api::{
+    Applied, Document, EventCounts, Frames, Programmed, Programming, Request, Response, Status,
+};
 use tempfile::TempDir;
 
 /// The router's side of the socket, for as long as the test runs.
@@ -72,6 +74,7 @@ fn serve(stream: &UnixStream, documents: &Mutex<Vec<Document>>) {
                 devices: Vec::new(),
                 workers: Vec::new(),
                 frames: Frames::default(),
+                events: EventCounts::default(),
                 reports: Vec::new(),
             }),
             Request::PutState { document } => {

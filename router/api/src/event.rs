@@ -19,6 +19,22 @@ pub struct EventPage {
     /// Events that were lost since the start before they had a number: workers were faster than the
     /// main thread.
     pub lost: u64,
+    /// When the numbers began, in microseconds since 1970, by the router's wall clock. Another value than
+    /// before means that it is another process, which numbers from 1 again: what the one before it did not
+    /// give away is lost.
+    #[serde(default)]
+    pub since_us: u64,
+}
+
+/// How many [`Event`]s there were and are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventCounts {
+    /// Events that were numbered since the start.
+    pub noted: u64,
+    /// Those that are kept.
+    pub kept: u64,
+    /// Events that were lost before they had a number.
+    pub lost: u64,
 }
 
 /// What happened to a flow, or to a packet.

@@ -24,7 +24,7 @@ pub use document::{
     Document, EgressAddress, EgressAddressKind, Peer, PodGroup, Policy, ReplyVni,
     SHARED_PORTS_DEFAULT, Tunnel,
 };
-pub use event::{Event, EventKind, EventPage, FlowTotal};
+pub use event::{Event, EventCounts, EventKind, EventPage, FlowTotal};
 pub use family::{IpFamily, check_host_address, check_not_mapped};
 pub use message::{
     API_VERSION, Applied, Device, Drops, EgressUsage, EngineDrop, Flow, FlowPage, Frames,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EventPage;
+use crate::event::{EventCounts, EventPage};
 use crate::scalar::MacAddress;
 use crate::yaml::Problem;
 
@@ -174,6 +174,9 @@ pub struct Status {
     pub workers: Vec<Worker>,
     /// Where the UMEM's frames are.
     pub frames: Frames,
+    /// Events of flows and packets; 0 of a router that keeps none.
+    #[serde(default)]
+    pub events: EventCounts,
     /// What an operator should know, such as rules of the kernel that Spillway ignores.
     pub reports: Vec<String>,
 }

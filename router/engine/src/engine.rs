@@ -6,6 +6,7 @@ mod answer;
 mod error_limit;
 mod fragments;
 mod holdings;
+mod journal;
 mod life;
 mod nat64;
 mod outlook;
@@ -33,6 +34,7 @@ use translator::{Glances, Translator, family_of};
 
 pub use adoption::Notice;
 pub use answer::{ANSWER_ROOM, Answer, OwedError};
+pub use journal::{EndReason, FlowChange, FlowEvent};
 pub use outlook::{Outlook, PortOutlook};
 pub use own_address::ANNOUNCEMENT_ROOM;
 pub(crate) use own_address::Resolution;
@@ -70,6 +72,8 @@ pub struct EngineConfig {
     pub pod_flows: Arc<PodFlows>,
     /// Whether TCP segment sizes that do not fit the way are lowered when they are announced.
     pub mss_clamp: bool,
+    /// Whether it takes note of flows that begin and end, for [`Engine::take_events`].
+    pub events: bool,
 }
 
 /// What becomes of a frame.
@@ -346,6 +350,16 @@ impl Engine {
         Some(next | CURSOR_IPV6)
     }
 
+    /// The flow that has this tuple: as its pod sends, or as the outside answers.
+    #[must_use]
+    pub fn flow(&self, tuple: &Tuple) -> Option<FlowRecord> {
+        match (tuple.of_family(), tuple.of_family()) {
+            (Some(tuple), _) => self.v4.flow(&tuple),
+            (_, Some(tuple)) => self.v6.flow(&tuple),
+            (None, None) => None,
+        }
+    }
+
     /// The ICMP error that the sender of a frame is owed which was dropped for `reason`, counted as
     /// sent; `None` when it is owed none, or has had too many. `frame` is as it was received, which
     /// it still is after a drop, and stays so.
@@ -379,6 +393,13 @@ impl Engine {
     /// What other workers have to be told: ask after each burst and each [`Engine::expire`].
     pub fn notices(&mut self) -> impl Iterator<Item = Notice> {
         self.v4.notices.drain(..).chain(self.v6.notices.drain(..))
+    }
+
+    /// Gives what has happened to flows since the last call to `take`, of each family in order; and how many
+    /// events were lost because too many waited. Call it after each round. A flow of an earlier engine
+    /// began there: it only ends here.
+    pub fn take_events(&mut self, mut take: impl FnMut(FlowEvent)) -> u64 {
+        self.v4.journal.take(&mut take) + self.v6.journal.take(&mut take)
     }
 
     /// Takes in what another worker tells this one.

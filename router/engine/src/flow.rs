@@ -31,6 +31,7 @@ pub(crate) use table::{Slot, SlotIndex, Table};
 pub(crate) use tuple::{Hasher, Key};
 
 use crate::packet::Wire;
+use slot::Tally;
 use state::Progress;
 
 /// All flows of one worker.
@@ -93,11 +94,14 @@ impl<F: Wire> Flows<F> {
         FlowState::of(original.progress, reply.progress) == FlowState::Closing
     }
 
-    /// Lets a TCP flow that is closing begin anew: its pod opens a connection with the same ports.
-    pub(crate) fn reopen(&mut self, original_index: SlotIndex) {
+    /// Lets a TCP flow that is closing begin anew, with counts of its own: its pod opens a connection
+    /// with the same ports.
+    pub(crate) fn reopen(&mut self, original_index: SlotIndex, now: Tick) {
         let original = &mut self.originals[original_index];
-        original.progress = Progress::NONE;
-        self.replies[original.twin].progress = Progress::NONE;
+        let reply = &mut self.replies[original.twin];
+        (original.progress, original.tally) = (Progress::NONE, Tally::NONE);
+        (reply.progress, reply.tally) = (Progress::NONE, Tally::NONE);
+        (original.created, original.last_seen, reply.last_seen) = (now, now, now);
     }
 
     /// Removes a flow; gives how it was translated: its port is free again.

@@ -29,8 +29,8 @@ mod ticket;
 pub use counters::{Counters, Traffic};
 pub use drop_reason::{DROP_REASONS, DropReason};
 pub use engine::{
-    ANNOUNCEMENT_ROOM, ANSWER_ROOM, Answer, BURST_MAX, Engine, EngineConfig, Nanos, Notice,
-    Outlook, OwedError, PortOutlook, Verdict,
+    ANNOUNCEMENT_ROOM, ANSWER_ROOM, Answer, BURST_MAX, EndReason, Engine, EngineConfig, FlowChange,
+    FlowEvent, Nanos, Notice, Outlook, OwedError, PortOutlook, Verdict,
 };
 pub use family::{Address, Family, V4, V6};
 pub use flow::{

@@ -269,6 +269,21 @@ impl Tables {
     pub fn epoch(&self) -> u32 {
         self.v4.epoch
     }
+
+    /// The policy that covers what a pod sends to a destination, if one does.
+    #[must_use]
+    pub fn policy(&self, pod: IpAddr, destination: IpAddr) -> Option<PolicyIndex> {
+        match (pod, destination) {
+            (IpAddr::V4(pod), IpAddr::V4(destination)) => self.v4.policy(pod, destination),
+            (IpAddr::V6(pod), IpAddr::V6(destination)) => match &self.nat64 {
+                Some(addresses) if addresses.is_outside(destination) => {
+                    self.v4.policy(addresses.number(pod)?, addresses.outside(destination)?)
+                }
+                _ => self.v6.policy(pod, destination),
+            },
+            _ => None,
+        }
+    }
 }
 
 impl Underlay {

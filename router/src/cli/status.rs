@@ -120,7 +120,8 @@ fn workers(status: &Status) -> Table<12> {
 #[cfg(test)]
 mod tests {
     use spillway_api::{
-        Device, MacAddress, Programmed, Programming, RefusedState, RingStatistics, Worker,
+        Device, EventCounts, MacAddress, Programmed, Programming, RefusedState, RingStatistics,
+        Worker,
     };
 
     use super::*;
@@ -157,6 +158,7 @@ mod tests {
                 transmitting: 2,
                 held: 0,
             },
+            events: EventCounts::default(),
             reports: vec!["rule 100: fwmark 0x1 is not supported and is ignored".to_owned()],
         }
     }

@@ -57,11 +57,14 @@ const ROUTER_GAUGES: &[Row<Status, f64>] = &[
         |s| s.flows_max as f64,
     ),
     ("umem_frames_max", "All frames of memory.", |s| s.frames.total as f64),
+    ("events_kept", "Events of flows and packets that can be asked for.", |s| s.events.kept as f64),
 ];
 
 const ROUTER_COUNTERS: &[Row<Status>] = &[
     ("documents_applied", "State documents that were programmed.", |s| s.programming.applied),
     ("documents_refused", "State documents that were refused.", |s| s.programming.refused),
+    ("events", "Flows that began or ended, and packets that were sampled.", |s| s.events.noted),
+    ("events_lost", "Such events that were lost because too many came at once.", |s| s.events.lost),
 ];
 
 const WORKER_COUNTERS: &[Row<Worker>] = &[

@@ -1,9 +1,9 @@
 //! What a router might answer.
 
 use spillway_api::{
-    API_VERSION, Device, Drops, EgressUsage, EngineDrop, Frames, MacAddress, PolicyUsage,
-    Programmed, Programming, RemoteUsage, RingStatistics, Status, SteeringOutcome, Usage, Verdict,
-    Worker,
+    API_VERSION, Device, Drops, EgressUsage, EngineDrop, EventCounts, Frames, MacAddress,
+    PolicyUsage, Programmed, Programming, RemoteUsage, RingStatistics, Status, SteeringOutcome,
+    Usage, Verdict, Worker,
 };
 use spillway_engine::DropReason;
 use spillway_xdp::SteerOutcome;
@@ -55,6 +55,7 @@ pub(super) fn status() -> Status {
             Worker { id: 1, flows_created: 77, ..Worker::default() },
         ],
         frames: Frames { total: 16_384, free: 8_192, receiving: 8_190, transmitting: 2, held: 0 },
+        events: EventCounts { noted: 154, kept: 150, lost: 6 },
         reports: vec!["rule 100: fwmark 0x1 is not supported and is ignored".to_owned()],
     }
 }

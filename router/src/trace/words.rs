@@ -178,9 +178,9 @@ fn tell_flow(steps: &mut Steps, gateway: &Gateway, packet: &Packet, taken: &Take
     let flow = outlook.flow.as_ref();
     let flow = flow.map(|(record, _)| answer::flow(gateway, taken.worker.into(), now(), record));
     if matches!(packet.arrival, Arrival::Tunnel { .. }) {
-        let programmed = gateway.programmed.as_ref();
-        let name =
-            outlook.policy.and_then(|index| programmed?.policy_name(gateway.tables.epoch(), index));
+        let name = outlook
+            .policy
+            .and_then(|index| gateway.policy_names.name_now(gateway.tables.epoch(), index));
         match (name, outlook.egress) {
             (Some(name), Some(egress)) => {
                 steps.add("policy", name, format!("the egress address is {egress}"));

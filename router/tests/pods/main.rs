@@ -10,6 +10,7 @@
 
 mod concurrent;
 mod differential;
+mod events;
 mod exhaustion;
 mod family;
 mod sockets;

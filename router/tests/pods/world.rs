@@ -109,6 +109,13 @@ impl World {
         SocketAddr::new(self.family.server, port)
     }
 
+    /// The document that it was started with, as its author would write it later.
+    pub(crate) fn state(&self, generation: u64) -> String {
+        let (_, directory) = self.spillway.as_ref().expect("Spillway is the gateway");
+        let text = std::fs::read_to_string(directory.path().join("state.yaml")).unwrap();
+        text.replace("generation: 1\n", &format!("generation: {generation}\n"))
+    }
+
     /// The running Spillway's operator.
     pub(crate) fn client(&self) -> Client {
         let (_, directory) = self.spillway.as_ref().expect("Spillway is the gateway");

@@ -3,6 +3,7 @@
 
 use super::adoption::endpoint;
 use super::holdings::Holding;
+use super::journal::EndReason;
 use super::translator::{Translator, end};
 use super::{Halt, Nanos, Outlet};
 use crate::encap::{Label, Overlay};
@@ -168,6 +169,7 @@ impl<F: Wire> Translator<F> {
         reply.epoch = tables.epoch();
         let flow = self.flows.insert(original, reply).ok_or(DropReason::FlowTableFull)?;
         self.holdings.opened(flow, &translation, Holding { place, is_mapped });
+        self.journal.begin(&self.flows, flow, self.now);
         self.counters.flows_created += 1;
         self.settle(context, packet, endpoint.as_ref());
         Ok(flow)
@@ -219,23 +221,30 @@ impl<F: Wire> Translator<F> {
         flow: SlotIndex,
     ) -> Result<SlotIndex, Halt> {
         let Context { tables, .. } = context;
+        let original = &self.flows.originals[flow];
+        if original.epoch != tables.epoch() {
+            let egress = original.egress();
+            let policy = self.confirm_policy(tables, flow)?;
+            tables.peer(packet.steer.outer_source, packet.tuple.source)?;
+            let adjacency = tables.route(egress, packet.tuple.destination, packet.hash)?;
+            let original = &mut self.flows.originals[flow];
+            original.policy = policy;
+            original.adjacency = adjacency;
+            original.epoch = tables.epoch();
+        }
         if packet.transport.opens() && self.flows.is_closing(flow) {
             tables.may_begin()?;
-            self.flows.reopen(flow);
+            self.reopen(flow);
         }
-        let original = &self.flows.originals[flow];
-        if original.epoch == tables.epoch() {
-            return Ok(flow);
-        }
-        let egress = original.egress();
-        let policy = self.confirm_policy(tables, flow)?;
-        tables.peer(packet.steer.outer_source, packet.tuple.source)?;
-        let adjacency = tables.route(egress, packet.tuple.destination, packet.hash)?;
-        let original = &mut self.flows.originals[flow];
-        original.policy = policy;
-        original.adjacency = adjacency;
-        original.epoch = tables.epoch();
         Ok(flow)
+    }
+
+    /// The pod opens a connection with the same ports as one that is closing: that one ends.
+    fn reopen(&mut self, flow: SlotIndex) {
+        let Self { flows, journal, now, .. } = self;
+        journal.end(flows, flow, *now, EndReason::Replaced);
+        flows.reopen(flow, tick(*now));
+        journal.begin(flows, flow, *now);
     }
 
     /// A known flow's packet from outside: the same for policy and peer.
@@ -271,8 +280,9 @@ impl<F: Wire> Translator<F> {
             self.holdings.take_up(tables, policy, flow, &original.translation());
         }
         if policy.is_none() {
-            let Self { flows, ports, holdings, now, .. } = self;
-            let ended = end(flows, ports, holdings, flow, tick(*now));
+            let Self { flows, ports, holdings, journal, now, .. } = self;
+            let why = EndReason::Deselected;
+            let ended = end(flows, ports, holdings, journal, flow, *now, why);
             self.tell_of_end(&ended);
             self.counters.flows_deselected += 1;
         }

@@ -5,11 +5,12 @@ use arrayvec::ArrayVec;
 use super::adoption::{self, Ended, Notices, endpoint};
 use super::error_limit::ErrorLimit;
 use super::holdings::Holdings;
+use super::journal::{EndReason, Journal};
 use super::life::Context;
 use super::own_address::Question;
 use super::{BURST_MAX, EngineConfig, FRAGMENTS_PORT, Halt, Nanos, Outlet, Verdict};
 use crate::flow::{
-    FlowRecord, Flows, Hasher, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Tick, Translation, tick,
+    FlowRecord, Flows, Hasher, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Translation, Tuple, tick,
 };
 use crate::fragment::Fragments;
 use crate::nat::{Identifications, Ports, Random};
@@ -43,6 +44,7 @@ pub(super) struct Translator<F: Wire> {
     pub(super) ping_limit: ErrorLimit,
     pub(super) identifications: Identifications,
     pub(super) notices: Notices,
+    pub(super) journal: Journal,
     /// The first group of flows of an earlier engine that were not given their holdings yet.
     pub(super) not_taken_up: Option<usize>,
     pub(super) counters: Counters,
@@ -76,6 +78,7 @@ impl<F: Wire> Translator<F> {
             ping_limit: ErrorLimit::new(),
             identifications: Identifications::new(config.worker, &config.owners),
             notices: ArrayVec::new(),
+            journal: Journal::new(config.events),
             not_taken_up: None,
             counters: Counters::default(),
             now: 0,
@@ -125,9 +128,10 @@ impl<F: Wire> Translator<F> {
     }
 
     fn sweep(&mut self, now: Nanos, tables: &FamilyTables<F>) {
-        let Self { worker, owners, sweep, flows, ports, holdings, notices, counters, .. } = self;
+        let Self { worker, owners, sweep, flows, ports, holdings, journal, .. } = self;
+        let Self { notices, counters, .. } = self;
         sweep.step(now, tables, flows, &mut |flows, flow| {
-            let ended = end(flows, ports, holdings, flow, tick(now));
+            let ended = end(flows, ports, holdings, journal, flow, now, EndReason::Expired);
             counters.flows_expired += 1;
             adoption::tell_of_end(notices, (owners, *worker), &ended);
         });
@@ -141,6 +145,15 @@ impl<F: Wire> Translator<F> {
         out: &mut Vec<FlowRecord>,
     ) -> Option<u32> {
         self.flows.page(cursor, limit, self.now, out)
+    }
+
+    /// [`Engine::flow`](super::Engine::flow).
+    pub(super) fn flow(&self, tuple: &Tuple<F::Address>) -> Option<FlowRecord> {
+        let hash = self.hasher.tuple(tuple);
+        let Flows { originals, replies, .. } = &self.flows;
+        let of_reply = || replies.find(tuple, hash).map(|reply| replies[reply].twin);
+        let flow = originals.find(tuple, hash).or_else(of_reply)?;
+        Some(self.flows.record(flow, self.now))
     }
 
     /// The frames of a burst that are of this family go through in stages, so that while one packet
@@ -339,16 +352,19 @@ impl<F: Wire> Translator<F> {
     }
 }
 
-/// Ends a flow, and gives back all that it had; says what concerns others.
+/// Ends a flow, takes note of it, and gives back all that it had; says what concerns others.
 pub(super) fn end<F: Wire>(
     flows: &mut Flows<F>,
     ports: &mut Ports<F>,
     holdings: &mut Holdings<F>,
+    journal: &mut Journal,
     flow: SlotIndex,
-    now: Tick,
+    now: Nanos,
+    why: EndReason,
 ) -> Ended<F> {
+    journal.end(flows, flow, now, why);
     let ended = flows.remove(flow);
-    ports.released(&ended.reply(), ended.original.source, now);
+    ports.released(&ended.reply(), ended.original.source, tick(now));
     let has_mapping_ended = holdings.ended(flow, &ended);
     if has_mapping_ended {
         ports.forget_taken();

@@ -102,7 +102,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    const NONE: Self = Self { packets_low: 0, bytes_low: 0, high: 0 };
+    pub(super) const NONE: Self = Self { packets_low: 0, bytes_low: 0, high: 0 };
     const BYTES_HIGH: u32 = 0x00ff_ffff;
 
     #[inline]

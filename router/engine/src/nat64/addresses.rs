@@ -36,12 +36,12 @@ impl Addresses {
     }
 
     /// The IPv4 address that an IPv6 one stands for.
-    pub(super) fn outside(&self, address: Ipv6Addr) -> Option<Ipv4Addr> {
+    pub(crate) fn outside(&self, address: Ipv6Addr) -> Option<Ipv4Addr> {
         self.prefix.extract(address)
     }
 
     /// A pod's number.
-    pub(super) fn number(&self, pod: Ipv6Addr) -> Option<Ipv4Addr> {
+    pub(crate) fn number(&self, pod: Ipv6Addr) -> Option<Ipv4Addr> {
         self.numbers.get(&pod).copied()
     }
 

@@ -231,6 +231,7 @@ pub fn config() -> EngineConfig {
         timeouts: Timeouts::default(),
         pod_flows: Arc::default(),
         mss_clamp: true,
+        events: true,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The world of a history: pods, remotes, workers, and what is on its way.
 
+mod events;
 mod restart;
 
 use std::collections::BTreeMap;
@@ -8,13 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::{KIND_MASK, KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
 use spillway_engine::tables::EgressAddress;
-use spillway_engine::{DropReason, EngineConfig, Family, Tuple, V4, V6};
+use spillway_engine::{DropReason, EndReason, EngineConfig, Family, Tuple, V4, V6};
 
 use crate::common::build::{Body, End, changed, cut, ethernet, packet, vxlan};
 use crate::common::cluster::{Cluster, Outcome};
 use crate::common::gateway::*;
 use crate::common::random::Random;
 use crate::model::{Flow, Life};
+use events::Told;
 
 /// Three of each family.
 const PODS: [IpAddr; 6] = [
@@ -80,6 +82,8 @@ pub(crate) struct Totals {
     /// Flows that began in the middle of a connection.
     pub(crate) picked_up: u64,
     pub(crate) drops: BTreeMap<DropReason, u64>,
+    /// Flows that ended, as the events have told.
+    pub(crate) ends: BTreeMap<EndReason, u64>,
 }
 
 impl Totals {
@@ -95,6 +99,9 @@ impl Totals {
         for (reason, count) in &other.drops {
             *self.drops.entry(*reason).or_default() += count;
         }
+        for (why, count) in &other.ends {
+            *self.ends.entry(*why).or_default() += count;
+        }
     }
 
     pub(crate) fn assert_everything_happened(&self) {
@@ -105,6 +112,11 @@ impl Totals {
         assert!(self.restored > 1000, "{self:?}");
         assert!(self.own_ports > 1000 && self.flows - self.own_ports > 1000, "{self:?}");
         assert!(self.picked_up > 1000, "{self:?}");
+        for why in
+            [EndReason::Expired, EndReason::Closed, EndReason::Deselected, EndReason::Replaced]
+        {
+            assert!(self.ends.get(&why).is_some_and(|count| *count > 1000), "{why:?}: {self:?}");
+        }
         for reason in [
             TcpNotSyn,
             NoPolicy,
@@ -145,6 +157,7 @@ pub(crate) struct World {
     had: BTreeMap<Tuple, (IpAddr, u64)>,
     /// Packets of remotes on their way: late ones, doubled ones, in any order.
     under_way: Vec<(Body, Tuple)>,
+    told: Told,
     totals: Totals,
 }
 
@@ -168,6 +181,7 @@ impl World {
             flows: BTreeMap::new(),
             had: BTreeMap::new(),
             under_way: Vec::new(),
+            told: Told::default(),
             totals: Totals::default(),
         };
         world.publish();
@@ -188,6 +202,10 @@ impl World {
             98 => self.choose_policies(),
             _ => self.toggle_egress(),
         }
+        match self.random.one_in(50) {
+            true => self.check_events(),
+            false => self.follow_events(),
+        }
     }
 
     /// Everything ends when nobody speaks any more, and the sums close.
@@ -196,6 +214,8 @@ impl World {
         self.cluster.now += 8_000 * SECOND;
         self.sweep();
         assert!(self.cluster.engines.iter().all(|engine| engine.counters().flows_live == 0));
+        self.check_events();
+        self.totals.ends = self.told.ends;
         self.totals
     }
 

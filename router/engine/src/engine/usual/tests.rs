@@ -339,6 +339,7 @@ fn engine<F: Sample>() -> Translator<F> {
         timeouts: Timeouts::default(),
         pod_flows: Arc::default(),
         mss_clamp: true,
+        events: true,
     };
     Translator::new(&config, config.flows_max)
 }

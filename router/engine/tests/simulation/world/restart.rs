@@ -9,6 +9,7 @@ impl World {
     pub(super) fn restart(&mut self) {
         let saved: Vec<SavedFlow> = self.cluster.engines.iter().flat_map(Engine::saved).collect();
         self.check_sums();
+        self.check_events();
         let workers = self.random.pick(&[1, 2, 3, 4_u8]);
         let mut number = || u64::try_from(self.random.below(usize::MAX)).unwrap();
         let (seed, hash_key) = (number(), std::array::from_fn(|_| number()));
@@ -24,9 +25,10 @@ impl World {
             let restored = self.cluster.engines[home].restore(now, &flow);
             assert_eq!(restored.is_ok(), fits, "{flow:?}: {restored:?}");
             self.totals.restored += u64::from(fits);
+            let reply = Flow::new(flow.original, flow.egress, flow.egress_port, flow.peer).reply();
+            self.told_of_restart(&reply, fits.then_some(home));
             if !fits {
-                let reply = Flow::new(flow.original, flow.egress, flow.egress_port, flow.peer);
-                self.forget(&reply.reply());
+                self.forget(&reply);
             } else if first != home {
                 let home = u8::try_from(home).unwrap();
                 let engine = &mut self.cluster.engines[first];
