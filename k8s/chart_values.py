@@ -111,6 +111,8 @@ REFUSED = [
     ("config.unclassified_tunnel_frames", "keep"),
     ("config.runtime_dir", "/run/elsewhere"),
     ("config.socket", "/run/elsewhere.sock"),
+    ("config.read_only_socket", "/run/elsewhere.sock"),
+    ("config.read_only_group", 0),
     ("router.log", "info, debug"),
     ("router.privileged", "no"),
     ("router.seccompProfile.type", "None"),

@@ -23,12 +23,13 @@ MOUNTS = {
         "token": ("/var/run/secrets/kubernetes.io/serviceaccount", False),
     },
     "metrics": {
-        "run": ("/run/spillway", False),
+        "read-only": ("/run/spillway/read-only", False),
     },
 }
 # It runs before the router, with the same.
 MOUNTS["preflight"] = MOUNTS["router"]
-VOLUMES = {"config": "configMap", "run": "/run/spillway", "pins": "/sys/fs/bpf/spillway", "token": "projected"}
+VOLUMES = {"config": "configMap", "run": "/run/spillway", "read-only": "/run/spillway/read-only",
+           "pins": "/sys/fs/bpf/spillway", "token": "projected"}
 
 # What anybody may do more than read; what nobody may read.
 WRITABLE = {"spillwaypolicystatuses", "events", "customresourcedefinitions"}
@@ -66,6 +67,10 @@ def check_daemonset(pod):
     check(f"the volumes are {VOLUMES}", found == VOLUMES)
     containers = {one["name"]: one for one in pod["containers"] + pod["initContainers"]}
     check(f"the containers are {list(MOUNTS)}", list(containers) == list(MOUNTS))
+    metrics = containers["metrics"]["securityContext"]
+    check("metrics is not root", metrics["runAsNonRoot"] and metrics["runAsUser"] and metrics["runAsGroup"])
+    check("the router can give it the read-only socket",
+          pod["securityContext"]["supplementalGroups"] == [metrics["runAsGroup"]])
     for name, expected in MOUNTS.items():
         check_container(containers[name], CAPABILITIES if name in CAPABLE else [])
         mounts = {mount["name"]: (mount["mountPath"], not mount.get("readOnly", False))

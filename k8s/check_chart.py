@@ -83,10 +83,11 @@ def check_defaults():
 def check_config():
     """The schema knows the router's options, with their defaults, but for those that are fixed."""
     example = yaml.safe_load((HERE / "../router/config.example.yaml").read_text())
-    for fixed in ("runtime_dir", "socket"):
+    for fixed in ("runtime_dir", "socket", "read_only_socket"):
         del example[fixed]
     rendered = yaml.safe_load(render({"config": example})["config.yaml"])
     found = yaml.safe_load(rendered["data"]["config.yaml"])
+    del found["read_only_group"]
     check("every option of the router can be set", found == example)
     schema = json.loads((CHART / "values.schema.json").read_text())["definitions"]["config"]
     options = schema["properties"]
@@ -100,8 +101,10 @@ def check_arrives():
     values = every_value()
     files = render(values)
     config = yaml.safe_load(yaml.safe_load(files["config.yaml"])["data"]["config.yaml"])
-    check(f"the configuration arrives, found {config}", config == values["config"])
     pod = yaml.safe_load(files["daemonset.yaml"])["spec"]["template"]["spec"]
+    group = config.pop("read_only_group")
+    check(f"the configuration arrives, found {config}", config == values["config"])
+    check("and the group is one of the router's", [group] == pod["securityContext"]["supplementalGroups"])
     router, control = pod["containers"][:2]
     image = f"{VALUES['image.repository']}:{VALUES['image.tag']}@{VALUES['image.digest']}"
     containers = pod["containers"] + pod["initContainers"]
@@ -147,7 +150,7 @@ def check_metrics():
         files = render({"metrics": {"address": address}})
         pod = yaml.safe_load(files["daemonset.yaml"])["spec"]["template"]["spec"]
         metrics = {one["name"]: one for one in pod["containers"]}["metrics"]
-        check(f"{listen} is listened on", metrics["command"][-1] == listen)
+        check(f"{listen} is listened on", metrics["command"][-1] == f"--listen={listen}")
         ports = [{"name": "metrics", "containerPort": 9602}]
         check(f"it has the ports {ports}", metrics["ports"] == ports)
         for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):

@@ -102,6 +102,7 @@ impl From<ClientError> for Failure {
         let reason = match &error {
             ClientError::Refused(_) => "RouterRefused",
             ClientError::Unreachable { .. }
+            | ClientError::NotPermitted(_)
             | ClientError::Exchange { .. }
             | ClientError::Unreadable { .. } => "RouterUnreachable",
         };

@@ -10,6 +10,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 readonly DAEMONSET=$here/../base/daemonset.yaml
+readonly READ_ONLY=/run/spillway/read-only/spillway.sock
 
 fail() {
   echo "image: $*" >&2
@@ -42,7 +43,8 @@ starts() {
   done
 }
 
-# as_container NAME COMMAND...: becomes COMMAND in the image, as the container NAME would run it.
+# as_container NAME COMMAND...: becomes COMMAND in the image, as the container NAME would run it: with its
+# capabilities, its user and its groups.
 as_container() {
   exec python3 - "$view" "$DAEMONSET" "$@" <<'PYTHON'
 import ctypes, os, re, sys
@@ -51,7 +53,12 @@ NUMBERS = {"NET_ADMIN": 12, "NET_RAW": 13, "IPC_LOCK": 14, "PERFMON": 38, "BPF":
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
 
 root, daemonset, name, *command = sys.argv[1:]
-container = open(daemonset).read().split(f"- name: {name}\n", 1)[1].split("- name: control\n")[0]
+pod = open(daemonset).read()
+rest = pod.split(f"\n        - name: {name}\n", 1)[1]
+container = re.split(r"^ {8}- name: ", rest, flags=re.MULTILINE)[0]
+user, group = (int(found[1]) if (found := re.search(rf"{field}: (\d+)", container)) else 0
+               for field in ("runAsUser", "runAsGroup"))
+groups = [int(one) for one in re.search(r"supplementalGroups: \[(.*)\]", pod)[1].split(",")]
 added = re.search(r"^ *add: \[(.*)\]$", container, re.MULTILINE)
 keep = {NUMBERS[one.strip()] for one in added[1].split(",")} if added else set()
 last = int(open("/proc/sys/kernel/cap_last_cap").read())
@@ -63,6 +70,9 @@ for capability in set(range(last + 1)) - keep:
         sys.exit(f"cannot drop capability {capability}: {os.strerror(ctypes.get_errno())}")
 if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
     sys.exit("cannot set no_new_privs")
+os.setgroups(groups)
+os.setresgid(group, group, group)
+os.setresuid(user, user, user)
 os.execve("/usr/bin/" + command[0], command, {"PATH": "/usr/bin", "NODE_NAME": "none"})
 PYTHON
 }
@@ -82,18 +92,19 @@ await() {
 
 attached() { ip link show dev "$device" | grep -q xdp; }
 
-# lay_out VIEW MODE: the image with its mount points, read-only, then the volumes, as a runtime does.
-# MODE is that of /run/spillway: rw or ro.
+# lay_out VIEW MODE [DIRECTORY]: the image with its mount points, read-only, then the volumes, as a
+# runtime does. MODE is that of /run/spillway, or of the one DIRECTORY in it that is mounted: rw or ro.
 lay_out() {
+  local run=run/spillway${3+/$3}
   view=$1
   cp -r "$root" "$view"
-  mkdir -p "$view"/{proc,etc/spillway,run/spillway}
+  mkdir -p "$view"/{proc,etc/spillway,"$run"}
   mount --bind "$view" "$view"
   mount -o remount,bind,ro "$view"
   mount -t proc none "$view/proc"
   mount --bind "$scratch/etc" "$view/etc/spillway"
-  mount --bind "$scratch/run" "$view/run/spillway"
-  mount -o "remount,bind,$2" "$view/run/spillway"
+  mount --bind "$scratch/run${3+/$3}" "$view/$run"
+  mount -o "remount,bind,$2" "$view/$run"
 }
 
 start_router() {
@@ -116,7 +127,7 @@ router() {
   # Gone with the namespace: nothing to clean up.
   scratch=/mnt
   mount -t tmpfs none "$scratch"
-  mkdir -p "$scratch"/{etc,run/bpf}
+  mkdir -p "$scratch"/{etc,run/bpf,run/read-only}
   cp "$here/../base/config.yaml" "$scratch/etc/"
   device=$(sed -n 's/^ *- name: //p' "$scratch/etc/config.yaml")
   ip link set lo up
@@ -127,6 +138,7 @@ router() {
   ulimit -l 64
 
   lay_out "$scratch/control" ro
+  lay_out "$scratch/metrics" ro read-only
   lay_out "$scratch/router" rw
   # Without the host's bpffs it must fail, because it may not mount one: the proof that this script
   # takes capabilities away.
@@ -140,6 +152,13 @@ router() {
   # The control plane connects as root without capabilities, on a read-only mount.
   view=$scratch/control in_container control spillway status >/dev/null ||
     fail "control cannot reach the router"
+  # What the network asks, nobody's user answers, who can ask and change nothing.
+  local ask=(in_container metrics spillway)
+  view=$scratch/metrics "${ask[@]}" status --socket "$READ_ONLY" >/dev/null ||
+    fail "metrics cannot reach the router"
+  said=$(view=$scratch/metrics "${ask[@]}" drain --socket "$READ_ONLY" 2>&1) &&
+    fail "metrics can drain the router"
+  [[ $said == *"this socket is read-only"* ]] || fail "metrics drains the router, which says: $said"
   stop_router
   attached || fail "steering has not outlived the router"
   start_router

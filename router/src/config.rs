@@ -33,6 +33,9 @@ const EVENTS_MAX: u64 = 1_048_576;
 /// Bytes of a Unix socket's path at most (`sun_path` less its end).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+/// The largest number of a group: one more says "none" to the kernel.
+const GROUP_MAX: u64 = u32::MAX as u64 - 1;
+
 /// One second in nanoseconds.
 const SECOND: Nanos = 1_000_000_000;
 
@@ -73,6 +76,12 @@ pub(crate) struct Config {
     /// The operator's socket. Default: `spillway.sock` in `runtime_dir`.
     #[serde(default)]
     pub(crate) socket: Option<PathBuf>,
+    /// The socket that changes nothing. Default: `read-only/spillway.sock` in `runtime_dir`.
+    #[serde(default)]
+    pub(crate) read_only_socket: Option<PathBuf>,
+    /// The number of the group that may use it; up to 4,294,967,294. Default: root alone may.
+    #[serde(default, deserialize_with = "some_group")]
+    pub(crate) read_only_group: Option<u32>,
     /// What a worker does when there is nothing to do. Default: sleep.
     #[serde(default)]
     pub(crate) idle: Idle,
@@ -259,6 +268,10 @@ fn some_queues<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opti
     whole::<_, _, 1, QUEUES_MAX>(deserializer).map(Some)
 }
 
+fn some_group<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    whole::<_, _, 0, GROUP_MAX>(deserializer).map(Some)
+}
+
 impl Config {
     /// Reads and checks the configuration in a file.
     ///
@@ -291,6 +304,13 @@ impl Config {
         self.socket.clone().unwrap_or_else(|| self.runtime_dir.join("spillway.sock"))
     }
 
+    /// Where the socket is that changes nothing. By default it has a directory of its own, so that a
+    /// container can be given that one alone.
+    pub(crate) fn read_only_socket(&self) -> PathBuf {
+        let default = || self.runtime_dir.join("read-only/spillway.sock");
+        self.read_only_socket.clone().unwrap_or_else(default)
+    }
+
     /// Where the steering program's links are pinned.
     pub(crate) fn pin_directory(&self) -> PathBuf {
         pin_directory(&self.runtime_dir)
@@ -303,15 +323,28 @@ impl Config {
             return Err(FieldPath::root("frame_size").problem(message));
         }
         check_path(&FieldPath::root("runtime_dir"), &self.runtime_dir)?;
-        let socket = self.socket();
-        let path = FieldPath::root(if self.socket.is_some() { "socket" } else { "runtime_dir" });
-        check_path(&path, &socket)?;
-        if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            let message = format!(
-                "expected a socket path of at most {SOCKET_PATH_BYTES_MAX} bytes, found {}",
-                socket.display()
-            );
-            return Err(path.problem(message));
+        self.check_sockets()
+    }
+
+    fn check_sockets(&self) -> Result<(), Problem> {
+        let (socket, read_only) = (self.socket(), self.read_only_socket());
+        for (name, given, socket) in [
+            ("socket", &self.socket, &socket),
+            ("read_only_socket", &self.read_only_socket, &read_only),
+        ] {
+            let path = FieldPath::root(if given.is_some() { name } else { "runtime_dir" });
+            check_path(&path, socket)?;
+            if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+                let message = format!(
+                    "expected a socket path of at most {SOCKET_PATH_BYTES_MAX} bytes, found {}",
+                    socket.display()
+                );
+                return Err(path.problem(message));
+            }
+        }
+        if socket == read_only {
+            let message = "expected another path than that of `socket`, which takes every request";
+            return Err(FieldPath::root("read_only_socket").problem(message));
         }
         Ok(())
     }

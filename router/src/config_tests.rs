@@ -14,12 +14,19 @@ fn the_example_holds_every_option_with_its_default() {
     let shortest = Config::parse("devices: [{name: eth0}]").unwrap();
     let example = Config::parse(EXAMPLE).unwrap();
     assert_eq!(example.socket(), shortest.socket());
-    assert_eq!(example, Config { socket: Some(shortest.socket()), ..shortest.clone() });
+    assert_eq!(example.read_only_socket(), shortest.read_only_socket());
+    let sockets = Config {
+        socket: Some(shortest.socket()),
+        read_only_socket: Some(shortest.read_only_socket()),
+        ..shortest.clone()
+    };
+    assert_eq!(example, sockets);
 
     let text: serde_json::Value = serde_saphyr::from_str(EXAMPLE).unwrap();
     let options = serde_json::to_value(&shortest).unwrap();
     for option in options.as_object().unwrap().keys() {
-        assert!(text.get(option).is_some(), "{option} is not in the example");
+        let shown = text.get(option).is_some();
+        assert!(shown || EXAMPLE.contains(&format!("# {option}: ")), "{option} is not there");
     }
     for option in options["devices"][0].as_object().unwrap().keys() {
         let shown = text["devices"][0].get(option).is_some();
@@ -32,7 +39,7 @@ fn every_option_can_be_set() {
     let config = Config::parse(
         "devices: [{name: eth0, queues: 4, mode: native, zero_copy: true}, {name: eth1, mode: \
          generic}]\nworkers: 64\ntunnel_port: 4789\nframe_size: 4096\numem_frames: 65536\n\
-         flows_max: 1\nruntime_dir: /tmp/a\ntimeouts: {udp: 30}\nidle: spin\nunclassified_tunnel_frames: pass\nevents: {kept: 9, drops_per_second: 0, forwarded_one_in: 1000}\n",
+         flows_max: 1\nruntime_dir: /tmp/a\nread_only_group: 9602\ntimeouts: {udp: 30}\nidle: spin\nunclassified_tunnel_frames: pass\nevents: {kept: 9, drops_per_second: 0, forwarded_one_in: 1000}\n",
     )
     .unwrap();
     assert_eq!(config.devices[0].queues, Some(4));
@@ -42,6 +49,8 @@ fn every_option_can_be_set() {
     assert_eq!((config.workers, config.tunnel_port), (64, 4_789));
     assert_eq!((config.frame_size, config.umem_frames, config.flows_max), (4_096, 65_536, 1));
     assert_eq!(config.socket(), Path::new("/tmp/a/spillway.sock"));
+    assert_eq!(config.read_only_socket(), Path::new("/tmp/a/read-only/spillway.sock"));
+    assert_eq!(config.read_only_group, Some(9_602));
     assert_eq!(config.pin_directory(), Path::new("/tmp/a/bpf"));
     let defaults = Timeouts::default();
     assert_eq!(config.timeouts.to_engine(), Timeouts { udp_ns: 30 * SECOND, ..defaults });
@@ -57,7 +66,7 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
         "worker: 2",
         "line 2, column 1: worker: unknown field \"worker\"; expected one of devices, \
       workers, tunnel_port, frame_size, umem_frames, flows_max, mss_clamp, timeouts, runtime_dir, \
-      socket, idle, unclassified_tunnel_frames, events",
+      socket, read_only_socket, read_only_group, idle, unclassified_tunnel_frames, events",
     ),
     ("workers: 0", "line 2, column 10: workers: expected a whole number from 1 to 64, found 0"),
     ("workers: 65", "line 2, column 10: workers: expected a whole number from 1 to 64, found 65"),
@@ -103,6 +112,20 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
     (
         "events: {kept: 1048577}",
         "line 2, column 16: events.kept: expected a whole number from 0 to 1048576, found 1048577",
+    ),
+    (
+        "read_only_socket: read.sock",
+        "line 2, column 19: read_only_socket: expected an absolute path, found \"read.sock\"",
+    ),
+    (
+        "read_only_socket: /run/spillway/spillway.sock",
+        "line 2, column 19: read_only_socket: expected another path than that of `socket`, which \
+         takes every request",
+    ),
+    (
+        "read_only_group: 4294967295",
+        "line 2, column 18: read_only_group: expected a whole number from 0 to 4294967294, found \
+         4294967295",
     ),
     ("mss_clamp: no", "line 2, column 12: mss_clamp: expected true or false"),
     ("idle: doze", "line 2, column 7: idle: expected one of sleep, spin, found \"doze\""),
@@ -161,13 +184,13 @@ fn every_wrong_device_is_refused_with_its_place_and_what_was_expected() {
 
 #[test]
 fn a_socket_path_that_linux_cannot_bind_is_refused() {
-    let directory = format!("/{}", "d".repeat(93));
+    let directory = format!("/{}", "d".repeat(83));
     let text = format!("devices: [{{name: eth0}}]\nruntime_dir: {directory}\n");
     assert_eq!(
         refusal(&text),
         format!(
             "line 2, column 14: runtime_dir: expected a socket path of at most 107 bytes, found \
-             {directory}/spillway.sock"
+             {directory}/read-only/spillway.sock"
         )
     );
     assert!(Config::parse(&text.replacen("dddd", "ddd", 1)).is_ok());

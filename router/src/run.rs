@@ -22,7 +22,7 @@ use crate::gateway::{Gateway, GatewayParts};
 use crate::handover::{self, TakenUp};
 use crate::kernel::Kernel;
 use crate::numbers::Assigned;
-use crate::server::Server;
+use crate::server::{Access, Server};
 use crate::state_file::StateFile;
 use crate::worker::now;
 use crate::workers::Workers;
@@ -32,6 +32,7 @@ const KERNEL: Token = Token(1);
 const STATE: Token = Token(2);
 const WORKERS: Token = Token(3);
 const SERVER: Token = Token(16);
+const READ_ONLY_SERVER: Token = Token(SERVER.0 + Server::TOKENS);
 
 /// How soon the kernel's tables are asked for again after an error.
 const KERNEL_RETRY: Duration = Duration::from_secs(1);
@@ -64,10 +65,14 @@ fn forward(
     poll: &mut Poll,
     signals: &mut Signals,
 ) -> anyhow::Result<()> {
-    let socket = gateway.config.socket();
     let source = gateway.kernel.source();
     poll.registry().register(source, KERNEL, Interest::READABLE)?;
-    let server = Server::bind(&socket, poll.registry(), SERVER)?;
+    let (socket, read_only) = (gateway.config.socket(), gateway.config.read_only_socket());
+    let group = gateway.config.read_only_group;
+    let servers = [
+        Server::bind(&socket, Access::Full, poll.registry(), SERVER)?,
+        Server::bind(&read_only, Access::ReadOnly { group }, poll.registry(), READ_ONLY_SERVER)?,
+    ];
     let state = state.map(StateFile::open).transpose().context("cannot follow the state file")?;
     if let Some(state) = &state {
         state.register(poll.registry(), STATE)?;
@@ -75,9 +80,9 @@ fn forward(
     if !gateway.steering.is_inherited() {
         gateway.attach()?;
     }
-    tracing::info!("listening on {}", socket.display());
+    tracing::info!("listening on {}, and read-only on {}", socket.display(), read_only.display());
 
-    let mut main = Main { gateway, server, state, kernel_again: None };
+    let mut main = Main { gateway, servers, state, kernel_again: None };
     main.read_state()?;
     main.serve(poll, signals)
 }
@@ -237,7 +242,8 @@ fn secret() -> anyhow::Result<[u64; 4]> {
 /// The main thread.
 struct Main<'a> {
     gateway: &'a mut Gateway,
-    server: Server,
+    /// The operator's, and the read-only one.
+    servers: [Server; 2],
     state: Option<StateFile>,
     /// When the kernel's changes must be looked at again, event or not.
     kernel_again: Option<Instant>,
@@ -251,7 +257,7 @@ impl Main<'_> {
             let Gateway { grace, announcements, limits, .. } = &self.gateway;
             let limits = Some(limits.next());
             let deadlines = [
-                self.server.deadline(),
+                self.servers.iter().filter_map(Server::deadline).min(),
                 self.kernel_again,
                 grace.ends(),
                 announcements.next(),
@@ -278,13 +284,15 @@ impl Main<'_> {
                         self.gateway.follow_events();
                     }
                     token => {
-                        let Self { gateway, server, .. } = self;
-                        server.ready(token, &mut |request| answer(gateway, request));
+                        let Self { gateway, servers, .. } = self;
+                        servers.iter_mut().any(|server| {
+                            server.ready(token, &mut |request| answer(gateway, request))
+                        });
                     }
                 }
             }
             let now = Instant::now();
-            self.server.expire(now);
+            self.servers.iter_mut().for_each(|server| server.expire(now));
             self.gateway.end_grace(now);
             self.gateway.announce(now)?;
             self.gateway.watch_limits(now);

@@ -1,4 +1,5 @@
-//! The operator's socket: a Unix stream socket in the main thread's event loop.
+//! The operator's socket, and the one that changes nothing: Unix stream sockets in the main thread's
+//! event loop.
 //!
 //! One line of JSON is a request and one the response; `router/api` has their form. Everything is
 //! bounded: connections, bytes of a request, the time of an exchange. Nothing that a client does
@@ -6,8 +7,9 @@
 
 mod connection;
 
+use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,13 +17,16 @@ use std::time::Instant;
 use mio::net::UnixListener;
 use mio::{Interest, Registry, Token};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use spillway_api::limits::CONNECTIONS_MAX;
+use spillway_api::limits::{CONNECTIONS_MAX, DOCUMENT_BYTES_MAX, READ_ONLY_REQUEST_BYTES_MAX};
 use spillway_api::{Request, Response, os_error};
 
 use connection::{Connection, Progress};
 
-/// Who may open the socket: its owner, root.
+/// Who may open a socket: its owner, root.
 const MODE: u32 = 0o600;
+
+/// Who may open one that has a group: its members, too.
+const GROUP_MODE: u32 = 0o660;
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: i32 = 64;
@@ -30,11 +35,25 @@ const BACKLOG: i32 = 64;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServerError {
     /// Another process listens there.
-    #[error("another process listens on {0}: stop it, or give this one another `socket`")]
+    #[error("another process listens on {0}: stop it, or configure another path for this one")]
     InUse(String),
     /// Something else has the name.
-    #[error("{0} exists and is no socket: remove it, or configure another `socket`")]
+    #[error("{0} exists and is no socket: remove it, or configure another path")]
     NotASocket(String),
+    /// The group may not have it.
+    #[error(
+        "cannot give {path} to the group {group} (`read_only_group`): {}: that needs CAP_CHOWN, or \
+         this process to be in the group (in a pod `supplementalGroups`)",
+        os_error(.error)
+    )]
+    Group {
+        /// The socket.
+        path: String,
+        /// The group's number.
+        group: u32,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// The kernel refused.
     #[error("cannot listen on {path}: {}", os_error(.error))]
     Kernel {
@@ -45,10 +64,44 @@ pub(crate) enum ServerError {
     },
 }
 
+/// What the clients of a socket may do, and who they may be beside root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everything; root alone.
+    Full,
+    /// Ask what changes nothing; also the members of this group.
+    ReadOnly {
+        /// Its number.
+        group: Option<u32>,
+    },
+}
+
+impl Access {
+    /// Bytes that a request may have.
+    const fn request_bytes_max(self) -> usize {
+        match self {
+            Self::Full => DOCUMENT_BYTES_MAX,
+            Self::ReadOnly { .. } => READ_ONLY_REQUEST_BYTES_MAX,
+        }
+    }
+
+    /// What a client is told whose request it may not make.
+    fn refusal(self, request: &Request) -> Option<Response> {
+        if self == Self::Full || request.is_read_only() {
+            return None;
+        }
+        Some(Response::refused(
+            "this socket is read-only, and the request would change something: use the operator's \
+             socket (`socket` in the router's configuration), as root",
+        ))
+    }
+}
+
 /// The listening socket and its connections.
 #[derive(Debug)]
 pub(crate) struct Server {
     path: PathBuf,
+    access: Access,
     /// Device and inode of the socket file, to remove at the end no other than our own.
     inode: Option<(u64, u64)>,
     listener: UnixListener,
@@ -69,15 +122,25 @@ impl Server {
     /// [`ServerError`], also when somebody listens there.
     pub(crate) fn bind(
         path: &Path,
+        access: Access,
         registry: &Registry,
         first: Token,
     ) -> Result<Self, ServerError> {
+        let name = || path.display().to_string();
         remove_stale(path)?;
-        Self::listen(path, registry, first)
-            .map_err(|error| ServerError::Kernel { path: path.display().to_string(), error })
+        let server = Self::listen(path, access, registry, first)
+            .map_err(|error| ServerError::Kernel { path: name(), error })?;
+        if let Access::ReadOnly { group: Some(group) } = access {
+            give_to_group(path, group).map_err(|error| ServerError::Group {
+                path: name(),
+                group,
+                error,
+            })?;
+        }
+        Ok(server)
     }
 
-    fn listen(path: &Path, registry: &Registry, first: Token) -> io::Result<Self> {
+    fn listen(path: &Path, access: Access, registry: &Registry, first: Token) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
@@ -92,6 +155,7 @@ impl Server {
         registry.register(&mut listener, first, Interest::READABLE)?;
         Ok(Self {
             path: path.to_owned(),
+            access,
             inode: inode(path),
             listener,
             registry: registry.try_clone()?,
@@ -144,7 +208,7 @@ impl Server {
                 Connection::refuse(stream);
                 continue;
             };
-            let mut connection = Connection::new(stream);
+            let mut connection = Connection::new(stream, self.access.request_bytes_max());
             if connection.register(&self.registry, self.token(slot)).is_ok() {
                 self.connections[slot] = Some(connection);
             }
@@ -152,9 +216,10 @@ impl Server {
     }
 
     fn advance(&mut self, slot: usize, answer: &mut dyn FnMut(Request) -> Response) {
-        let token = self.token(slot);
+        let (token, access) = (self.token(slot), self.access);
         let Some(connection) = &mut self.connections[slot] else { return };
-        let goes_on = match connection.advance(answer) {
+        let mut allowed = |request| access.refusal(&request).unwrap_or_else(|| answer(request));
+        let goes_on = match connection.advance(&mut allowed) {
             Progress::Waits => true,
             // Others have their turn before this one's next request.
             Progress::HasMore => connection.reregister(&self.registry, token).is_ok(),
@@ -176,6 +241,12 @@ impl Drop for Server {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Lets the members of a group use a socket, too. Until it is theirs it is no other group's.
+fn give_to_group(path: &Path, group: u32) -> io::Result<()> {
+    std::os::unix::fs::chown(path, None, Some(group))?;
+    std::fs::set_permissions(path, Permissions::from_mode(GROUP_MODE))
 }
 
 /// Removes a socket file on which nobody listens.

@@ -25,10 +25,14 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
+        Self::with(Access::Full)
+    }
+
+    fn with(access: Access) -> Self {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("run/spillway.sock");
         let mut poll = Poll::new().unwrap();
-        let mut server = Server::bind(&path, poll.registry(), Token(100)).unwrap();
+        let mut server = Server::bind(&path, access, poll.registry(), Token(100)).unwrap();
         let ended = Arc::new(AtomicBool::new(false));
         let seconds_ahead = Arc::new(AtomicU64::new(0));
         let (end, ahead) = (Arc::clone(&ended), Arc::clone(&seconds_ahead));
@@ -123,10 +127,53 @@ fn requests_sent_in_one_go_are_all_answered() {
 }
 
 #[test]
-fn only_the_owner_may_open_the_socket() {
-    let server = Running::start();
-    let mode = std::fs::metadata(server.path()).unwrap().permissions().mode();
-    assert_eq!(mode & 0o7777, 0o600);
+fn only_the_owner_may_open_a_socket_and_the_members_of_its_group() {
+    for (access, mode) in [
+        (Access::Full, 0o600),
+        (Access::ReadOnly { group: None }, 0o600),
+        // One that whoever runs this is in: others can be given only by root.
+        (Access::ReadOnly { group: Some(rustix::process::getegid().as_raw()) }, 0o660),
+    ] {
+        let server = Running::with(access);
+        let metadata = std::fs::metadata(server.path()).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{access:?}");
+        if let Access::ReadOnly { group: Some(group) } = access {
+            assert_eq!(metadata.gid(), group);
+        }
+    }
+}
+
+#[test]
+fn a_read_only_socket_refuses_what_would_change_something_and_nothing_else() {
+    let server = Running::with(Access::ReadOnly { group: None });
+    let stream = server.connect();
+    for (request, is_answered) in [
+        ("{\"request\":\"status\"}", true),
+        ("{\"request\":\"status\",\"author\":true}", false),
+        ("{\"request\":\"policies\"}", true),
+        ("{\"request\":\"flows\"}", true),
+        ("{\"request\":\"drops\"}", true),
+        ("{\"request\":\"usage\"}", true),
+        ("{\"request\":\"trace\",\"from\":\"10.0.1.40\",\"to\":\"203.0.113.10\"}", true),
+        ("{\"request\":\"events\"}", true),
+        ("{\"request\":\"put_state\",\"document\":\"generation: 1\"}", false),
+        ("{\"request\":\"drain\",\"draining\":true}", false),
+        ("{\"request\":\"drain\",\"draining\":false}", false),
+    ] {
+        (&stream).write_all(format!("{request}\n").as_bytes()).unwrap();
+        let said = message(&read_line(&stream));
+        // `answer` says the one, the socket the other.
+        let expected = if is_answered { "only documents" } else { "this socket is read-only" };
+        assert!(said.starts_with(expected), "{request}: {said}");
+    }
+}
+
+#[test]
+fn a_read_only_socket_takes_no_documents_into_memory() {
+    let server = Running::with(Access::ReadOnly { group: None });
+    let mut client = Client::connect(&server.path()).unwrap();
+    let error = client.put_state("d".repeat(READ_ONLY_REQUEST_BYTES_MAX)).unwrap_err();
+    assert_eq!(error.to_string(), "expected a request of at most 65536 bytes");
 }
 
 #[test]
@@ -227,7 +274,7 @@ fn a_client_that_leaves_without_its_answer_hinders_nobody() {
 
 fn bind(path: &Path) -> Result<Server, ServerError> {
     let poll = Poll::new().unwrap();
-    Server::bind(path, poll.registry(), Token(0))
+    Server::bind(path, Access::Full, poll.registry(), Token(0))
 }
 
 #[test]
@@ -250,7 +297,7 @@ fn a_socket_on_which_somebody_listens_is_left_alone() {
     assert_eq!(
         error.to_string(),
         format!(
-            "another process listens on {}: stop it, or give this one another `socket`",
+            "another process listens on {}: stop it, or configure another path for this one",
             path.display()
         )
     );
@@ -265,10 +312,7 @@ fn a_file_that_is_no_socket_is_left_alone() {
     let error = bind(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!(
-            "{} exists and is no socket: remove it, or configure another `socket`",
-            path.display()
-        )
+        format!("{} exists and is no socket: remove it, or configure another path", path.display())
     );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
 }
@@ -291,7 +335,7 @@ fn a_token_of_somebody_else_is_not_taken() {
     let directory = TempDir::new().unwrap();
     let poll = Poll::new().unwrap();
     let path = directory.path().join("spillway.sock");
-    let mut server = Server::bind(&path, poll.registry(), Token(100)).unwrap();
+    let mut server = Server::bind(&path, Access::Full, poll.registry(), Token(100)).unwrap();
     assert!(!server.ready(Token(99), &mut answer));
     assert!(server.ready(Token(100), &mut answer));
     assert!(server.ready(Token(100 + Server::TOKENS - 1), &mut answer));

@@ -38,9 +38,19 @@ httpGet: {path: {{ .path }}, port: metrics{{ if not $everywhere }}, host: {{ quo
 # names the one that tunnel traffic comes in by, and the one that leads outside, if that is another.
 # Gateways whose devices have different names need a DaemonSet and a configuration each.
 #
-# Every other option, with its default: router/config.example.yaml. runtime_dir and socket must stay
+# Every other option, with its default: router/config.example.yaml. runtime_dir and the sockets must stay
 # as they are: the DaemonSet mounts them.
 {{ toYaml .Values.config }}
+{{- if .Values.metrics.enabled }}
+# That of the container `metrics`, which can do nothing but ask.
+read_only_group: {{ include "spillway.readOnlyGroup" . }}
+{{- end }}
+{{- end }}
+
+{{- /* The number of the group that may use the read-only socket. Distributions give numbers of four
+digits to people, from 1000 on: this one is far from both ends. */}}
+{{- define "spillway.readOnlyGroup" -}}
+9602
 {{- end }}
 
 {{- /* Helm reads numbers as floating point: 16777215 would be 1.6777215e+07. */}}

@@ -34,6 +34,12 @@ pub enum ClientError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// This user may not ask there.
+    #[error(
+        "may not use Spillway's socket {0}: be root, or, for what only asks, name the read-only \
+         socket with --socket, as a member of its group (`read_only_group`)"
+    )]
+    NotPermitted(String),
     /// The exchange broke off.
     #[error("no whole answer from Spillway at {path}: {}", os_error(.error))]
     Exchange {
@@ -71,7 +77,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Unreachable`] when nobody does.
+    /// [`ClientError::Unreachable`] when nobody does, [`ClientError::NotPermitted`].
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         Self::connect_within(path, TIMEOUT)
     }
@@ -80,7 +86,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Unreachable`] when nobody listens.
+    /// [`ClientError::Unreachable`] when nobody listens, [`ClientError::NotPermitted`].
     pub fn connect_within(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
         let connected = UnixStream::connect(path).and_then(|stream| {
             stream.set_read_timeout(Some(timeout))?;
@@ -90,6 +96,9 @@ impl Client {
         match connected {
             Ok(stream) => {
                 Ok(Self { path: path.to_owned(), timeout, stream: BufReader::new(stream) })
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(ClientError::NotPermitted(display(path)))
             }
             Err(error) => Err(ClientError::Unreachable { path: display(path), error }),
         }

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Bytes of a state document, or of any request, at most.
 pub const DOCUMENT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Bytes of a request to the read-only socket, at most: it takes no documents.
+pub const READ_ONLY_REQUEST_BYTES_MAX: usize = 64 * 1024;
+
 /// Tunnel addresses at most.
 pub const TUNNELS_MAX: usize = 256;
 
@@ -46,7 +49,7 @@ pub const PORT_LAST: u16 = u16::MAX;
 /// The largest VXLAN network identifier: it has 24 bits (RFC 7348).
 pub const VNI_MAX: u32 = 0x00ff_ffff;
 
-/// Connections to the operator's socket at one time, at most.
+/// Connections to the operator's socket at one time, at most; and to the read-only one.
 pub const CONNECTIONS_MAX: usize = 16;
 
 /// How long a connection may take to send a whole request, idle time before it included; and again

@@ -70,6 +70,25 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether the answer is all that comes of it: what the read-only socket takes. Every request is
+    /// named here, so that a new one is decided on.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        match self {
+            // The author's question is taken note of.
+            Self::Status { author } => !author,
+            Self::Policies { .. }
+            | Self::Flows { .. }
+            | Self::Drops
+            | Self::Usage
+            | Self::Trace(_)
+            | Self::Events { .. } => true,
+            Self::PutState { .. } | Self::Drain { .. } => false,
+        }
+    }
+}
+
 fn limit_default() -> u32 {
     crate::limits::PAGE_ROWS_MAX
 }

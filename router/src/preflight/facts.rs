@@ -46,7 +46,7 @@ pub(super) struct Facts {
     pub(super) socket_dir: Directory,
     /// Whether a bpffs is where links are pinned.
     pub(super) bpffs: Result<bool, Unknown>,
-    /// What the router would say of the operator's socket.
+    /// What the router would say of its sockets.
     pub(super) socket: Result<(), String>,
     pub(super) ports: Result<HostPorts, Unknown>,
     pub(super) links: Result<Vec<Link>, Unknown>,
@@ -119,7 +119,10 @@ impl Facts {
             runtime_dir: directory(&config.runtime_dir),
             socket_dir: directory(socket.parent().unwrap_or(&socket)),
             bpffs: steering::is_bpffs(&config.pin_directory()).map_err(|error| error.to_string()),
-            socket: server::is_stale(&socket).map(drop).map_err(|e| e.to_string()),
+            socket: [&socket, &config.read_only_socket()]
+                .into_iter()
+                .try_for_each(|path| server::is_stale(path).map(drop))
+                .map_err(|e| e.to_string()),
             ports: host_ports().map_err(|error| format!("{error:#}")),
             links: links.map_err(|error| error.to_string()),
             ipsec_states: ipsec_states().map_err(|error| os_error(&error)),

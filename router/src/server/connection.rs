@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
-use spillway_api::limits::{CONNECTIONS_MAX, DOCUMENT_BYTES_MAX, EXCHANGE_TIMEOUT};
+use spillway_api::limits::{CONNECTIONS_MAX, EXCHANGE_TIMEOUT};
 use spillway_api::{Request, Response};
 
 /// Bytes that one read takes at most.
@@ -26,6 +26,8 @@ pub(super) enum Progress {
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: UnixStream,
+    /// Bytes of a request, at most.
+    request_bytes_max: usize,
     /// Received and not yet answered.
     input: Vec<u8>,
     /// How much of `input` is known to hold no end of line.
@@ -41,9 +43,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream) -> Self {
+    pub(super) fn new(stream: UnixStream, request_bytes_max: usize) -> Self {
         Self {
             stream,
+            request_bytes_max,
             input: Vec::new(),
             searched: 0,
             output: Vec::new(),
@@ -95,8 +98,8 @@ impl Connection {
     ) -> io::Result<Option<Progress>> {
         let end = self.input[self.searched..].iter().position(|byte| *byte == b'\n');
         let end = end.map(|end| self.searched + end);
-        if end.unwrap_or(self.input.len()) > DOCUMENT_BYTES_MAX {
-            let message = format!("expected a request of at most {DOCUMENT_BYTES_MAX} bytes");
+        if end.unwrap_or(self.input.len()) > self.request_bytes_max {
+            let message = format!("expected a request of at most {} bytes", self.request_bytes_max);
             self.input = Vec::new();
             self.is_last = true;
             self.begin_output(&Response::refused(message));

@@ -18,6 +18,7 @@ mod mutated;
 mod owed;
 mod own_address;
 mod packets;
+mod read_only;
 mod restart;
 mod scan;
 mod several;
@@ -175,8 +176,10 @@ fn default_route(namespace: &Namespace, through: &[&str]) {
 /// Writes the router's configuration and its document.
 fn configure(directory: &Path, layout: Layout) {
     let Layout { mode, queues, workers, .. } = layout;
-    let mut config =
-        format!("workers: {workers}\nruntime_dir: {}\ndevices:\n", directory.display());
+    let directory_name = directory.display();
+    let mut config = format!(
+        "workers: {workers}\nruntime_dir: {directory_name}\nread_only_group: 9602\ndevices:\n"
+    );
     for device in layout.devices() {
         writeln!(config, "  - {{name: {device}, queues: {queues}, mode: {mode}}}").unwrap();
     }

@@ -45,7 +45,7 @@ fn get(rig: &Rig, port: u16, path: &str) -> Option<(u16, String)> {
 /// Starts `spillway serve` on the router's socket.
 fn serve(rig: &Rig) -> Process {
     let listen = format!("127.0.0.1:{SERVE_PORT}");
-    let socket = rig.directory.path().join("spillway.sock");
+    let socket = rig.directory.path().join("read-only/spillway.sock");
     let mut server = rig.gateway.spawn([
         env!("CARGO_BIN_EXE_spillway").as_ref(),
         "serve".as_ref(),
