@@ -155,6 +155,9 @@ fn what_preflight_passes_run_starts_on_and_it_changes_nothing() {
         assert_eq!(report.with("fail"), [""; 0], "{report:?}");
         let taken_over = format!("Spillway's, {mode}: the router takes it over");
         assert_eq!(report.check("XDP program")[..2], ["ok", &taken_over]);
+        // What the pods wait for is not kept from them for a test.
+        let tried = ["steering program", "AF_XDP sockets"].map(|name| report.check(name));
+        assert!(tried.iter().all(|[_, seen, _]| seen.starts_with("not tried")), "{tried:?}");
         drop(host.run());
     }
 }

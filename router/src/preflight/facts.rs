@@ -14,7 +14,7 @@ use spillway_engine::fib::Fib;
 use spillway_engine::{Family, V4, V6};
 use spillway_xdp::device::ethtool::{self, Merging};
 use spillway_xdp::device::{self, DeviceInfo, packet_memory};
-use spillway_xdp::steering::{self, DeviceLock, DeviceXdp};
+use spillway_xdp::steering::{self, DeviceLock, DeviceXdp, Occupant};
 
 use crate::compile::HostPorts;
 use crate::config::Config;
@@ -83,6 +83,9 @@ pub(super) enum Trial {
     Done,
     /// With the reason.
     NotTried(&'static str),
+    /// Spillway's program is pinned on every device: pods wait for the router, and what was done there
+    /// once is not done again for a test.
+    Pinned,
     /// In the router's words.
     Refused(String),
 }
@@ -106,7 +109,7 @@ impl Facts {
         let devices: Vec<_> = config.devices.iter().map(|one| found(config, &one.name)).collect();
         let socket = config.socket();
         let links = Kernel::open().map(|kernel| kernel.links().cloned().collect());
-        let mut facts = Self {
+        let facts = Self {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
             capabilities: rustix::thread::capabilities(None)
                 .map(|sets| sets.effective)
@@ -131,9 +134,21 @@ impl Facts {
             program: Trial::NotTried("no device is there"),
             sockets: Trial::NotTried("a device is missing"),
         };
-        facts.program = load(config, &facts.infos());
-        facts.sockets = facts.open(config);
-        facts
+        let is_pinned = facts.is_pinned();
+        let unless_pinned = |trial: &dyn Fn() -> Trial| {
+            if is_pinned { Trial::Pinned } else { trial() }
+        };
+        let program = unless_pinned(&|| load(config, &facts.infos()));
+        let sockets = unless_pinned(&|| facts.open(config));
+        Self { program, sockets, ..facts }
+    }
+
+    /// Whether every device has Spillway's program: a router has run here, or does.
+    fn is_pinned(&self) -> bool {
+        self.devices.iter().all(|device| {
+            let xdp = device.as_ref().ok().and_then(|found| found.xdp.as_ref().ok());
+            xdp.is_some_and(|xdp| matches!(xdp.occupant, Occupant::Spillway(_)))
+        })
     }
 
     /// The devices that are there.

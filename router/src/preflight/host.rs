@@ -63,7 +63,7 @@ fn kernel(facts: &Facts) -> Check {
         None => Check::unknown(CHECK, format!("{release}: not a version that is understood")),
         Some(version) if version >= KERNEL_MIN => Check::ok(CHECK, release.as_str()),
         // Distributions take newer code into older kernels.
-        Some(_) if facts.program == Trial::Done => Check::warn(
+        Some(_) if matches!(facts.program, Trial::Done | Trial::Pinned) => Check::warn(
             CHECK,
             format!("{release}, older than {major}.{minor}, takes the steering program"),
             "run a newer kernel: nobody has tried this one",
@@ -126,6 +126,9 @@ fn program(facts: &Facts) -> Check {
     const CHECK: &str = "steering program";
     match &facts.program {
         Trial::Done => Check::ok(CHECK, "the kernel takes it"),
+        Trial::Pinned => {
+            Check::ok(CHECK, "not tried: the kernel has taken it before, it is on every device")
+        }
         Trial::NotTried(why) => Check::unknown(CHECK, format!("not tried: {why}")),
         Trial::Refused(words) if facts.capabilities.as_ref().is_ok_and(|held| may_load(*held)) => {
             Check::fail(
@@ -170,6 +173,10 @@ fn sockets(facts: &Facts) -> Check {
     match &facts.sockets {
         Trial::Done => Check::ok(CHECK, "one for each queue and worker, opened and closed again"),
         Trial::NotTried(why) => Check::unknown(CHECK, format!("not tried on the devices: {why}")),
+        Trial::Pinned => Check::unknown(
+            CHECK,
+            "not tried on the devices: steering is on all of them, and pods wait for the router",
+        ),
         Trial::Refused(words) => Check::refused(CHECK, words.as_str()),
     }
 }
@@ -271,8 +278,11 @@ fn memory(config: &Config, facts: &Facts, frames: PacketMemory) -> Option<Check>
         Err(refusal) => return Some(Check::refused(CHECK, refusal.to_string())),
     };
     let flows = u64::from(config.flows_max) * u64::from(config.workers) * FLOW_BYTES;
-    let needed = frames + flows + STEERING_BYTES;
-    let (frames, flows, total) = (mib(frames), mib(flows), mib(needed));
+    // Huge pages are set aside: they are no part of what is available, nor of a control group's limit.
+    let in_huge_pages = facts.memory.huge_free.is_some_and(|free| free >= frames);
+    let needed = flows + STEERING_BYTES + if in_huge_pages { 0 } else { frames };
+    let (flows, total) = (mib(flows), mib(needed));
+    let frames = if in_huge_pages { "in huge pages".to_owned() } else { mib(frames) };
     let need = format!("needs {total} (frames {frames}, flows {flows})");
     let remedy = "lower `flows_max`, `workers` or `umem_frames`, or give it more memory";
     let enough = |limit: u64| needed <= limit;
@@ -281,13 +291,14 @@ fn memory(config: &Config, facts: &Facts, frames: PacketMemory) -> Option<Check>
     };
     Some(match facts.memory.limit {
         Some(limit) if !enough(limit) => {
-            let seen = format!("{need}, and the control group's limit is {}", mib(limit));
+            let seen = format!("{need}, and this control group's limit is {}", mib(limit));
             Check::fail(CHECK, seen, remedy)
         }
         _ if !enough(available) => {
-            Check::fail(CHECK, format!("{need}, and {} are available", mib(available)), remedy)
+            let seen = format!("{need}, and {} are available on the host", mib(available));
+            Check::fail(CHECK, seen, remedy)
         }
-        _ => Check::ok(CHECK, format!("{need}, {} are available", mib(available))),
+        _ => Check::ok(CHECK, format!("{need}, {} are available on the host", mib(available))),
     })
 }
 

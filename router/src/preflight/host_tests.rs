@@ -20,6 +20,10 @@ fn kernels_are_old_enough_or_take_the_program_all_the_same() {
         }),
         case("kernel", Unknown, &["rolling"], |facts| facts.release = "rolling".into()),
         case("steering program", Fail, &["EINVAL", "newer kernel"], refused),
+        case("kernel", Warn, &["takes the steering program"], |facts| {
+            facts.release = "5.14.0-427.el9".into();
+            facts.program = Trial::Pinned;
+        }),
     ]);
     assert_eq!(version("6.1.0-18-amd64"), Some((6, 1)));
     assert_eq!(version("6"), None);
@@ -54,6 +58,21 @@ fn what_the_process_may_not_do_is_named() {
         case("AF_XDP sockets", Fail, &["seccomp"], |facts| facts.af_xdp = Err(Errno::NOSYS)),
         case("AF_XDP sockets", Fail, &["queue 0 of eth0 is in use"], |facts| {
             facts.sockets = Trial::Refused("queue 0 of eth0 is in use".to_owned());
+        }),
+    ]);
+}
+
+#[test]
+fn where_steering_is_pinned_nothing_is_tried_and_it_is_said() {
+    fn pinned(facts: &mut Facts) {
+        (facts.program, facts.sockets) = (Trial::Pinned, Trial::Pinned);
+    }
+    hold(&[
+        case("steering program", Good, &["not tried", "has taken it before"], pinned),
+        case("AF_XDP sockets", Unknown, &["not tried", "pods wait for the router"], pinned),
+        case("AF_XDP sockets", Fail, &["CONFIG_XDP_SOCKETS"], |facts| {
+            pinned(facts);
+            facts.af_xdp = Err(Errno::AFNOSUPPORT);
         }),
     ]);
 }
@@ -101,6 +120,16 @@ fn memory_is_enough_for_frames_flows_and_steering() {
             facts.memory.available = Some(98 << 20);
         }),
         case("memory", Unknown, &["not known"], |facts| facts.memory = Memory::default()),
+        // They have their frames already.
+        case("memory", Good, &["needs 75 MiB (frames in huge pages, flows 29 MiB)"], |facts| {
+            facts.memory.huge_free = Some(24 << 20);
+            facts.memory.available = Some(75 << 20);
+            facts.memory.limit = Some(75 << 20);
+        }),
+        case("memory", Fail, &["frames 24 MiB", "98 MiB are available on the host"], |facts| {
+            facts.memory.huge_free = Some(22 << 20);
+            facts.memory.available = Some(98 << 20);
+        }),
         case("huge pages", Good, &["not used: 0 MiB are free", "need 24 MiB"], |_| {}),
         case("huge pages", Good, &["take 24 MiB of them"], |facts| {
             facts.memory.huge_free = Some(24 << 20);

@@ -16,6 +16,9 @@ use super::link::Link;
 /// `f_type` of a bpffs, from linux/magic.h.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
+/// How often a lock is tried for again that others only look at.
+const ASKERS_MAX: u32 = 100_000;
+
 /// The number of this thread's network namespace.
 fn namespace() -> Result<u64, SteeringError> {
     const PATH: &str = "/proc/thread-self/ns/net";
@@ -106,7 +109,7 @@ impl DeviceLock {
             .truncate(false)
             .open(&path)
             .map_err(failed)?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !lock(&file) {
             let pid = read_pid(&mut file).map_err(failed)?;
             return Err(SteeringError::Locked { device: device.to_string(), pid, path });
         }
@@ -115,6 +118,7 @@ impl DeviceLock {
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
         Ok(Self { _file: file })
     }
+
     /// The process that holds the lock of a device, if any does. The lock is tried for a moment in
     /// shared mode: several may ask at once.
     ///
@@ -135,6 +139,22 @@ impl DeviceLock {
     }
 }
 
+/// Takes a lock for oneself, if no router has it. One that asks who has it, as [`DeviceLock::holder`]
+/// does, is waited for: it lets go at once, and shares it meanwhile.
+fn lock(file: &File) -> bool {
+    for _ in 0..ASKERS_MAX {
+        if rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return true;
+        }
+        if rustix::fs::flock(file, FlockOperation::NonBlockingLockShared).is_err() {
+            return false;
+        }
+        let _ = rustix::fs::flock(file, FlockOperation::Unlock);
+        std::thread::yield_now();
+    }
+    false
+}
+
 fn lock_path(directory: &Path, ifindex: u32) -> Result<PathBuf, SteeringError> {
     Ok(directory.join(format!("{}-{ifindex}.lock", namespace()?)))
 }
@@ -144,4 +164,33 @@ fn read_pid(file: &mut File) -> io::Result<String> {
     let mut pid = String::new();
     file.read_to_string(&mut pid)?;
     Ok(if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use super::*;
+
+    /// Here, where no other test starts processes, which would have the locks for a moment.
+    #[test]
+    fn who_asks_who_drives_a_device_keeps_nobody_from_it() {
+        let directory = std::env::temp_dir().join(format!("spwt-{}-ask", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !ended.load(Relaxed) {
+                        DeviceLock::holder(&directory, 7).unwrap();
+                    }
+                });
+            }
+            let taken: Result<Vec<()>, _> =
+                (0..2_000).map(|_| DeviceLock::take(&directory, "eth0", 7).map(drop)).collect();
+            ended.store(true, Relaxed);
+            taken.unwrap();
+        });
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }
