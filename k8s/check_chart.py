@@ -144,23 +144,31 @@ def check_preflight():
 
 
 def check_metrics():
-    """Kubelets and Prometheus ask where the container listens."""
-    for address, listen, host in (("::", "[::]:9602", None), ("0.0.0.0", "0.0.0.0:9602", None),
-                                  ("2001:db8::1", "[2001:db8::1]:9602", "2001:db8::1")):
+    """It listens where it is told, and kubelets ask on the node itself."""
+    for address, listen in (("", "[$(HOST_IP)]:9602"), ("::", "[::]:9602"),
+                            ("0.0.0.0", "[0.0.0.0]:9602")):
         files = render({"metrics": {"address": address}})
         pod = yaml.safe_load(files["daemonset.yaml"])["spec"]["template"]["spec"]
         metrics = {one["name"]: one for one in pod["containers"]}["metrics"]
-        check(f"{listen} is listened on", metrics["command"][-1] == f"--listen={listen}")
-        ports = [{"name": "metrics", "containerPort": 9602}]
-        check(f"it has the ports {ports}", metrics["ports"] == ports)
+        options = dict(word.split("=", 1) for word in metrics["command"] if "=" in word)
+        check(f"{listen} is listened on, found {options}", options["--listen"] == listen)
+        node = [{"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]
+        check("the node's address is given where it is used", metrics.get("env") == (None if address else node))
+        # It would be one of the host, and keep the pod off nodes.
+        check("no container declares a port", not any("ports" in one for one in pod["containers"]))
         for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             asked = metrics[probe]["httpGet"]
-            expected = {"path": path, "port": "metrics"} | ({"host": host} if host else {})
-            check(f"{probe} asks {expected}, found {asked}", asked == expected)
+            check(f"{probe} asks for {path}, found {asked}", asked["path"] == path)
+            check(f"{probe} asks where nobody else can",
+                  options["--probes"] == f"{asked['host']}:{asked['port']}" == "127.0.0.1:9603")
     monitor = yaml.safe_load(render(nested("metrics.podMonitor", ALONE["metrics.podMonitor"]))
                              ["pod-monitor.yaml"])
     check("the monitor has its label", monitor["metadata"]["labels"]["release"] == "prometheus")
-    check("and the interval", monitor["spec"]["podMetricsEndpoints"][0]["interval"] == "15s")
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    check("and the interval", endpoint["interval"] == "15s")
+    [ours] = yaml.safe_load((HERE / "monitoring/podmonitor.yaml").read_text())["spec"]["podMetricsEndpoints"]
+    check("and finds the metrics as monitoring/podmonitor.yaml does",
+          endpoint["relabelings"] == ours["relabelings"])
     labels = yaml.safe_load(files["daemonset.yaml"])["spec"]["template"]["metadata"]["labels"]
     selected = monitor["spec"]["selector"]["matchLabels"]
     check("it selects what the DaemonSet makes", selected.items() <= labels.items())

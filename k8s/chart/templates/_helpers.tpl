@@ -20,16 +20,10 @@ resources:
 {{- end }}
 {{- end }}
 
-{{- /* Where metrics are asked for. The argument: .Values.metrics. */}}
+{{- /* Where metrics are asked for; without an address that of the node, which may be of either family.
+The argument: .Values.metrics. */}}
 {{- define "spillway.listen" -}}
-{{ if contains ":" .address }}[{{ .address }}]{{ else }}{{ .address }}{{ end }}:{{ int64 .port }}
-{{- end }}
-
-{{- /* A probe's question. The argument: .Values.metrics with the path. A kubelet asks at the node's
-address, unless that is not listened on. */}}
-{{- define "spillway.httpGet" -}}
-{{- $everywhere := has .address (list "::" "0.0.0.0") -}}
-httpGet: {path: {{ .path }}, port: metrics{{ if not $everywhere }}, host: {{ quote .address }}{{ end }}}
+[{{ .address | default "$(HOST_IP)" }}]:{{ int64 .port }}
 {{- end }}
 
 {{- /* The configuration as a file. */}}

@@ -19,7 +19,6 @@ mod trace;
 mod usage;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -90,9 +89,8 @@ enum Command {
     Usage(Query),
     /// Serve a running router's metrics and health over HTTP: /metrics, /livez and /readyz.
     Serve {
-        /// Where to listen. Whoever gets there can read the metrics, and change nothing.
-        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9602")]
-        listen: SocketAddr,
+        #[command(flatten)]
+        listen: serve::Listen,
         #[command(flatten)]
         socket: Socket,
     },
@@ -211,7 +209,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Serve { listen, socket } => {
             start_log();
-            crate::serve::serve(listen, &socket.path)
+            crate::serve::serve(listen.listen, listen.probes, &socket.path)
         }
         Command::Trace { packet, query } => {
             let trace = query.connect()?.trace(packet.request()?)?;

@@ -32,6 +32,11 @@ impl Asker {
         Self { socket: socket.into(), turn, within, answers }
     }
 
+    /// Another one, whose questions do not wait for the turn of this one's.
+    pub(super) fn beside(&self) -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), ..self.clone() }
+    }
+
     /// Asks on a connection of its own. The error is for a person.
     pub(super) async fn ask<T: Send + 'static>(
         &self,

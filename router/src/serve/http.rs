@@ -58,8 +58,8 @@ impl Default for Limits {
 }
 
 /// Serves `listener`, for ever.
-pub(super) async fn serve(listener: TcpListener, asker: Asker, limits: Limits) {
-    let service = TowerToHyperService::new(routes(asker));
+pub(super) async fn serve(listener: TcpListener, routes: Router, limits: Limits) {
+    let service = TowerToHyperService::new(routes);
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.head_within);
@@ -83,13 +83,19 @@ pub(super) async fn serve(listener: TcpListener, asker: Asker, limits: Limits) {
     }
 }
 
-fn routes(asker: Asker) -> Router {
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .fallback(nothing_here)
-        .with_state(asker)
+/// All that there is to ask.
+pub(super) fn everything(asker: Asker) -> Router {
+    health().route("/metrics", get(metrics)).with_state(asker)
+}
+
+/// What a kubelet asks.
+pub(super) fn probes(asker: Asker) -> Router {
+    health().with_state(asker)
+}
+
+fn health() -> Router<Asker> {
+    let health = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz));
+    health.fallback(nothing_here)
 }
 
 /// That this answers is all that it says.

@@ -29,6 +29,10 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
+        Self::with_routes(everything)
+    }
+
+    fn with_routes(routes: fn(Asker) -> Router) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -39,7 +43,8 @@ impl Running {
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = TcpListener::from_std(listener).unwrap();
-                serve(listener, Asker::new(&socket, LIMITS.answer_within), LIMITS).await;
+                let asker = Asker::new(&socket, LIMITS.answer_within);
+                serve(listener, routes(asker), LIMITS).await;
             });
         });
         Self { address, directory }
@@ -150,6 +155,14 @@ fn what_is_not_served_is_refused() {
     // A body that nobody wants is not waited for.
     let endless = "GET /livez HTTP/1.1\r\nContent-Length: 999999999";
     assert_is(&running.ask(endless), "200", "ok\n");
+}
+
+#[test]
+fn probes_are_all_that_is_asked_where_probes_are() {
+    let running = Running::with_routes(probes);
+    assert_is(&running.get("/livez"), "200", "ok\n");
+    assert_is(&running.get("/readyz"), "503", "[-]router failed: cannot reach Spillway at ");
+    assert_is(&running.get("/metrics"), "404", "not here");
 }
 
 #[test]

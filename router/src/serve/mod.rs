@@ -21,14 +21,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use ask::Asker;
 use http::Limits;
 
-/// Serves until SIGTERM or SIGINT, whether a router runs or not.
+/// Serves until SIGTERM or SIGINT, whether a router runs or not. `probes` has listeners, connections and
+/// questions of its own: whoever takes all that there is of them at `listen` does not keep a kubelet from
+/// its answers.
 ///
 /// # Errors
-/// When nobody can listen at `listen`.
-pub(crate) fn serve(listen: SocketAddr, socket: &Path) -> anyhow::Result<()> {
+/// When nobody can listen at `listen` or `probes`.
+pub(crate) fn serve(
+    listen: SocketAddr,
+    probes: Option<SocketAddr>,
+    socket: &Path,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot make an event loop")?;
-    let served = runtime.block_on(until_signal(listen, socket));
+    let served = runtime.block_on(until_signal(listen, probes, socket));
     // A question that the router does not answer must not keep the process.
     runtime.shutdown_background();
     served
@@ -37,17 +43,27 @@ pub(crate) fn serve(listen: SocketAddr, socket: &Path) -> anyhow::Result<()> {
 async fn until_signal(listen: SocketAddr, socket: &Path) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
-    let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!(
-            "cannot listen on {listen}: choose an address of this host and a free port (--listen)"
-        )
-    })?;
-    tracing::info!("listening on http://{}", listener.local_addr()?);
     let limits = Limits::default();
+    let asker = Asker::new(socket, limits.answer_within);
+    if let Some(address) = probes {
+        let listener = bind(address, "--probes").await?;
+        tokio::spawn(http::serve(listener, http::probes(asker.beside()), limits));
+    }
+    let listener = bind(listen, "--listen").await?;
     tokio::select! {
-        () = http::serve(listener, Asker::new(socket, limits.answer_within), limits) => {}
+        () = http::serve(listener, http::everything(asker), limits) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "cannot listen on {address}: choose an address of this host and a free port ({option})"
+        )
+    })?;
+    tracing::info!("listening on http://{}", listener.local_addr()?);
+    Ok(listener)
 }

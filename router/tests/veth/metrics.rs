@@ -149,6 +149,24 @@ fn check_by_promtool(text: &str) {
     assert!(output.status.success() && said.is_empty(), "promtool check metrics: {said}");
 }
 
+/// What Prometheus is told of a container of a gateway's pod.
+fn of_container(name: &str) -> Value {
+    json!({
+        "__meta_kubernetes_pod_container_name": name,
+        "__meta_kubernetes_pod_ip": "127.0.0.1",
+        "__meta_kubernetes_pod_node_name": "worker2",
+    })
+}
+
+/// How the operator has Prometheus find the metrics, as Prometheus itself is told.
+fn relabelings() -> Value {
+    let monitor: Value = serde_saphyr::from_str(&monitoring("podmonitor.yaml")).unwrap();
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    let text = endpoint["relabelings"].to_string();
+    let text = text.replace("sourceLabels", "source_labels").replace("targetLabel", "target_label");
+    serde_json::from_str(&text).unwrap()
+}
+
 /// A Prometheus in the gateway's namespace that scrapes the served metrics each second, with our rules.
 struct Prometheus<'a> {
     rig: &'a Rig,
@@ -165,7 +183,12 @@ impl<'a> Prometheus<'a> {
             "rule_files": [path("rules.json")],
             "scrape_configs": [{
                 "job_name": "spillway",
-                "static_configs": [{"targets": [format!("127.0.0.1:{SERVE_PORT}")]}],
+                // The router's container, as Kubernetes tells it, and another one.
+                "static_configs": [
+                    {"targets": ["metrics"], "labels": of_container("metrics")},
+                    {"targets": ["router"], "labels": of_container("router")},
+                ],
+                "relabel_configs": relabelings(),
             }],
         });
         // What is JSON is YAML too.
@@ -257,7 +280,8 @@ fn a_prometheus_finds_every_series_that_rules_and_dashboard_ask_for() {
     rig.client().status_for_author().unwrap();
     let _server = serve(&rig);
     let prometheus = Prometheus::start(&rig, rules);
-    prometheus.wait_for("spillway_up == 1");
+    prometheus.wait_for("spillway_up{instance=\"127.0.0.1:9602\", node=\"worker2\"} == 1");
+    assert!(!prometheus.finds("up == 0"), "it asks where nothing is served");
     converse(&rig);
     let created = format!("sum(spillway_worker_flows_created_total) == {FLOWS}");
     prometheus.wait_for(&created);
