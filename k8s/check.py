@@ -128,6 +128,10 @@ def main(rendered, definition, *policies):
     for one in objects:
         by_kind.setdefault(one["kind"], []).append(one)
     check_daemonset(by_kind["DaemonSet"][0]["spec"]["template"]["spec"])
+    # Not by Kustomize, which has no tests.
+    for test in by_kind.get("Pod", []):
+        check("the test's pod has no token", test["spec"].get("automountServiceAccountToken") is False)
+        check_container(test["spec"]["containers"][0], [])
     for job in by_kind["Job"]:
         check_container(job["spec"]["template"]["spec"]["containers"][0], [])
     images = {container["image"] for pod in pods(objects)

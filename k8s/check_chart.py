@@ -174,6 +174,44 @@ def check_metrics():
     check("it selects what the DaemonSet makes", selected.items() <= labels.items())
 
 
+def check_service_monitor():
+    """It finds the Service, that the gateways' pods, and its port is the one that is listened on."""
+    files = render(nested("metrics", {"serviceMonitor": ALONE["metrics.serviceMonitor"], "port": 19602}))
+    monitor, service, daemonset = (yaml.safe_load(files[f"{name}.yaml"])
+                                   for name in ("service-monitor", "service", "daemonset"))
+    [endpoint], [port] = monitor["spec"]["endpoints"], service["spec"]["ports"]
+    check("the monitor has its label", monitor["metadata"]["labels"]["release"] == "prometheus")
+    check("and the interval", endpoint["interval"] == "15s")
+    selected = monitor["spec"]["selector"]["matchLabels"]
+    check("it selects the Service", selected.items() <= service["metadata"]["labels"].items())
+    template = daemonset["spec"]["template"]
+    check("which selects the gateways",
+          service["spec"]["selector"].items() <= template["metadata"]["labels"].items())
+    check("and is headless", service["spec"]["clusterIP"] == "None")
+    check("the port is the Service's", endpoint["port"] == port["name"])
+    command = {one["name"]: one for one in template["spec"]["containers"]}["metrics"]["command"]
+    check("and listened on", f"--listen=[$(HOST_IP)]:{port['targetPort']}" in command)
+    return files["service.yaml"]
+
+
+def check_test():
+    """`helm test` asks where the gateways run, as who has the same rights as `metrics`."""
+    files = render({})
+    test, daemonset = (yaml.safe_load(files[f"{name}.yaml"]) for name in ("test", "daemonset"))
+    pod, gateway = test["spec"], daemonset["spec"]["template"]["spec"]
+    check("it is a test's hook", test["metadata"]["annotations"]["helm.sh/hook"] == "test")
+    for field in ("nodeSelector", "tolerations"):
+        check(f"the test's pod has the gateways' {field}", pod[field] == gateway[field])
+    metrics = {one["name"]: one for one in gateway["containers"]}["metrics"]
+    [container] = pod["containers"]
+    rights = {field: value for field, value in pod["securityContext"].items() if field != "seccompProfile"}
+    found = rights | container["securityContext"]
+    check(f"and the rights of metrics, found {found}", found == metrics["securityContext"])
+    check("and its mounts", container["volumeMounts"] == metrics["volumeMounts"])
+    socket = [word for word in metrics["command"] if word.startswith("--socket=")]
+    check("and its socket", container["command"] == ["spillway", "ready", *socket])
+
+
 def says_where(message, path):
     """Whether a refusal names the value: by its path, or by its name and its parent's path."""
     parent, _, name = path.rpartition(".")
@@ -229,12 +267,15 @@ def main(directory):
     check_arrives()
     check_preflight()
     check_metrics()
+    service = check_service_monitor()
+    check_test()
     check_refused()
     check_releases()
     check_package()
     check_notes()
     for name, values in (("default", {}), ("every-value", every_value())):
         (Path(directory) / f"{name}.yaml").write_text(manifests(values))
+    (Path(directory) / "service.yaml").write_text(service)
     print(f"chart: Helm {helm.helm_sdk_version()}: {len(VALUES) + len(ALONE)} values have an "
           f"effect, {len(REFUSED)} wrong ones are refused")
 

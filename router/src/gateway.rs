@@ -198,10 +198,8 @@ impl Gateway {
     pub(crate) fn apply(&mut self, document: Document, source: &str) -> anyhow::Result<()> {
         let start = Instant::now();
         self.program(document, source)?;
-        let Programming { applied, last_us, total_us, .. } = &mut self.programming;
-        *applied += 1;
-        *last_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-        *total_us = total_us.saturating_add(*last_us);
+        let took_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.programming.count_applied(took_us);
         Ok(())
     }
 

@@ -139,6 +139,15 @@ fn without_a_router_every_question_says_what_to_do() {
 }
 
 #[test]
+fn a_gateway_without_a_router_is_not_ready() {
+    let ran = spillway(&["ready", "--socket", "/nonexistent/socket"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.output.starts_with("[-]router failed: cannot reach Spillway at"), "{ran:?}");
+    assert!(ran.output.ends_with("\nready check failed\n"), "{ran:?}");
+    assert_eq!(ran.error, "spillway: the gateway is not ready\n");
+}
+
+#[test]
 fn a_wrong_command_line_exits_with_2() {
     for arguments in [&["dance"][..], &["status", "-o", "xml"], &["run"], &[]] {
         assert_eq!(spillway(arguments).code, 2, "{arguments:?}");

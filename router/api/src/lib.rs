@@ -27,8 +27,8 @@ pub use document::{
 pub use event::{Event, EventCounts, EventKind, EventPage, FlowTotal};
 pub use family::{IpFamily, check_host_address, check_not_mapped};
 pub use message::{
-    API_VERSION, Applied, Device, Drops, EgressUsage, EngineDrop, Flow, FlowPage, Frames,
-    PolicyPage, PolicyRow, PolicyUsage, Programmed, Programming, Refusal, RefusedState,
+    API_VERSION, APPLY_BOUNDS_US, Applied, Device, Drops, EgressUsage, EngineDrop, Flow, FlowPage,
+    Frames, PolicyPage, PolicyRow, PolicyUsage, Programmed, Programming, Refusal, RefusedState,
     RemoteUsage, Request, Response, RingStatistics, Status, SteeringOutcome, TRACE_BYTES,
     TRACE_BYTES_MAX, TRACE_POD_PORT, TRACE_REMOTE_PORT, Trace, TraceProtocol, TraceRequest,
     TraceStep, Tuple, Usage, Verdict, Worker,

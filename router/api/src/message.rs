@@ -239,6 +239,30 @@ pub struct Programming {
     pub last_us: u64,
     /// How long all of them took, in microseconds.
     pub total_us: u64,
+    /// How many took so long: more than the bound of [`APPLY_BOUNDS_US`] before, and no more than the one
+    /// at the same place; the last ones took more than all of them.
+    #[serde(default)]
+    pub durations: [u64; APPLY_BOUNDS_US.len() + 1],
+}
+
+/// The times by which [`Programming::durations`] tells documents apart, in microseconds.
+pub const APPLY_BOUNDS_US: [u64; 12] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    10_000_000,
+];
+
+impl Programming {
+    /// Counts a document that took so long to program, in microseconds.
+    pub fn count_applied(&mut self, took_us: u64) {
+        self.applied += 1;
+        self.last_us = took_us;
+        self.total_us = self.total_us.saturating_add(took_us);
+        let place = APPLY_BOUNDS_US.partition_point(|bound| *bound < took_us);
+        // There is one place more than there are bounds.
+        if let Some(count) = self.durations.get_mut(place) {
+            *count += 1;
+        }
+    }
 }
 
 /// [`Device::xdp_mode`] of a device without the steering program.
@@ -624,4 +648,23 @@ pub struct TraceStep {
     pub verdict: String,
     /// Why, for a person.
     pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_are_told_apart_by_the_time_that_they_took() {
+        let mut programming = Programming::default();
+        for took_us in [0, 1_000, 1_001, 2_500, 10_000_000, 10_000_001, u64::MAX] {
+            programming.count_applied(took_us);
+        }
+        let mut durations = [0; APPLY_BOUNDS_US.len() + 1];
+        (durations[0], durations[1], durations[11], durations[12]) = (2, 2, 1, 2);
+        let (last_us, total_us) = (u64::MAX, u64::MAX);
+        let expected = Programming { applied: 7, refused: 0, last_us, total_us, durations };
+        assert_eq!(programming, expected);
+        assert!(APPLY_BOUNDS_US.is_sorted());
+    }
 }

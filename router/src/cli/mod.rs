@@ -13,6 +13,8 @@ mod flows;
 mod man;
 mod policies;
 mod preflight;
+mod ready;
+mod serve;
 mod status;
 mod table;
 mod trace;
@@ -87,6 +89,8 @@ enum Command {
     /// Show how many flows egress addresses and policies have, and which remote is nearest to its last
     /// port.
     Usage(Query),
+    /// Say whether the gateway is ready to forward, as /readyz does; exits with 1 when it is not.
+    Ready(Socket),
     /// Serve a running router's metrics and health over HTTP: /metrics, /livez and /readyz.
     Serve {
         #[command(flatten)]
@@ -207,6 +211,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             let usage = query.connect()?.usage()?;
             query.show(&usage, usage::table)
         }
+        Command::Ready(socket) => ready::ready(&socket.path),
         Command::Serve { listen, socket } => {
             start_log();
             crate::serve::serve(listen.listen, listen.probes, &socket.path)

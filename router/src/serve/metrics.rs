@@ -8,13 +8,16 @@ use std::fmt::{self, Write as _};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeMetric};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeMetric, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use spillway_api::{
-    Device, Drops, EgressUsage, PolicyUsage, Status, SteeringOutcome, Usage, Verdict, Worker,
+    APPLY_BOUNDS_US, Device, Drops, EgressUsage, PolicyUsage, Programming, Status, SteeringOutcome,
+    Usage, Verdict, Worker,
 };
 
 /// What every name starts with.
@@ -234,9 +237,9 @@ impl Page<'_> {
         for (name, help, value) in ROUTER_COUNTERS {
             self.counters(name, help, [(Labels::new(), value(status))])?;
         }
-        let applied = seconds(status.programming.total_us);
-        let help = "How long state documents took to program, added up.";
-        self.counters("apply_seconds", help, [(Labels::new(), applied)])?;
+        let applied = [(Labels::new(), Durations(status.programming))].into_iter();
+        let help = "How long state documents took to program.";
+        self.family("apply_duration_seconds", help, MetricType::Histogram, applied)?;
         let refused = status.refused.iter().map(|refused| (Labels::new(), refused.age_s as f64));
         let help = "Seconds since the last state document was refused; absent if it was not.";
         self.gauges("document_refused_age_seconds", help, refused)?;
@@ -390,6 +393,24 @@ impl Page<'_> {
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
         rows.into_iter().try_for_each(|labels| family.encode_info(&labels))
+    }
+}
+
+/// How long state documents took to program, as a histogram.
+struct Durations(Programming);
+
+impl EncodeMetric for Durations {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let Self(programming) = self;
+        // The library's word for infinity.
+        let bounds = APPLY_BOUNDS_US.map(seconds).into_iter().chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(programming.durations).collect();
+        let (sum, count) = (seconds(programming.total_us), programming.applied);
+        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
     }
 }
 

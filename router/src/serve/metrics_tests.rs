@@ -33,7 +33,12 @@ fn every_answer_is_exposed_under_its_name() {
         ("spillway_documents_applied_total", 5.0),
         ("spillway_documents_refused_total", 1.0),
         ("spillway_last_apply_seconds", 0.001_5),
-        ("spillway_apply_seconds_total", 2.25),
+        ("spillway_apply_duration_seconds_sum", 2.25),
+        ("spillway_apply_duration_seconds_count", 5.0),
+        ("spillway_apply_duration_seconds_bucket{le=\"0.001\"}", 1.0),
+        ("spillway_apply_duration_seconds_bucket{le=\"1.0\"}", 4.0),
+        ("spillway_apply_duration_seconds_bucket{le=\"2.5\"}", 5.0),
+        ("spillway_apply_duration_seconds_bucket{le=\"+Inf\"}", 5.0),
         ("spillway_author_age_seconds", 1.0),
         ("spillway_policies", 2.0),
         ("spillway_pods{family=\"ipv4\"}", 30.0),
@@ -130,6 +135,7 @@ fn rows(text: &str) -> Vec<String> {
         let inside = inside.split_once('}').map_or("", |(inside, _)| inside);
         let names =
             inside.split("\",").filter_map(|pair| pair.split_once('=')).map(|(name, _)| name);
+        let name = name.strip_suffix("_bucket").unwrap_or(name);
         labels.entry(name).or_default().extend(names);
     }
     let mut rows = Vec::new();

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context as _;
+use spillway_api::Status;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,7 +41,16 @@ pub(crate) fn serve(
     served
 }
 
-async fn until_signal(listen: SocketAddr, socket: &Path) -> anyhow::Result<()> {
+/// Whether a router that has answered so, or not, is ready, and what is missing: as `/readyz?verbose`.
+pub(crate) fn readiness(answer: &anyhow::Result<Status>) -> (bool, String) {
+    ready::told("ready", &ready::checks(answer), true)
+}
+
+async fn until_signal(
+    listen: SocketAddr,
+    probes: Option<SocketAddr>,
+    socket: &Path,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
     let limits = Limits::default();

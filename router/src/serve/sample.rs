@@ -29,7 +29,7 @@ pub(super) fn status() -> Status {
             tunnels: 1,
             peers: 4,
         },
-        programming: Programming { applied: 5, refused: 1, last_us: 1_500, total_us: 2_250_000 },
+        programming: programming(),
         flows_max: 65_536,
         devices: vec![Device {
             name: "eth0".to_owned(),
@@ -58,6 +58,13 @@ pub(super) fn status() -> Status {
         events: EventCounts { noted: 154, kept: 150, lost: 6 },
         reports: vec!["rule 100: fwmark 0x1 is not supported and is ignored".to_owned()],
     }
+}
+
+/// Five documents, and one that was refused.
+fn programming() -> Programming {
+    let mut programming = Programming { refused: 1, ..Programming::default() };
+    [1_000, 2_000, 2_000, 2_243_500, 1_500].map(|took_us| programming.count_applied(took_us));
+    programming
 }
 
 /// Nothing was dropped yet but for want of ports.

@@ -150,10 +150,10 @@ fn check_by_promtool(text: &str) {
 }
 
 /// What Prometheus is told of a container of a gateway's pod.
-fn of_container(name: &str) -> Value {
+fn of_container(name: &str, pod_ip: &str) -> Value {
     json!({
         "__meta_kubernetes_pod_container_name": name,
-        "__meta_kubernetes_pod_ip": "127.0.0.1",
+        "__meta_kubernetes_pod_ip": pod_ip,
         "__meta_kubernetes_pod_node_name": "worker2",
     })
 }
@@ -183,10 +183,11 @@ impl<'a> Prometheus<'a> {
             "rule_files": [path("rules.json")],
             "scrape_configs": [{
                 "job_name": "spillway",
-                // The router's container, as Kubernetes tells it, and another one.
+                // As Kubernetes tells them: ours, another one, and one of a node that is not here.
                 "static_configs": [
-                    {"targets": ["metrics"], "labels": of_container("metrics")},
-                    {"targets": ["router"], "labels": of_container("router")},
+                    {"targets": ["a"], "labels": of_container("metrics", "127.0.0.1")},
+                    {"targets": ["b"], "labels": of_container("router", "127.0.0.1")},
+                    {"targets": ["c"], "labels": of_container("metrics", "2001:db8::1")},
                 ],
                 "relabel_configs": relabelings(),
             }],
@@ -281,7 +282,8 @@ fn a_prometheus_finds_every_series_that_rules_and_dashboard_ask_for() {
     let _server = serve(&rig);
     let prometheus = Prometheus::start(&rig, rules);
     prometheus.wait_for("spillway_up{instance=\"127.0.0.1:9602\", node=\"worker2\"} == 1");
-    assert!(!prometheus.finds("up == 0"), "it asks where nothing is served");
+    prometheus.wait_for("up{instance=\"[2001:db8::1]:9602\"} == 0");
+    assert!(prometheus.finds("count(up) == 2"), "it asks other containers");
     converse(&rig);
     let created = format!("sum(spillway_worker_flows_created_total) == {FLOWS}");
     prometheus.wait_for(&created);

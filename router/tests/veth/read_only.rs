@@ -47,6 +47,14 @@ fn members_of_the_group_may_ask_and_change_nothing() {
     assert!(answers[1].contains("this socket is read-only"), "{answers:?}");
     assert_eq!(rig.client().status().unwrap().draining_s, None);
 
+    let socket = rig.directory.path().join(READ_ONLY);
+    let ready = Command::new(env!("CARGO_BIN_EXE_spillway"))
+        .args(["ready".as_ref(), "--socket".as_ref(), socket.as_os_str()])
+        .output()
+        .unwrap();
+    assert!(ready.status.success(), "{ready:?}");
+    assert!(String::from_utf8_lossy(&ready.stdout).ends_with("ready check passed\n"), "{ready:?}");
+
     for (group, socket) in [(65_534, READ_ONLY), (GROUP, "spillway.sock")] {
         let refusal = ask(&rig, group, socket, &requests).unwrap_err();
         assert!(refusal.contains("PermissionError"), "{group} at {socket}: {refusal}");
