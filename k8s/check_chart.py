@@ -18,7 +18,7 @@ from render import CHART, HERE, manifests, render
 # Maps whose fields are Kubernetes' matter, and explained there.
 KUBERNETES_OWN = {
     "router.seccompProfile", "router.resources", "control.resources", "metrics.resources",
-    "crds.resources", "seLinuxOptions",
+    "natLog.resources", "crds.resources", "seLinuxOptions",
 }
 
 
@@ -194,6 +194,30 @@ def check_service_monitor():
     return files["service.yaml"]
 
 
+def check_nat_log():
+    """It asks as `metrics` does; and is root only where its directory is the node's."""
+    for host_path, volume, user in (
+            ("", {"emptyDir": {}}, 65532),
+            ("/var/log/spillway", {"hostPath": {"path": "/var/log/spillway", "type": "DirectoryOrCreate"}}, None)):
+        values = {"natLog": {"enabled": True, "hostPath": host_path}, "metrics": {"enabled": False}}
+        files = render(values)
+        check("the config has the group", "\n    read_only_group: " in files["config.yaml"])
+        pod = yaml.safe_load(files["daemonset.yaml"])["spec"]["template"]["spec"]
+        log = {one["name"]: one for one in pod["containers"]}["nat-log"]
+        rights = log["securityContext"]
+        check(f"its user is {user}", rights.get("runAsUser") == user)
+        check("it has no capabilities", rights["capabilities"] == {"drop": ["ALL"]})
+        mounts = {one["name"]: one for one in log["volumeMounts"]}
+        check(f"it mounts two directories, found {mounts}", mounts.keys() == {"read-only", "nat-log"})
+        options = dict(word.split("=", 1) for word in log["command"] if "=" in word)
+        for option, name in (("--socket", "read-only"), ("--to", "nat-log")):
+            path = Path(options[option]).parent
+            check(f"{option} is in the volume {name}", str(path) == mounts[name]["mountPath"])
+        volumes = {one.pop("name"): one for one in pod["volumes"]}
+        check(f"the log is in {volume}, found {volumes['nat-log']}", volumes["nat-log"] == volume)
+        check("the socket's volume is there", "read-only" in volumes)
+
+
 def check_test():
     """`helm test` asks where the gateways run, as who has the same rights as `metrics`."""
     files = render({})
@@ -268,6 +292,7 @@ def main(directory):
     check_preflight()
     check_metrics()
     service = check_service_monitor()
+    check_nat_log()
     check_test()
     check_refused()
     check_releases()

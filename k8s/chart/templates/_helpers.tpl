@@ -35,10 +35,15 @@ The argument: .Values.metrics. */}}
 # Every other option, with its default: router/config.example.yaml. runtime_dir and the sockets must stay
 # as they are: the DaemonSet mounts them.
 {{ toYaml .Values.config }}
-{{- if .Values.metrics.enabled }}
-# That of the container `metrics`, which can do nothing but ask.
+{{- if include "spillway.hasReaders" . }}
+# That of the containers which can do nothing but ask.
 read_only_group: {{ include "spillway.readOnlyGroup" . }}
 {{- end }}
+{{- end }}
+
+{{- /* Whether a container asks the router without being allowed to change anything. */}}
+{{- define "spillway.hasReaders" -}}
+{{- if or .Values.metrics.enabled .Values.natLog.enabled }}yes{{ end }}
 {{- end }}
 
 {{- /* The number of the group that may use the read-only socket. Distributions give numbers of four
