@@ -48,7 +48,12 @@ demo-machines: build kubernetes ## Rehearse the story of the virtual machines, w
 test: packages kubernetes manifests ## Run every test, those that need root too.
 	$(AS_ROOT) vagrant/test.sh
 	$(AS_ROOT) vagrant/machines/test.sh
+	$(MAKE) --no-print-directory tutorials
 	cargo $(TEST_RUNNER) test --workspace --locked
+
+.PHONY: tutorials
+tutorials: build kubernetes ## Run every command of the tutorials; they must print what they say.
+	$(AS_ROOT) vagrant/tutorials/test.sh
 
 .PHONY: test-kernels
 test-kernels: packages ## Run steering's tests on other kernels, in emulated machines; minutes.
@@ -109,6 +114,10 @@ rootfs: build ## Lay out the image's root file system in target/rootfs, and try 
 lab-up: build ## Start the lab with Spillway on its gateway.
 	$(AS_ROOT) vagrant/netns.sh up
 
+.PHONY: lab-up-kubernetes
+lab-up-kubernetes: build kubernetes ## Start the lab with a Kubernetes API server, for tutorials.
+	$(AS_ROOT) vagrant/kubernetes.sh up
+
 .PHONY: lab-down
 lab-down: ## Remove the lab.
 	$(AS_ROOT) vagrant/netns.sh down
@@ -117,7 +126,7 @@ lab-down: ## Remove the lab.
 lint: packages $(CARGO_DENY) ## Check format, Clippy, shell scripts, licences, advisories.
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	shellcheck vagrant/*.sh vagrant/machines/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh \
+	shellcheck vagrant/*.sh vagrant/tutorials/*.sh vagrant/machines/*.sh control/testing/*.sh k8s/*.sh k8s/image/*.sh \
 	  k8s/monitoring/*.sh bench/*.sh xdp/kernels/*.sh .ci/run
 	$(CARGO_DENY) --locked check licenses bans sources
 	$(MAKE) --no-print-directory advisories

@@ -15,14 +15,17 @@ JSON
     {\"type\": \"InternalIP\", \"address\": \"$3\"}]}"
 }
 
-# add_pod NAME APP NODE IPV4 IPV6
+# add_pod NAME NAMESPACE NODE IPV4 IPV6 LABEL=VALUE...
 add_pod() {
+  local metadata
+  metadata=$(jq -n '{name: $ARGS.positional[0], namespace: $ARGS.positional[1], labels:
+    [$ARGS.positional[2:][] | split("=") | {key: .[0], value: .[1]}] | from_entries}' \
+    --args "$1" "$2" "${@:6}")
   kubectl create -f - >/dev/null <<JSON
-{"apiVersion": "v1", "kind": "Pod",
- "metadata": {"name": "$1", "namespace": "default", "labels": {"app": "$2"}},
+{"apiVersion": "v1", "kind": "Pod", "metadata": $metadata,
  "spec": {"nodeName": "$3", "containers": [{"name": "main", "image": "none"}]}}
 JSON
-  set_status "/api/v1/namespaces/default/pods/$1" "{\"phase\": \"Running\", \"podIP\": \"$4\",
+  set_status "/api/v1/namespaces/$2/pods/$1" "{\"phase\": \"Running\", \"podIP\": \"$4\",
     \"podIPs\": [{\"ip\": \"$4\"}, {\"ip\": \"$5\"}],
     \"conditions\": [{\"type\": \"Ready\", \"status\": \"True\"}]}"
 }
@@ -46,7 +49,8 @@ add_objects() {
   local pod name node address
   for pod in "${PODS[@]}"; do
     read -r name node address <<<"$pod"
-    add_pod "$name" "${name%-*}" "$node" "$address" "$(use_family 6 && address_of "$name")"
+    add_pod "$name" default "$node" "$address" "$(use_family 6 && address_of "$name")" \
+      "app=${name%-*}"
   done
 }
 

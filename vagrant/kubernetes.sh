@@ -1,16 +1,22 @@
 #!/usr/bin/env bash
-# The story of the control plane: the lab of netns.sh, with a real Kubernetes API server and
-# spillway-control on the gateway.
+# The lab of netns.sh with a real Kubernetes API server, and spillway-control on the gateway.
 #
-#   kubernetes.sh [DIRECTORY]     captures go to DIRECTORY, target/lab when it is not named
+#   kubernetes.sh [DIRECTORY]     the story of the control plane, in a lab of its own; captures go to
+#                                 DIRECTORY, target/lab when it is not named
+#   kubernetes.sh up              a lab to look around in, without any policy; nothing when it is up
+#   kubernetes.sh down
+#   kubernetes.sh kubectl ARGUMENTS...
+#   kubernetes.sh control ARGUMENTS...    spillway-control
+#   kubernetes.sh pod NAME[.NAMESPACE] NODE NUMBER [LABEL=VALUE...]
+#                                 one more pod, whose address ends in NUMBER; nothing when it is there
 #
 # There are no kubelets: this script makes the objects that they would make, and plays Cilium's
-# agent, which sends a selected pod's traffic to the gateway. A lab that is up is replaced, and
-# removed in the end.
+# agent, which sends a selected pod's traffic to the gateway: the story by itself, `up` by
+# agent.sh. A lab that is up is replaced, by the story, and removed in the end.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-captures=${1:-$here/../target/lab}
+captures=$here/../target/lab
 binaries=${BINARIES:-$here/../target/release}
 export SPILLWAY=$binaries/spillway STATE=$here/state-empty.yaml
 : "${KUBEBUILDER_ASSETS:?run \`make demo-kubernetes\`, which provides the API server}"
@@ -51,12 +57,13 @@ start_cluster() {
   await "the default namespace" kubectl get namespace default
 }
 
+# start_control [OPTION...]
 start_control() {
   control_kubeconfig "$FILES"
   lab start control worker2 env KUBECONFIG="$FILES/control.kubeconfig" \
     "$binaries/spillway-control" run --node worker2 --socket "$RUN/spillway/spillway.sock" \
     --own-pods '{address: 169.254.44.2, peers: [{address: 169.254.44.1, device: spw-pods,
-      mac: "02:00:a9:fe:2c:01"}]}' --nat64-prefix "$NAT64_PREFIX"
+      mac: "02:00:a9:fe:2c:01"}]}' "$@"
 }
 
 # said POLICY: its line in the table.
@@ -90,7 +97,7 @@ before() {
   check "again: Cilium's is left alone" \
     matches "ciliumegressgatewaypolicies.cilium.io: is there" control crds install
   add_objects
-  start_control
+  start_control --nat64-prefix "$NAT64_PREFIX"
   check "app1-a is seen as its nodes are" equal "$GATEWAY" http app1-a "$SERVER"
 }
 
@@ -228,7 +235,7 @@ gone() {
   for_translated seen_by_egress app1-a "without spillway-control"
   policies | kubectl delete -f - >/dev/null
   for_translated seen_by_egress app1-a "nobody has told the router"
-  start_control
+  start_control --nat64-prefix "$NAT64_PREFIX"
   await "the policy is gone" lacks "app1" ask policies
   check "spillway-control is back: no policy" lacks "app1" ask policies
   await "its status is gone" lacks "app1" kubectl get spillwaypolicystatuses
@@ -244,10 +251,65 @@ explain() {
   kubectl get spillwaypolicystatuses -o wide || true
 }
 
+# --- a lab to look around in -----------------------------------------------------------------
+
+up() {
+  if [[ -e $FILES/up ]] && kubectl get --raw /readyz >/dev/null 2>&1; then
+    echo "the lab is up, with Kubernetes"
+    return
+  fi
+  lab up --mode none --queues 2 --workers 2 >/dev/null
+  lab spillway start
+  start_cluster
+  control crds install >/dev/null
+  add_objects
+  kubectl label node worker2 spillway.io/gateway=true >/dev/null
+  start_control
+  await "spillway-control has programmed the router" lacks '"generation": (1|null),' \
+    ask status -o json
+  lab start agent worker2 "$here/agent.sh"
+  touch "$FILES/up"
+  echo "the lab is up, with Kubernetes"
+}
+
+# pod NAME[.NAMESPACE] NODE NUMBER [LABEL=VALUE...]
+pod() {
+  (($# >= 3)) || usage
+  local name=${1%%.*} namespace=default node=$2 ranges
+  [[ $1 != *.* ]] || namespace=${1#*.}
+  if kubectl get pod --namespace "$namespace" "$name" >/dev/null 2>&1; then return; fi
+  case $node in
+    worker1) ranges=("$PODS_WORKER1" "$(use_family 6 && echo "$PODS_WORKER1")") ;;
+    worker2) ranges=("$PODS_WORKER2" "$(use_family 6 && echo "$PODS_WORKER2")") ;;
+    *) usage ;;
+  esac
+  local ipv4=${ranges[0]%0/*}$3 ipv6=${ranges[1]%/*}$3
+  # First what may be refused.
+  add_pod "$name" "$namespace" "$node" "$ipv4" "$ipv6" "${@:4}"
+  lab add-pod "$name" "$node" "$ipv4" "$ipv6"
+}
+
+# The head of this file.
+usage() {
+  sed -n '2,/^set/{ /^set/d; s/^# \{0,1\}//p }' "${BASH_SOURCE[0]}" >&2
+  exit 2
+}
+
 each_label() { for_translated labels; }
 each_fault() { for_translated faults; }
 both_families() {
   if translated 4 && translated 6; then nat64; fi
 }
 
-story before labelled_node each_label each_fault both_families outage gone
+case ${1:-} in
+  up) up ;;
+  down) lab down ;;
+  kubectl) kubectl "${@:2}" ;;
+  control) control "${@:2}" ;;
+  pod) pod "${@:2}" ;;
+  -*) usage ;;
+  *)
+    captures=${1:-$captures}
+    story before labelled_node each_label each_fault both_families outage gone
+    ;;
+esac

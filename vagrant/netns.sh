@@ -25,8 +25,10 @@ usage: netns.sh up [--mode spillway|kernel|none] [--queues N] [--workers N] [--f
        netns.sh log
        netns.sh start NAME HOST COMMAND...
        netns.sh stop NAME
+       netns.sh add-pod NAME NODE IPV4 IPV6
 
-HOST is router, worker1, worker2 (the gateway), outside, app1-a, app1-b, app2-a or app1-c.
+HOST is router, worker1, worker2 (the gateway), outside, app1-a, app1-b, app2-a or app1-c, or a pod
+that was added.
 `up` starts Spillway on the gateway with vagrant/state.yaml; STATE names another document. With
 --mode kernel the gateway's kernel does that work (VXLAN, conntrack, nftables SNAT), with --mode none
 nobody does. --flows is how many flows each of Spillway's workers keeps; --offloads on lets the
@@ -37,7 +39,8 @@ of the tunnels between the nodes: IPv4 if it is left out.
 that Spillway itself announces.
 `ask` is `spillway COMMAND...` to the running Spillway; `log` prints the end of its log.
 `start` leaves a process running there, until `stop` or `down`; its log is in the directory that
-`status` names. SPILLWAY names another binary than target/release/spillway.
+`status` names. `add-pod` makes one more pod, whose addresses are of NODE's range.
+SPILLWAY names another binary than target/release/spillway.
 TEXT
 }
 
@@ -345,7 +348,7 @@ main() {
   local command=${1:-}
   (($# == 0)) || shift
   case $command in
-    up | down | exec | spillway | policy | ask | start | stop) require ;;
+    up | down | exec | spillway | policy | ask | start | stop | add-pod) require ;;
   esac
   recall_underlay
   case $command in
@@ -371,6 +374,12 @@ main() {
     stop)
       (($# == 1)) || wrong_usage
       stop "$1" TERM || stop "$1" KILL || fail "$1 does not end"
+      ;;
+    add-pod)
+      (($# == 4)) || wrong_usage
+      [[ -e $RUN/options ]] || fail "the lab is down: run \`$0 up\`"
+      [[ ! -e /run/netns/$PREFIX$1 ]] || fail "there is a host $1 already"
+      add_pod_host "$@"
       ;;
     -h | --help | help) usage ;;
     *) wrong_usage ;;

@@ -287,13 +287,26 @@ make_topology() {
   esac
 }
 
+# add_pod_host NAME NODE IPV4 IPV6: one more pod, that no policy's steering knows of.
+add_pod_host() {
+  local name=$1 node=$2
+  make_namespace "$name"
+  make_pod "$name" "$node"
+  use_family 4
+  address_pod "$name" "$node" "$3"
+  use_family 6
+  address_pod "$name" "$node" "$4"
+  use_family 4
+}
+
 # A namespace lives as long as a process in it does, so those that were left there end first.
 remove_topology() {
-  local host pids
-  for host in "${NODES[@]}" "${PODS[@]%% *}"; do
-    [[ -e /run/netns/$PREFIX$host ]] || continue
-    mapfile -t pids < <(ip netns pids "$PREFIX$host")
+  local namespace host pids
+  for namespace in "/run/netns/$PREFIX"*; do
+    [[ -e $namespace ]] || continue
+    host=${namespace##*/}
+    mapfile -t pids < <(ip netns pids "$host")
     if ((${#pids[@]})); then kill -KILL "${pids[@]}" 2>/dev/null || true; fi
-    ip netns delete "$PREFIX$host"
+    ip netns delete "$host"
   done
 }
