@@ -96,12 +96,18 @@ kubernetes: packages # Fetch or build a Kubernetes API server for tests, once.
 .PHONY: manifests
 manifests: packages kubernetes # Check chart, manifests, alerts and dashboard; then in an API server.
 	k8s/check.sh
+	k8s/python.sh k8s/reference.py --check
 	k8s/monitoring/check.sh
 	$(AS_ROOT) k8s/cluster.sh
 
 .PHONY: manifests-render
 manifests-render: packages ## Write k8s/base anew, from the chart.
 	k8s/python.sh k8s/render.py
+
+.PHONY: reference
+reference: packages ## Write router/REFERENCE.md and k8s/CRDS.md anew, from the code.
+	SPILLWAY_REFERENCE_WRITE=1 cargo test --locked -p spillway --bin spillway cli::reference
+	k8s/python.sh k8s/reference.py
 
 .PHONY: rootfs
 rootfs: build ## Lay out the image's root file system in target/rootfs, and try it.

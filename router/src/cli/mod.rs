@@ -14,6 +14,8 @@ mod man;
 mod policies;
 mod preflight;
 mod ready;
+#[cfg(test)]
+mod reference;
 mod serve;
 mod status;
 mod table;
