@@ -24,6 +24,10 @@ help: ## List these commands.
 packages: # Install missing Debian packages; say which.
 	@vagrant/packages.sh
 
+.PHONY: browser
+browser: # Install the browser that the page is tested in, unless there is one.
+	@command -v chromedriver >/dev/null || vagrant/packages.sh router/tests/veth/browser.txt
+
 .PHONY: build
 build: packages ## Build the release binaries, target/release/spillway and spillway-control.
 	cargo build --release --locked -p spillway -p spillway-control
@@ -45,7 +49,7 @@ demo-machines: build kubernetes ## Rehearse the story of the virtual machines, w
 	$(AS_ROOT) vagrant/machines/rehearse.sh
 
 .PHONY: test
-test: packages kubernetes manifests ## Run every test, those that need root too.
+test: packages browser kubernetes manifests ## Run every test, those that need root too.
 	$(AS_ROOT) vagrant/test.sh
 	$(AS_ROOT) vagrant/machines/test.sh
 	$(MAKE) --no-print-directory tutorials
@@ -115,6 +119,10 @@ rootfs: build ## Lay out the image's root file system in target/rootfs, and try 
 	$(AS_ROOT) k8s/image/rootfs.sh target/rootfs target/release
 	$(AS_ROOT) k8s/image/check.sh target/rootfs
 	$(if $(AS_ROOT),$(AS_ROOT) chown -R "$$(id -u):$$(id -g)" target/rootfs)
+
+.PHONY: screenshots
+screenshots: build browser ## Take the README's pictures anew, in the lab; two minutes.
+	$(AS_ROOT) vagrant/screenshots.sh
 
 .PHONY: lab-up
 lab-up: build ## Start the lab with Spillway on its gateway.

@@ -148,6 +148,22 @@ fn a_gateway_without_a_router_is_not_ready() {
 }
 
 #[test]
+fn top_needs_a_router_for_its_text_and_a_terminal_for_its_screen() {
+    let ran = spillway(&["top", "--once", "--socket", "/nonexistent/socket"]);
+    assert_eq!((ran.code, ran.output.as_str()), (1, ""), "{ran:?}");
+    assert!(ran.error.contains("cannot reach Spillway at /nonexistent/socket: "), "{ran:?}");
+    let ran = spillway(&["top", "--socket", "/nonexistent/socket"]);
+    assert_eq!((ran.code, ran.output.as_str()), (1, ""), "{ran:?}");
+    assert_eq!(
+        ran.error,
+        "spillway: standard input and output are no terminal: `spillway top --once` prints text\n"
+    );
+    for interval in ["0", "61"] {
+        assert_eq!(spillway(&["top", "--interval", interval]).code, 2);
+    }
+}
+
+#[test]
 fn a_wrong_command_line_exits_with_2() {
     for arguments in [&["dance"][..], &["status", "-o", "xml"], &["run"], &[]] {
         assert_eq!(spillway(arguments).code, 2, "{arguments:?}");

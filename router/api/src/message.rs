@@ -461,7 +461,7 @@ pub struct Flow {
 }
 
 /// Addresses and ports of one direction. An echo has its identifier in both ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuple {
     /// Who sends.
     pub source: IpAddr,

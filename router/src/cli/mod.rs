@@ -19,6 +19,7 @@ mod reference;
 mod serve;
 mod status;
 mod table;
+mod top;
 mod trace;
 mod usage;
 
@@ -97,6 +98,17 @@ enum Command {
     Serve {
         #[command(flatten)]
         listen: serve::Listen,
+        /// Serve also a page for people, at /. It shows flows, so who speaks with whom: whoever gets
+        /// there can read that too.
+        #[arg(long)]
+        page: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Watch what the router does now: throughput, workers, drops, egress addresses and flows.
+    Top {
+        #[command(flatten)]
+        top: top::Options,
         #[command(flatten)]
         socket: Socket,
     },
@@ -214,10 +226,11 @@ fn run(command: Command) -> anyhow::Result<()> {
             query.show(&usage, usage::table)
         }
         Command::Ready(socket) => ready::ready(&socket.path),
-        Command::Serve { listen, socket } => {
+        Command::Serve { listen, page, socket } => {
             start_log();
-            crate::serve::serve(listen.listen, listen.probes, &socket.path)
+            crate::serve::serve(listen.listen, listen.probes, &socket.path, page)
         }
+        Command::Top { top, socket } => top::top(&top, &socket.path),
         Command::Trace { packet, query } => {
             let trace = query.connect()?.trace(packet.request()?)?;
             query.show(&trace, trace::table)

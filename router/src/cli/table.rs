@@ -34,6 +34,14 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
 
     /// Appends the table, headings first, to a text.
     pub(super) fn append_to(&self, text: &mut String) {
+        for line in self.lines(GAP) {
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+
+    /// Its lines, headings first, with so many spaces between two columns.
+    pub(super) fn lines(&self, gap: usize) -> Vec<String> {
         let headings = self.columns.map(|(heading, _)| heading.to_owned());
         let mut widths = headings.each_ref().map(|heading| width(heading));
         for row in &self.rows {
@@ -41,20 +49,21 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
                 *widest = width(cell).max(*widest);
             }
         }
-        for row in std::iter::once(&headings).chain(&self.rows) {
-            let start = text.len();
+        let lines = std::iter::once(&headings).chain(&self.rows).map(|row| {
+            let mut line = String::new();
             for ((cell, (_, align)), width) in row.iter().zip(self.columns).zip(widths) {
-                if text.len() > start {
-                    text.push_str(&" ".repeat(GAP));
+                if !line.is_empty() {
+                    line.push_str(&" ".repeat(gap));
                 }
                 match align {
-                    Align::Left => text.push_str(&format!("{cell:width$}")),
-                    Align::Right => text.push_str(&format!("{cell:>width$}")),
+                    Align::Left => line.push_str(&format!("{cell:width$}")),
+                    Align::Right => line.push_str(&format!("{cell:>width$}")),
                 }
             }
-            text.truncate(text.trim_end_matches(' ').len());
-            text.push('\n');
-        }
+            line.truncate(line.trim_end_matches(' ').len());
+            line
+        });
+        lines.collect()
     }
 }
 

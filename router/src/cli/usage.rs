@@ -55,7 +55,7 @@ fn egress_addresses(used: &[EgressUsage]) -> Table<5> {
 }
 
 /// An echo has no port to show.
-fn remote(remote: &RemoteUsage) -> String {
+pub(super) fn remote(remote: &RemoteUsage) -> String {
     let RemoteUsage { protocol, address, port, .. } = remote;
     match port {
         0 => format!("{protocol} {address}"),

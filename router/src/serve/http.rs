@@ -1,4 +1,4 @@
-//! The HTTP server: `/metrics`, `/livez`, `/readyz`, and what a client may take of it. One request on a
+//! The HTTP server: `/metrics`, `/livez`, `/readyz`, the page where it is wanted, and what a client may take of it. One request on a
 //! connection; whoever is slow, or sends nonsense, loses that connection and nothing else.
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::ask::Asker;
 use super::metrics::{self, Answers};
+use super::page;
 use super::ready;
 
 /// Bytes of a request's head, at most.
@@ -83,19 +84,19 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, limits: Limits)
     }
 }
 
-/// All that there is to ask.
-pub(super) fn everything(asker: Asker) -> Router {
-    health().route("/metrics", get(metrics)).with_state(asker)
+/// All that there is to ask; the page where it is wanted.
+pub(super) fn everything(asker: Asker, with_page: bool) -> Router {
+    let page = if with_page { page::routes(asker.clone()) } else { Router::new() };
+    health().route("/metrics", get(metrics)).with_state(asker).merge(page).fallback(nothing_here)
 }
 
 /// What a kubelet asks.
 pub(super) fn probes(asker: Asker) -> Router {
-    health().with_state(asker)
+    health().with_state(asker).fallback(nothing_here)
 }
 
 fn health() -> Router<Asker> {
-    let health = Router::new().route("/livez", get(livez)).route("/readyz", get(readyz));
-    health.fallback(nothing_here)
+    Router::new().route("/livez", get(livez)).route("/readyz", get(readyz))
 }
 
 /// That this answers is all that it says.
@@ -147,4 +148,4 @@ fn wants_open_metrics(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 #[path = "http_tests.rs"]
-mod tests;
+pub(super) mod tests;

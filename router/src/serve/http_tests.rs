@@ -22,17 +22,17 @@ const LIMITS: Limits = Limits {
 };
 
 /// A server on a free port; it ends with the process.
-struct Running {
+pub(in crate::serve) struct Running {
     address: SocketAddr,
     directory: TempDir,
 }
 
 impl Running {
-    fn start() -> Self {
-        Self::with_routes(everything)
+    pub(in crate::serve) fn start(with_page: bool) -> Self {
+        Self::with_routes(move |asker| everything(asker, with_page))
     }
 
-    fn with_routes(routes: fn(Asker) -> Router) -> Self {
+    fn with_routes(routes: impl FnOnce(Asker) -> Router + Send + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -52,7 +52,15 @@ impl Running {
 
     /// With a router that has each of its connections served by `serve`, in a thread of its own.
     fn with_router(serve: impl Fn(&UnixStream) + Clone + Send + 'static) -> Self {
-        let running = Self::start();
+        Self::start(false).and_router(serve)
+    }
+
+    /// The same, with a page if it was started with one.
+    pub(in crate::serve) fn and_router(
+        self,
+        serve: impl Fn(&UnixStream) + Clone + Send + 'static,
+    ) -> Self {
+        let running = self;
         let listener = UnixListener::bind(running.directory.path().join("socket")).unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -70,13 +78,14 @@ impl Running {
     }
 
     /// Everything that comes back for a request's head.
-    fn ask(&self, head: &str) -> String {
+    pub(in crate::serve) fn ask(&self, head: &str) -> String {
         let mut stream = self.connect();
-        stream.write_all(format!("{head}\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+        let host = if head.contains("Host: ") { "" } else { "Host: 127.0.0.1\r\n" };
+        stream.write_all(format!("{head}\r\n{host}\r\n").as_bytes()).unwrap();
         until_closed(&mut stream)
     }
 
-    fn get(&self, path: &str) -> String {
+    pub(in crate::serve) fn get(&self, path: &str) -> String {
         self.ask(&format!("GET {path} HTTP/1.1"))
     }
 }
@@ -101,7 +110,7 @@ fn answer(mut stream: &UnixStream) {
     }
 }
 
-fn assert_is(response: &str, status: &str, body: &str) {
+pub(in crate::serve) fn assert_is(response: &str, status: &str, body: &str) {
     assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{response}");
     let (_, found) = response.split_once("\r\n\r\n").unwrap();
     assert!(found.contains(body), "{response}");
@@ -130,7 +139,7 @@ fn a_router_that_forwards_is_ready_and_has_metrics() {
 
 #[test]
 fn without_a_router_it_lives_says_so_and_is_not_ready() {
-    let running = Running::start();
+    let running = Running::start(false);
     assert_is(&running.get("/livez"), "200", "ok\n");
     let response = running.get("/readyz");
     assert_is(&response, "503", "[-]router failed: cannot reach Spillway at ");
@@ -142,6 +151,10 @@ fn without_a_router_it_lives_says_so_and_is_not_ready() {
 fn what_is_not_served_is_refused() {
     let running = Running::with_router(answer);
     assert_is(&running.get("/"), "404", "try /metrics");
+    // Flows are shown only where somebody wants that.
+    for path in ["/page.js", "/api/v1/status", "/api/v1/flows"] {
+        assert_is(&running.get(path), "404", "try /metrics");
+    }
     assert_is(&running.get("/metrics/../../etc/passwd"), "404", "try /metrics");
     let posted = running.ask("POST /metrics HTTP/1.1\r\nContent-Length: 0");
     assert_is(&posted, "405", "");
@@ -167,7 +180,7 @@ fn probes_are_all_that_is_asked_where_probes_are() {
 
 #[test]
 fn a_request_that_does_not_end_ends_with_its_connection() {
-    let running = Running::start();
+    let running = Running::start(false);
     let start = Instant::now();
     let mut slow = running.connect();
     slow.write_all(b"GET /livez HTTP/1.1\r\nHost: te").unwrap();
@@ -179,7 +192,7 @@ fn a_request_that_does_not_end_ends_with_its_connection() {
 
 #[test]
 fn beyond_the_connections_that_there_may_be_the_next_one_waits_for_its_turn() {
-    let running = Running::start();
+    let running = Running::start(false);
     let start = Instant::now();
     let idle: Vec<TcpStream> = (0..LIMITS.connections).map(|_| running.connect()).collect();
     assert_is(&running.get("/livez"), "200", "ok\n");

@@ -1,4 +1,5 @@
-//! `spillway serve`: a running router's metrics and health over HTTP, for Prometheus and the kubelet.
+//! `spillway serve`: a running router's metrics and health over HTTP, for Prometheus and the kubelet, and
+//! where it is wanted a page for people.
 //!
 //! A process of its own that asks the router over the operator's socket, as `spillway status` does: what
 //! comes from the network is never parsed by the process that has the network capabilities, and no
@@ -7,9 +8,10 @@
 mod ask;
 mod http;
 mod metrics;
+mod page;
 mod ready;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,9 +24,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use ask::Asker;
 use http::Limits;
 
-/// Serves until SIGTERM or SIGINT, whether a router runs or not. `probes` has listeners, connections and
-/// questions of its own: whoever takes all that there is of them at `listen` does not keep a kubelet from
-/// its answers.
+/// Serves until SIGTERM or SIGINT, whether a router runs or not; the page, which shows flows, only where it is
+/// wanted. `probes` has listeners, connections and questions of its own: whoever takes all that there is of
+/// them at `listen` does not keep a kubelet from its answers.
 ///
 /// # Errors
 /// When nobody can listen at `listen` or `probes`.
@@ -32,10 +34,11 @@ pub(crate) fn serve(
     listen: SocketAddr,
     probes: Option<SocketAddr>,
     socket: &Path,
+    with_page: bool,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot make an event loop")?;
-    let served = runtime.block_on(until_signal(listen, probes, socket));
+    let served = runtime.block_on(until_signal(listen, probes, socket, with_page));
     // A question that the router does not answer must not keep the process.
     runtime.shutdown_background();
     served
@@ -50,6 +53,7 @@ async fn until_signal(
     listen: SocketAddr,
     probes: Option<SocketAddr>,
     socket: &Path,
+    with_page: bool,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
@@ -61,7 +65,7 @@ async fn until_signal(
     }
     let listener = bind(listen, "--listen").await?;
     tokio::select! {
-        () = http::serve(listener, http::everything(asker), limits) => {}
+        () = http::serve(listener, http::everything(asker, with_page), limits) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

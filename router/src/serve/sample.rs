@@ -10,7 +10,7 @@ use spillway_xdp::SteerOutcome;
 use spillway_xdp::steering;
 
 /// Of a router with one device and two workers that forwards.
-pub(super) fn status() -> Status {
+pub(crate) fn status() -> Status {
     Status {
         version: "0.1.0".to_owned(),
         api_version: API_VERSION,
@@ -68,7 +68,7 @@ fn programming() -> Programming {
 }
 
 /// Nothing was dropped yet but for want of ports.
-pub(super) fn drops() -> Drops {
+pub(crate) fn drops() -> Drops {
     let steering = SteerOutcome::ALL.iter().map(|outcome| SteeringOutcome {
         device: "eth0".to_owned(),
         outcome: outcome.name().to_owned(),
@@ -90,7 +90,7 @@ pub(super) fn drops() -> Drops {
 }
 
 /// Of two egress addresses, one of which has flows, and one policy.
-pub(super) fn usage() -> Usage {
+pub(crate) fn usage() -> Usage {
     let [used, unused] = ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap());
     let address = "203.0.113.10".parse().unwrap();
     let fullest = Some(RemoteUsage { protocol: "tcp".to_owned(), address, port: 443, ports: 4 });

@@ -8,6 +8,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
 
+mod browser;
 mod documents;
 mod drain;
 mod fragments;
@@ -18,10 +19,12 @@ mod mutated;
 mod owed;
 mod own_address;
 mod packets;
+mod page;
 mod read_only;
 mod restart;
 mod scan;
 mod several;
+mod top;
 mod trace;
 
 use std::collections::BTreeMap;

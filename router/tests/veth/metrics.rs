@@ -1,6 +1,7 @@
 //! `spillway serve` beside a real router, and a real Prometheus that scrapes it: every series that the
 //! rules and the dashboard of k8s/monitoring ask for is there.
 
+use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 
 const MONITORING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s/monitoring");
-const SERVE_PORT: u16 = 9602;
+pub(crate) const SERVE_PORT: u16 = 9602;
 const PROMETHEUS_PORT: u16 = 9090;
 
 /// Panels that show what should not happen, and leave out what has not.
@@ -42,18 +43,20 @@ fn get(rig: &Rig, port: u16, path: &str) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
-/// Starts `spillway serve` on the router's socket.
-fn serve(rig: &Rig) -> Process {
+/// Starts `spillway serve` on the router's socket, with these options besides.
+pub(crate) fn serve(rig: &Rig, options: &[&str]) -> Process {
     let listen = format!("127.0.0.1:{SERVE_PORT}");
     let socket = rig.directory.path().join("read-only/spillway.sock");
-    let mut server = rig.gateway.spawn([
+    let command: [&OsStr; 6] = [
         env!("CARGO_BIN_EXE_spillway").as_ref(),
         "serve".as_ref(),
         "--listen".as_ref(),
         listen.as_ref(),
         "--socket".as_ref(),
         socket.as_os_str(),
-    ]);
+    ];
+    let mut server =
+        rig.gateway.spawn(command.into_iter().chain(options.iter().map(AsRef::as_ref)));
     wait_until("metrics are served", Duration::from_secs(10), || {
         assert!(server.is_running(), "spillway serve has ended: see what it printed above");
         get(rig, SERVE_PORT, "/livez").is_some_and(|(status, _)| status == 200)
@@ -83,7 +86,7 @@ fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
 #[test]
 fn what_is_served_is_what_the_router_has_counted() {
     let mut rig = Rig::new("metrics", true);
-    let _server = serve(&rig);
+    let _server = serve(&rig, &[]);
     assert_eq!(get(&rig, SERVE_PORT, "/readyz"), Some((200, "ok\n".to_owned())));
     converse(&rig);
     let text = metrics(&rig);
@@ -279,7 +282,7 @@ fn a_prometheus_finds_every_series_that_rules_and_dashboard_ask_for() {
     let rig = Rig::new("queries", true);
     // There is no control plane here: it asks as this does.
     rig.client().status_for_author().unwrap();
-    let _server = serve(&rig);
+    let _server = serve(&rig, &[]);
     let prometheus = Prometheus::start(&rig, rules);
     prometheus.wait_for("spillway_up{instance=\"127.0.0.1:9602\", node=\"worker2\"} == 1");
     prometheus.wait_for("up{instance=\"[2001:db8::1]:9602\"} == 0");

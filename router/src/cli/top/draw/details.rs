@@ -1,0 +1,190 @@
+//! The views behind the overview: drops, egress addresses and policies, flows.
+
+use std::net::SocketAddr;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::{Paragraph, Widget as _, Wrap};
+use spillway_api::{Device, EgressUsage, Flow, PolicyUsage, RingStatistics};
+
+use super::super::rates::{FlowRate, Sample};
+use super::super::screen::Known;
+use super::super::units::{bit_rate, short};
+use super::{HEADING, Look, render_rows, styled};
+use crate::cli::table::Align::{Left, Right};
+use crate::cli::table::Table;
+use crate::cli::usage;
+
+/// Flows that are shown at most.
+const FLOWS_SHOWN: usize = 200;
+
+/// Each reason on a line, with its sentence below; then what the rings have lost.
+pub(super) fn drops(known: &Known, sample: &Sample, area: Rect, buffer: &mut Buffer) {
+    let moving = known.moving_drops();
+    let mut lines = Vec::new();
+    if moving.is_empty() {
+        lines.push(Line::raw("Nothing was dropped within the last minute."));
+    }
+    for drop in moving {
+        let (rate, packets) = (short(drop.per_second), drop.packets);
+        let head = format!("{}   {rate}/s, {packets} since the start", drop.reason);
+        lines.push(Line::styled(head, HEADING));
+        lines.push(Line::raw(format!("  {}", drop.description)));
+    }
+    let losing: Vec<&Device> =
+        sample.status.devices.iter().filter(|device| has_lost(&device.rings)).collect();
+    lines.push(Line::raw(""));
+    if losing.is_empty() {
+        lines.push(Line::raw("No device's rings have lost a frame since the start."));
+    } else {
+        lines.extend(styled(rings(&losing).lines(2)));
+    }
+    lines.push(Line::raw("`spillway drops` has what was dropped before."));
+    Paragraph::new(lines).wrap(Wrap { trim: false }).render(area, buffer);
+}
+
+fn has_lost(rings: &RingStatistics) -> bool {
+    rings.rx_dropped + rings.rx_ring_full + rings.fill_ring_empty > 0
+}
+
+fn rings(devices: &[&Device]) -> Table<4> {
+    let mut table = Table::new([
+        ("Lost since the start", Left),
+        ("RX Dropped", Right),
+        ("RX Ring Full", Right),
+        ("Fill Ring Empty", Right),
+    ]);
+    for Device { name, rings, .. } in devices {
+        let cells = [rings.rx_dropped, rings.rx_ring_full, rings.fill_ring_empty];
+        let [dropped, full, empty] = cells.map(|count| count.to_string());
+        table.row([name.clone(), dropped, full, empty]);
+    }
+    table
+}
+
+/// The most used egress addresses and the policies with most flows.
+pub(super) fn egress(sample: &Sample, look: Look, area: Rect, buffer: &mut Buffer) {
+    let counted = sample.usage.as_ref().filter(|usage| usage.counted);
+    let Some(usage) = counted else {
+        let text = match &sample.usage {
+            Some(usage) => usage::table(usage),
+            None => "This router does not count what flows use: it is older.".to_owned(),
+        };
+        return Paragraph::new(text).wrap(Wrap { trim: true }).render(area, buffer);
+    };
+    let addresses = addresses(&usage.egress_addresses).lines(2);
+    let room = area.height / 2;
+    let height = u16::try_from(addresses.len()).unwrap_or(u16::MAX).min(room.max(3));
+    let [above, _, below] =
+        Layout::vertical([Constraint::Length(height), Constraint::Length(1), Constraint::Fill(1)])
+            .areas(area);
+    render_rows(styled(addresses), above, buffer);
+    let mut lines = styled(policies(&usage.policies).lines(2));
+    if usage.flows_of_no_policy > 0 {
+        let count = usage.flows_of_no_policy;
+        let note = format!("Flows that have not spoken since the policies changed: {count}");
+        lines.insert(0, Line::styled(note, look.alarm()));
+    }
+    render_rows(lines, below, buffer);
+}
+
+fn addresses(used: &[EgressUsage]) -> Table<5> {
+    let mut used: Vec<&EgressUsage> = used.iter().collect();
+    used.sort_by_key(|egress| std::cmp::Reverse(ports_in_use(egress)));
+    let mut table = Table::new([
+        ("Egress Address", Left),
+        ("Flows", Right),
+        ("Ports of the fullest remote", Left),
+        ("In Use", Right),
+        ("Remote", Left),
+    ]);
+    for egress in used {
+        let in_use = ports_in_use(egress);
+        table.row([
+            egress.address.to_string(),
+            egress.flows.to_string(),
+            bar(in_use, egress.ports),
+            in_use.to_string(),
+            egress.fullest.as_ref().map(usage::remote).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+fn ports_in_use(egress: &EgressUsage) -> u64 {
+    egress.fullest.as_ref().map_or(0, |remote| remote.ports)
+}
+
+/// A part of a whole, such as `[#####     ]  52%`.
+fn bar(part: u64, whole: u64) -> String {
+    const WIDTH: u64 = 16;
+    let part = part.min(whole);
+    let filled = (part * WIDTH).div_ceil(whole.max(1));
+    let bar = "#".repeat(filled as usize) + &" ".repeat((WIDTH - filled) as usize);
+    format!("[{bar}] {:3}%", part * 100 / whole.max(1))
+}
+
+fn policies(policies: &[PolicyUsage]) -> Table<2> {
+    let mut policies: Vec<&PolicyUsage> = policies.iter().collect();
+    policies.sort_by_key(|policy| std::cmp::Reverse(policy.flows));
+    let mut table = Table::new([("Policy", Left), ("Flows", Right)]);
+    for policy in policies {
+        table.row([policy.name.clone(), policy.flows.to_string()]);
+    }
+    table
+}
+
+/// The most active flows; before there are rates, the first ones.
+pub(super) fn flows(known: &Known, sample: &Sample, area: Rect, buffer: &mut Buffer) {
+    let Some(some) = &sample.flows else {
+        return Line::raw("Flows come with the next answer.").render(area, buffer);
+    };
+    let rates = known.rates.as_ref().map_or(&[][..], |rates| &rates.flows);
+    if rates.is_empty() {
+        let text = match some.rows.is_empty() {
+            true => "There are no flows.",
+            false => "Rates come with the next answer.",
+        };
+        return Line::raw(text).render(area, buffer);
+    }
+    let shown = rates.get(..FLOWS_SHOWN).unwrap_or(rates);
+    let mut lines = styled(flow_table(shown).lines(2));
+    if !some.are_all {
+        let (seen, all) = (some.rows.len(), sample.status.workers.iter().map(|w| w.flows));
+        let note = format!(
+            "Of {} flows the first {seen} were looked at: `spillway flows` has all.",
+            all.sum::<u64>()
+        );
+        lines.insert(0, Line::styled(note, Style::new().add_modifier(Modifier::REVERSED)));
+    }
+    render_rows(lines, area, buffer);
+}
+
+fn flow_table(rates: &[FlowRate]) -> Table<7> {
+    let mut table = Table::new([
+        ("Bit rate", Right),
+        ("Pkt/s", Right),
+        ("Protocol", Left),
+        ("Pod -> destination", Left),
+        ("As", Left),
+        ("State", Left),
+        ("Policy", Left),
+    ]);
+    for FlowRate { flow, traffic } in rates {
+        let Flow { original, reply, .. } = flow;
+        let pod = SocketAddr::new(original.source, original.source_port);
+        let destination = SocketAddr::new(original.destination, original.destination_port);
+        table.row([
+            bit_rate(traffic.bits),
+            short(traffic.packets),
+            flow.protocol.clone(),
+            format!("{pod} -> {destination}"),
+            SocketAddr::new(reply.destination, reply.destination_port).to_string(),
+            flow.state.clone(),
+            flow.policy.clone(),
+        ]);
+    }
+    table
+}

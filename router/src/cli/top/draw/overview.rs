@@ -1,0 +1,178 @@
+//! Throughput, workers, and what is dropped.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Style;
+use ratatui::text::Line;
+use ratatui::widgets::{Paragraph, Sparkline, Widget as _};
+use spillway_api::Status;
+
+use super::super::rates::{DropRate, Sample, Traffic, WorkerRates};
+use super::super::screen::{Known, Point};
+use super::super::units::{bit_rate, short};
+use super::{HEADING, Look, render_rows, styled};
+use crate::cli::table::Align::{Left, Right};
+use crate::cli::table::Table;
+
+/// From this width on workers have columns for what seldom happens.
+const WIDE: u16 = 100;
+
+/// Where a rate is not known.
+const UNKNOWN: &str = "-";
+
+pub(super) fn draw(known: &Known, sample: &Sample, look: Look, area: Rect, buffer: &mut Buffer) {
+    let status = &sample.status;
+    let workers = u16::try_from(status.workers.len()).unwrap_or(u16::MAX);
+    let [charts, _, totals, _, table, _, drops] = Layout::vertical([
+        Constraint::Length(5),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        // Of many workers some, so that there is room for what is dropped.
+        Constraint::Length((workers + 1).min(area.height.saturating_sub(12).max(3))),
+        Constraint::Length(1),
+        Constraint::Fill(1),
+    ])
+    .areas(area);
+    draw_charts(known, look, charts, buffer);
+    Line::raw(totals_line(known, status)).render(totals, buffer);
+    let rates = known.rates.as_ref().map(|rates| rates.workers.as_slice());
+    let lines = match area.width {
+        WIDE.. => workers_wide(status, rates).lines(3),
+        _ => workers_narrow(status, rates).lines(2),
+    };
+    render_rows(styled(lines), table, buffer);
+    render_rows(drop_lines(known), drops, buffer);
+}
+
+fn draw_charts(known: &Known, look: Look, area: Rect, buffer: &mut Buffer) {
+    let [forward, _, reply] =
+        Layout::horizontal([Constraint::Fill(1), Constraint::Length(2), Constraint::Fill(1)])
+            .areas(area);
+    let rates = known.rates.as_ref();
+    let both: [(_, _, _, _, fn(&(u64, u64)) -> u64); 2] = [
+        (forward, "Forward, to the outside", rates.map(|r| r.forward), look.forward(), |p| p.0),
+        (reply, "Reply, to the pods", rates.map(|r| r.reply), look.reply(), |p| p.1),
+    ];
+    for (area, name, traffic, style, which) in both {
+        let values = known.history.iter().map(|point: &Point| point.as_ref().map(which));
+        chart(name, traffic, &values.collect::<Vec<_>>(), style, area, buffer);
+    }
+}
+
+/// A heading, the rate in words, and the history below, the newest at the right.
+fn chart(
+    name: &str,
+    traffic: Option<Traffic>,
+    values: &[Option<u64>],
+    style: Style,
+    area: Rect,
+    buffer: &mut Buffer,
+) {
+    let [head, bars] = Layout::vertical([Constraint::Length(2), Constraint::Fill(1)]).areas(area);
+    let width = usize::from(bars.width);
+    let shown = values.get(values.len().saturating_sub(width)..).unwrap_or_default();
+    let peak = shown.iter().flatten().max().copied().unwrap_or_default();
+    let now = traffic.map_or(UNKNOWN.to_owned(), |traffic| {
+        format!("{}, {} packets/s", bit_rate(traffic.bits), short(traffic.packets))
+    });
+    let lines = vec![
+        Line::styled(format!("{name} (peak {})", bit_rate(peak as f64)), HEADING),
+        Line::styled(now, style),
+    ];
+    Paragraph::new(lines).render(head, buffer);
+    let mut data = vec![None; width - shown.len()];
+    data.extend(shown);
+    let bars_shown = Sparkline::default().data(data).max(peak.max(1)).style(style);
+    bars_shown.absent_value_symbol(" ").render(bars, buffer);
+}
+
+fn totals_line(known: &Known, status: &Status) -> String {
+    let flows: u64 = status.workers.iter().map(|worker| worker.flows).sum();
+    let held: u64 = status.workers.iter().map(|worker| worker.held).sum();
+    let rate = |value: Option<f64>| value.map_or(UNKNOWN.to_owned(), short);
+    let rates = known.rates.as_ref();
+    format!(
+        "Flows {flows}   New {}/s   Dropped {}/s   Held {held}   Frames free {} of {}",
+        rate(rates.map(|rates| rates.new_flows)),
+        rate(rates.map(|rates| rates.dropped)),
+        status.frames.free,
+        status.frames.total
+    )
+}
+
+fn workers_narrow(status: &Status, rates: Option<&[WorkerRates]>) -> Table<9> {
+    let mut table = Table::new([
+        ("Worker", Right),
+        ("Flows", Right),
+        ("New/s", Right),
+        ("Forward/s", Right),
+        ("Reply/s", Right),
+        ("Bit/s", Right),
+        ("Drops/s", Right),
+        ("Held", Right),
+        ("TX full/s", Right),
+    ]);
+    for cells in worker_rows(status, rates) {
+        let [id, flows, new, forward, reply, bits, drops, held, full, ..] = cells;
+        table.row([id, flows, new, forward, reply, bits, drops, held, full]);
+    }
+    table
+}
+
+fn workers_wide(status: &Status, rates: Option<&[WorkerRates]>) -> Table<11> {
+    let mut table = Table::new([
+        ("Worker", Right),
+        ("Flows", Right),
+        ("New/s", Right),
+        ("Forward/s", Right),
+        ("Reply/s", Right),
+        ("Bit/s", Right),
+        ("Drops/s", Right),
+        ("Held", Right),
+        ("TX full/s", Right),
+        ("No frame/s", Right),
+        ("Handed off/s", Right),
+    ]);
+    worker_rows(status, rates).for_each(|cells| table.row(cells));
+    table
+}
+
+fn worker_rows(
+    status: &Status,
+    rates: Option<&[WorkerRates]>,
+) -> impl Iterator<Item = [String; 11]> {
+    status.workers.iter().enumerate().map(move |(at, worker)| {
+        let of = rates.and_then(|rates| rates.get(at));
+        let rate =
+            |value: fn(&WorkerRates) -> f64| of.map_or(UNKNOWN.to_owned(), |of| short(value(of)));
+        [
+            worker.id.to_string(),
+            worker.flows.to_string(),
+            rate(|of| of.new_flows),
+            rate(|of| of.forward.packets),
+            rate(|of| of.reply.packets),
+            rate(|of| of.forward.bits + of.reply.bits),
+            rate(|of| of.dropped),
+            worker.held.to_string(),
+            rate(|of| of.tx_ring_full),
+            rate(|of| of.frames_missing),
+            rate(|of| of.handed_off),
+        ]
+    })
+}
+
+fn drop_lines(known: &Known) -> Vec<Line<'static>> {
+    let moving = known.moving_drops();
+    if moving.is_empty() {
+        return vec![Line::raw(match known.rates {
+            Some(_) => "Nothing was dropped within the last minute.",
+            None => "What is dropped is known with the next answer.",
+        })];
+    }
+    let mut table = Table::new([("Dropped", Left), ("Packets/s", Right), ("Why", Left)]);
+    for DropRate { reason, per_second, description, .. } in moving {
+        table.row([reason.clone(), short(*per_second), description.clone()]);
+    }
+    styled(table.lines(2))
+}
