@@ -56,8 +56,9 @@ test: packages browser kubernetes manifests ## Run every test, those that need r
 	cargo $(TEST_RUNNER) test --workspace --locked
 
 .PHONY: tutorials
-tutorials: build kubernetes ## Run every command of the tutorials; they must print what they say.
-	$(AS_ROOT) vagrant/tutorials/test.sh
+tutorials: packages kubernetes ## Run every command of the tutorials; they must print what they say.
+	cargo build --locked -p spillway -p spillway-control
+	$(AS_ROOT) env BINARIES="$(CURDIR)/target/debug" vagrant/tutorials/test.sh
 
 .PHONY: test-kernels
 test-kernels: packages ## Run steering's tests on other kernels, in emulated machines; minutes.

@@ -11,6 +11,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 if [[ ! ${TUTORIALS_TEST_INSIDE-} ]]; then
   ((EUID == 0)) || { echo "test.sh: needs root, for namespaces: try sudo" >&2 && exit 1; }
+  # Root may run this in a user's tree.
+  export PYTHONDONTWRITEBYTECODE=1
   "$here/run_test.py"
   # With a process namespace, so that nothing is left running whatever happens.
   TUTORIALS_TEST_INSIDE=1 exec unshare --net --mount --propagation private --pid --fork \
@@ -20,7 +22,10 @@ mount -t tmpfs none /run # where namespaces have their names, and the lab its fi
 mkdir /run/netns
 tutorials=("$@")
 (($#)) || tutorials=("$here"/[0-9]*.md)
-"$here/run.py" "${tutorials[@]}"
+if ! "$here/run.py" "${tutorials[@]}"; then
+  tail -n 20 /run/spillway-lab/log/{spillway,control,agent} >&2 || true
+  exit 1
+fi
 "$here/../kubernetes.sh" down
 if compgen -G "/run/netns/*" >/dev/null; then
   echo "test.sh: \`kubernetes.sh down\` has left $(echo /run/netns/*)" >&2
