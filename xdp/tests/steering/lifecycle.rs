@@ -56,7 +56,7 @@ impl Drop for Pins {
 fn kernel_tells() -> bool {
     let uname = rustix::system::uname();
     let release = uname.release().to_str().unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>());
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let mut number = || numbers.next().unwrap().unwrap();
     (number(), number()) >= (6, 3)
 }
