@@ -258,6 +258,8 @@ up() {
     echo "the lab is up, with Kubernetes"
     return
   fi
+  # Half a lab is made again.
+  lab down >/dev/null
   lab up --mode none --queues 2 --workers 2 >/dev/null
   lab spillway start
   start_cluster
