@@ -229,7 +229,7 @@ fn usage(gateway: &mut Gateway, now: Instant) -> anyhow::Result<Usage> {
 }
 
 /// What flows use, if they can be counted until then.
-fn count(gateway: &Gateway, until: Instant) -> anyhow::Result<Usage> {
+fn count(gateway: &mut Gateway, until: Instant) -> anyhow::Result<Usage> {
     let Some(programmed) = &gateway.programmed else { return Ok(Usage::default()) };
     let reports = gateway.workers.reports()?;
     let live: u64 = reports.iter().map(|report| report.engine.flows_live).sum();
@@ -237,6 +237,8 @@ fn count(gateway: &Gateway, until: Instant) -> anyhow::Result<Usage> {
     if live > USAGE_FLOWS_MAX || places > USAGE_PLACES_MAX {
         return Ok(Usage::default());
     }
+    // Before the live ones: what ends in between is missing, and not there twice.
+    let ended = gateway.workers.carried(gateway.book.count())?;
     let mut count = Count::default();
     for id in 0..reports.len() {
         let mut cursor = Some(0);
@@ -248,11 +250,13 @@ fn count(gateway: &Gateway, until: Instant) -> anyhow::Result<Usage> {
             let page = page.context("a worker is missing")?;
             for flow in &page.flows {
                 count.add(flow, gateway.policy_names.name_now(flow.epoch, flow.policy));
+                count.add_traffic(flow, &gateway.accounts);
             }
             cursor = page.next;
         }
     }
-    Ok(count.of(&programmed.document))
+    let (live, book) = (std::mem::take(&mut count.live), &mut gateway.book);
+    Ok(count.of(&programmed.document, |account| book.total(account, &ended, &live)))
 }
 
 /// A worker's flow at a time of its clock.

@@ -13,10 +13,11 @@ use spillway_engine::policy::Policies;
 use spillway_engine::tables::{
     DeviceIndex, EPOCH_NONE, FamilyInput, Neighbour, Peer, Tables, TablesInput,
 };
-use spillway_engine::{EngineConfig, Family, V4, V6};
+use spillway_engine::{Accounts, EngineConfig, Family, V4, V6};
 use spillway_xdp::device::{DeviceInfo, SocketFd};
 use spillway_xdp::steering::{Attachment, Steering, SteeringError, Trial};
 
+use crate::accounts::Book;
 use crate::announce::{Announcements, Place};
 use crate::compile::{self, HostPorts};
 use crate::config::Config;
@@ -115,6 +116,9 @@ pub(crate) struct Gateway {
     /// What stands for pods and peers of the document in force, and for former ones.
     pub(crate) numbers: Assigned,
     pub(crate) policy_names: PolicyNames,
+    /// What policies and egress addresses have carried; and as the tables in force have it.
+    pub(crate) book: Book,
+    pub(crate) accounts: Arc<Accounts>,
     /// What has happened to flows and packets lately, if it is to be kept.
     pub(crate) record: Option<Record>,
     groups: Groups,
@@ -139,12 +143,13 @@ pub(crate) struct GatewayParts {
     /// What all engines are made of; which worker it is does not matter.
     pub(crate) engine: EngineConfig,
     pub(crate) numbers: Assigned,
+    pub(crate) book: Book,
 }
 
 impl Gateway {
     pub(crate) fn new(parts: GatewayParts) -> Self {
-        let GatewayParts { config, devices, sockets, kernel, steering, workers, engine, numbers } =
-            parts;
+        let GatewayParts { config, devices, sockets, kernel, steering, workers, .. } = parts;
+        let GatewayParts { engine, numbers, book, .. } = parts;
         let kept = config.events.kept as usize;
         let record = (kept > 0).then(|| Record::new(kept, Clock::read().wall_us));
         Self {
@@ -170,6 +175,8 @@ impl Gateway {
             trial: None,
             numbers,
             policy_names: PolicyNames::default(),
+            book,
+            accounts: Arc::default(),
             record,
             groups: Groups::default(),
             refusals: Seldom::default(),
@@ -213,6 +220,8 @@ impl Gateway {
         self.numbers = numbers;
         tracing::info!("generation {} from {source}: programmed", document.generation);
         self.policy_names.change(&document, next(self.epoch));
+        self.book.open(&document);
+        self.accounts = Arc::new(self.book.for_tables(&self.policy_names));
         self.programmed = Some(Programmed {
             extent: compile::extent(&document, &policies),
             document,
@@ -436,6 +445,7 @@ impl Gateway {
             tunnel_port: self.config.tunnel_port,
             nat64: compile::nat64(document, &self.numbers),
             draining: self.draining.is_some(),
+            accounts: Arc::clone(&self.accounts),
             v4,
             v6,
         });

@@ -4,6 +4,7 @@
 //! over its Unix socket, `serve` for whoever asks by HTTP, except `check`, `preflight` and `detach`, which
 //! need none.
 
+mod accounts;
 mod announce;
 mod answer;
 mod cli;

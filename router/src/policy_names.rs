@@ -38,6 +38,11 @@ impl PolicyNames {
         self.lists.truncate(LISTS_MAX);
     }
 
+    /// Every list with the first epoch that has it, the last one first.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = (u32, &[Arc<str>])> {
+        self.lists.iter().map(|list| (list.since_epoch, list.names.as_slice()))
+    }
+
     /// The name of the policy that tables of an epoch had at `index`; none when that is too long ago, or of
     /// another process.
     pub(crate) fn name(&self, epoch: u32, index: PolicyIndex) -> Option<Arc<str>> {

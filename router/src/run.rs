@@ -12,10 +12,11 @@ use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 use spillway_engine::tables::{Tables, TablesInput};
-use spillway_engine::{Engine, EngineConfig};
+use spillway_engine::{Carried, Engine, EngineConfig};
 use spillway_xdp::device::{self, DeviceInfo, DevicesConfig, SocketFd};
 use spillway_xdp::steering::{self, DeviceLock, SteeredDevice, Steering, SteeringConfig};
 
+use crate::accounts::Book;
 use crate::answer::answer;
 use crate::config::{Config, Mode, Unclassified};
 use crate::gateway::{Gateway, GatewayParts};
@@ -121,12 +122,17 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
     };
     let mut engines: Vec<Engine> = (0..config.workers).map(engine).collect();
     let numbers = take_up_flows(&config.runtime_dir, &owners, &mut engines);
+    let restored = engines.iter().flat_map(Engine::saved).map(|flow| {
+        let (forward, reply) = (flow.forward.traffic, flow.reply.traffic);
+        (flow.egress, Carried { forward, reply })
+    });
+    let book = Book::new(restored);
     let parts = engines.into_iter().zip(lanes).collect();
     let tables = Arc::new(Tables::new(TablesInput::default()));
     let workers = Workers::start(parts, &tables, waker, &config)?;
     let engine = engine_config;
     let parts =
-        GatewayParts { config, devices, sockets, kernel, steering, workers, engine, numbers };
+        GatewayParts { config, devices, sockets, kernel, steering, workers, engine, numbers, book };
     Ok((Gateway::new(parts), locks))
 }
 

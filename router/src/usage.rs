@@ -1,12 +1,14 @@
 //! What flows use of egress addresses and policies, counted when somebody asks: while packets are
-//! forwarded nothing of it is kept. Pure.
+//! forwarded nothing of it is kept. What they have carried is in their own counts, and that of flows that
+//! have ended in [`crate::accounts`]. Pure.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use spillway_api::{Document, EgressUsage, PolicyUsage, RemoteUsage, Usage};
-use spillway_engine::{FlowRecord, Tuple};
+use spillway_api::{Document, EgressUsage, PolicyUsage, RemoteUsage, Traffic, Usage};
+use spillway_engine::{Accounts, Carried, FlowRecord, Tuple};
 
+use crate::accounts::Account;
 use crate::answer::protocol_name;
 
 const ICMP: u8 = 1;
@@ -42,6 +44,8 @@ pub(crate) struct Count<'a> {
     by_remote: HashMap<(IpAddr, Remote), u64>,
     by_policy: HashMap<&'a str, u64>,
     of_no_policy: u64,
+    /// What live flows have carried, by the number of the account.
+    pub(crate) live: Vec<Carried>,
 }
 
 impl<'a> Count<'a> {
@@ -58,9 +62,26 @@ impl<'a> Count<'a> {
         }
     }
 
+    /// Adds what a flow has carried so far.
+    pub(crate) fn add_traffic(&mut self, flow: &FlowRecord, accounts: &Accounts) {
+        let carried = Carried { forward: flow.forward_traffic, reply: flow.reply_traffic };
+        let policy = accounts.policy(flow.epoch, flow.policy);
+        let egress = accounts.egress(flow.reply.destination);
+        for account in [policy, egress].into_iter().flatten().map(usize::from) {
+            if account >= self.live.len() {
+                self.live.resize(account + 1, Carried::default());
+            }
+            self.live[account].add(carried);
+        }
+    }
+
     /// What a document's egress addresses and policies have of the flows. One that the document does
-    /// not list any more is left out with its flows.
-    pub(crate) fn of(&self, document: &Document) -> Usage {
+    /// not list any more is left out with its flows. `traffic` is what an account has carried in all.
+    pub(crate) fn of(
+        &self,
+        document: &Document,
+        mut traffic: impl FnMut(&Account) -> Traffic,
+    ) -> Usage {
         let mut fullest: HashMap<IpAddr, (u64, Remote)> = HashMap::new();
         for ((egress, remote), flows) in &self.by_remote {
             let found = (*flows, *remote);
@@ -80,15 +101,18 @@ impl<'a> Count<'a> {
                     port: remote.port,
                     ports: *ports,
                 }),
+                traffic: traffic(&Account::Egress(address)),
             }
         });
+        let egress_addresses = egress_addresses.collect();
         let policies = document.policies.iter().map(|policy| PolicyUsage {
             name: policy.name.clone(),
             flows: self.by_policy.get(policy.name.as_str()).copied().unwrap_or_default(),
+            traffic: traffic(&Account::policy(&policy.name)),
         });
         Usage {
             counted: true,
-            egress_addresses: egress_addresses.collect(),
+            egress_addresses,
             policies: policies.collect(),
             flows_of_no_policy: self.of_no_policy,
         }
@@ -99,7 +123,7 @@ impl<'a> Count<'a> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use spillway_engine::{FlowState, Traffic};
+    use spillway_engine::FlowState;
 
     use super::*;
 
@@ -136,8 +160,8 @@ policies:
             state: FlowState::Established,
             created_ns: 0,
             last_seen_ns: 0,
-            forward_traffic: Traffic::default(),
-            reply_traffic: Traffic::default(),
+            forward_traffic: spillway_engine::Traffic { packets: 2, bytes: 90 },
+            reply_traffic: spillway_engine::Traffic { packets: 1, bytes: 60 },
             policy: 0,
             epoch: 1,
             peer: Ipv4Addr::UNSPECIFIED,
@@ -159,7 +183,7 @@ policies:
         // Without ports there is none to lease.
         (0..9).for_each(|_| count.add(&flow(own, 47, 0, ("203.0.113.12", 0)), Some("app1")));
 
-        let usage = count.of(&Document::parse(DOCUMENT).unwrap());
+        let usage = count.of(&Document::parse(DOCUMENT).unwrap(), |_| Traffic::default());
         let remote = |address: &str, protocol, port, ports| {
             let protocol = protocol_name(protocol);
             Some(RemoteUsage { protocol, address: address.parse().unwrap(), port, ports })
@@ -169,20 +193,49 @@ policies:
             flows,
             ports,
             fullest,
+            traffic: Traffic::default(),
         };
         let expected = [
             egress(own, 14, 64_512, remote("203.0.113.10", TCP, 443, 3)),
             egress(shared, 6, 13_616, remote("203.0.113.11", ICMP, 0, 5)),
         ];
         assert_eq!(usage.egress_addresses, expected);
-        let policy = |name: &str, flows| PolicyUsage { name: name.to_owned(), flows };
+        let traffic = Traffic::default();
+        let policy = |name: &str, flows| PolicyUsage { name: name.to_owned(), flows, traffic };
         assert_eq!(usage.policies, [policy("app1", 14), policy("app2", 1)]);
         assert_eq!(usage.flows_of_no_policy, 5);
     }
 
     #[test]
+    fn live_flows_traffic_is_that_of_their_policy_and_of_their_egress_address() {
+        let (own, other) = ("192.168.44.129", "192.168.44.128");
+        let web = ("203.0.113.10", 443);
+        // The first policy of epoch 1 is account 3; the other address has none.
+        let accounts = Accounts::new(vec![(1, vec![Some(3)])], [(own.parse().unwrap(), 1)]);
+        let mut count = Count::default();
+        count.add_traffic(&flow(own, TCP, 2000, web), &accounts);
+        count.add_traffic(&flow(other, TCP, 2000, web), &accounts);
+        let former = FlowRecord { epoch: 0, ..flow(own, TCP, 2001, web) };
+        count.add_traffic(&former, &accounts);
+        let packets = |at: &Carried| (at.forward.packets, at.reply.packets);
+        let live: Vec<_> = count.live.iter().map(packets).collect();
+        assert_eq!(live, [(0, 0), (4, 2), (0, 0), (4, 2)]);
+        let usage = count.of(&Document::parse(DOCUMENT).unwrap(), |account| Traffic {
+            reply_bytes: u64::from(*account == Account::policy("app2")),
+            original_bytes: 5 * u64::from(*account == Account::Egress(own.parse().unwrap())),
+            ..Traffic::default()
+        });
+        let bytes: Vec<_> = usage.policies.iter().map(|at| at.traffic.reply_bytes).collect();
+        assert_eq!(bytes, [0, 1]);
+        let bytes: Vec<_> =
+            usage.egress_addresses.iter().map(|at| at.traffic.original_bytes).collect();
+        assert_eq!(bytes, [5, 0]);
+    }
+
+    #[test]
     fn without_flows_everything_is_there_with_none() {
-        let usage = Count::default().of(&Document::parse(DOCUMENT).unwrap());
+        let usage =
+            Count::default().of(&Document::parse(DOCUMENT).unwrap(), |_| Traffic::default());
         assert!(usage.counted);
         assert_eq!(usage.policies.iter().map(|policy| policy.flows).collect::<Vec<_>>(), [0, 0]);
         assert!(usage.egress_addresses.iter().all(|egress| egress.fullest.is_none()));

@@ -14,8 +14,8 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use spillway_engine::tables::{DeviceIndex, Tables};
 use spillway_engine::{
-    Answer, BURST_MAX, Counters, DropReason, Engine, FlowRecord, Fragments, Nanos, Outlook, Ticket,
-    Verdict,
+    AccountNumber, Answer, BURST_MAX, Carried, Counters, DropReason, Engine, FlowRecord, Fragments,
+    Nanos, Outlook, Ticket, Verdict,
 };
 use spillway_xdp::{Frame, Lane, LaneStatistics};
 
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Report(Sender<Report>),
     /// Show flows from `cursor` on, `limit` at most.
     Flows { cursor: u32, limit: usize, reply: Sender<FlowPage> },
+    /// Say what ended flows have carried, of each account below this number.
+    Carried { accounts: usize, reply: Sender<Vec<Carried>> },
     /// Say what would become of a frame, as steering would give it.
     Look { frame: Vec<u8>, reply: Sender<Outlook> },
     /// End the thread; the frames stay with the devices.
@@ -384,6 +386,11 @@ impl Worker {
                 let mut flows = Vec::with_capacity(limit);
                 let next = self.parts.engine.flows(cursor, limit, &mut flows);
                 let _ = reply.try_send(FlowPage { now: now(), flows, next });
+            }
+            Command::Carried { accounts, reply } => {
+                let numbers = (0..AccountNumber::MAX).take(accounts);
+                let carried = numbers.map(|account| self.parts.engine.carried(account)).collect();
+                let _ = reply.try_send(carried);
             }
             Command::Look { mut frame, reply } => {
                 let WorkerParts { engine, tables, .. } = &mut self.parts;

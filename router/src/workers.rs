@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rustix::event::EventfdFlags;
 use spillway_engine::tables::Tables;
-use spillway_engine::{Engine, Outlook};
+use spillway_engine::{Carried, Engine, Outlook};
 use spillway_xdp::{Frame, Lane};
 
 use crate::config::{Config, Idle};
@@ -117,6 +117,16 @@ impl Workers {
             return Ok(None);
         }
         self.ask(id, |reply| Command::Flows { cursor, limit, reply }).map(Some)
+    }
+
+    /// What ended flows have carried, of each account below a number, over all workers.
+    pub(crate) fn carried(&self, accounts: usize) -> anyhow::Result<Vec<Carried>> {
+        let mut sums = vec![Carried::default(); accounts];
+        for id in 0..self.handles.len() {
+            let carried = self.ask(id, |reply| Command::Carried { accounts, reply })?;
+            sums.iter_mut().zip(carried).for_each(|(sum, carried)| sum.add(carried));
+        }
+        Ok(sums)
     }
 
     /// What a worker says of a frame, as steering would give it.

@@ -31,7 +31,7 @@ pub use message::{
     Frames, PolicyPage, PolicyRow, PolicyUsage, Programmed, Programming, Refusal, RefusedState,
     RemoteUsage, Request, Response, RingStatistics, Status, SteeringOutcome, TRACE_BYTES,
     TRACE_BYTES_MAX, TRACE_POD_PORT, TRACE_REMOTE_PORT, Trace, TraceProtocol, TraceRequest,
-    TraceStep, Tuple, Usage, Verdict, Worker,
+    TraceStep, Traffic, Tuple, Usage, Verdict, Worker,
 };
 pub use nat64::Nat64Prefix;
 pub use options::PolicyTimeouts;

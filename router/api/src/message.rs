@@ -537,6 +537,19 @@ pub struct Usage {
     pub flows_of_no_policy: u64,
 }
 
+/// What flows have carried since the router started: those that live, and those that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets from pods.
+    pub original_packets: u64,
+    /// Their bytes: IP packets, without link and tunnel headers.
+    pub original_bytes: u64,
+    /// Packets to pods.
+    pub reply_packets: u64,
+    /// Their bytes, likewise.
+    pub reply_bytes: u64,
+}
+
 /// What flows use of an egress address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EgressUsage {
@@ -548,6 +561,9 @@ pub struct EgressUsage {
     pub ports: u64,
     /// The remote towards which most are; none without flows that have ports.
     pub fullest: Option<RemoteUsage>,
+    /// What its flows have carried.
+    #[serde(default)]
+    pub traffic: Traffic,
 }
 
 /// A remote, and how many ports of an egress address are leased towards it.
@@ -570,6 +586,9 @@ pub struct PolicyUsage {
     pub name: String,
     /// Its live flows.
     pub flows: u64,
+    /// What flows have carried under it.
+    #[serde(default)]
+    pub traffic: Traffic,
 }
 
 /// A packet to trace: from a pod, through the tunnel; or from outside, when `to` is an egress address of

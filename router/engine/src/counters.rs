@@ -17,6 +17,11 @@ impl Traffic {
         self.bytes = self.bytes.wrapping_add(other.bytes);
     }
 
+    pub(crate) fn subtract(&mut self, other: Self) {
+        self.packets = self.packets.wrapping_sub(other.packets);
+        self.bytes = self.bytes.wrapping_sub(other.bytes);
+    }
+
     pub(crate) fn count(&mut self, length: u16) {
         self.packets = self.packets.wrapping_add(1);
         self.bytes = self.bytes.wrapping_add(u64::from(length));

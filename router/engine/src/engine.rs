@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use crate::accounts::{AccountNumber, Carried};
 use crate::family::{V4, V6};
 use crate::flow::{FlowRecord, NotRestored, PodFlows, SavedFlow, Timeouts};
 use crate::fragment::Fragments;
@@ -400,6 +401,15 @@ impl Engine {
     /// began there: it only ends here.
     pub fn take_events(&mut self, mut take: impl FnMut(FlowEvent)) -> u64 {
         self.v4.journal.take(&mut take) + self.v6.journal.take(&mut take)
+    }
+
+    /// What flows of an account have carried that have ended, or that go on under another one. With what its
+    /// live flows have carried it is all; each wraps around by itself.
+    #[must_use]
+    pub fn carried(&self, account: AccountNumber) -> Carried {
+        let mut carried = self.v4.journal.ledger.carried(account);
+        carried.add(self.v6.journal.ledger.carried(account));
+        carried
     }
 
     /// Takes in what another worker tells this one.

@@ -30,6 +30,7 @@ pub(crate) use slot::{Original, Reply, Tick, Translation, WayBack, tick};
 pub(crate) use table::{Slot, SlotIndex, Table};
 pub(crate) use tuple::{Hasher, Key};
 
+use crate::accounts::Carried;
 use crate::packet::Wire;
 use slot::Tally;
 use state::Progress;
@@ -102,6 +103,13 @@ impl<F: Wire> Flows<F> {
         (original.progress, original.tally) = (Progress::NONE, Tally::NONE);
         (reply.progress, reply.tally) = (Progress::NONE, Tally::NONE);
         (original.created, original.last_seen, reply.last_seen) = (now, now, now);
+    }
+
+    /// What a flow has carried.
+    pub(crate) fn carried(&self, original_index: SlotIndex) -> Carried {
+        let original = &self.originals[original_index];
+        let reply = &self.replies[original.twin];
+        Carried { forward: original.tally.traffic(), reply: reply.tally.traffic() }
     }
 
     /// Removes a flow; gives how it was translated: its port is free again.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod accounts;
 mod checksum;
 pub mod counters;
 pub mod drop_reason;
@@ -26,6 +27,7 @@ pub mod steer;
 pub mod tables;
 mod ticket;
 
+pub use accounts::{AccountNumber, Accounts, Carried};
 pub use counters::{Counters, Traffic};
 pub use drop_reason::{DROP_REASONS, DropReason};
 pub use engine::{

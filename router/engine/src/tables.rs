@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use crate::DropReason;
+use crate::accounts::Accounts;
 use crate::encap::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, OuterIpv6, Overlay};
 use crate::engine::Halt;
 use crate::family::{Family, V4, V6};
@@ -106,6 +107,8 @@ pub struct TablesInput {
     pub nat64: Option<Nat64Input>,
     /// Whether the gateway is being drained: known flows go on, and no new one begins.
     pub draining: bool,
+    /// What flows' traffic is counted by.
+    pub accounts: Arc<Accounts>,
     /// What is said of IPv4; the tunnels' own packets go by what is said of their family, too.
     pub v4: FamilyInput<V4>,
     /// What is said of IPv6.
@@ -208,6 +211,7 @@ pub(crate) struct FamilyTables<F: Family> {
     /// The way back to each peer, or why there is none now; with NAT64, then the same for numbers.
     overlays: Vec<Result<Overlay, Halt>>,
     peers: Arc<Map<Ipv4Addr, PeerIndex>>,
+    accounts: Arc<Accounts>,
 }
 
 impl Default for Tables {
@@ -231,6 +235,7 @@ impl Tables {
         let mut v4 = FamilyTables::new(epoch, &devices, &index, v4, ETHERTYPE_IPV4);
         let mut v6 = FamilyTables::new(epoch, &devices, &index, v6, ETHERTYPE_IPV6);
         (v4.draining, v6.draining) = (input.draining, input.draining);
+        (v4.accounts, v6.accounts) = (Arc::clone(&input.accounts), input.accounts);
         // Both families go through the same tunnels.
         let way_to = |peer: &Peer| match (peer.tunnel_address, peer.address) {
             (IpAddr::V4(tunnel), IpAddr::V4(address)) => v4.way_to(peer, tunnel, address),
@@ -364,6 +369,7 @@ impl<F: Family> FamilyTables<F> {
             numbers: None,
             overlays: Vec::new(),
             peers: Arc::clone(peers),
+            accounts: Arc::default(),
         };
         let adjacent = |neighbour: &Neighbour<F>| {
             let Neighbour { device, address, mac } = *neighbour;
@@ -385,6 +391,11 @@ impl<F: Family> FamilyTables<F> {
     /// Changes with every change that flows must notice.
     pub(crate) fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    /// What flows' traffic is counted by.
+    pub(crate) fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Whether a flow may begin, or a closing one begin anew.

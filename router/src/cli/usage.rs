@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use spillway_api::limits::USAGE_FLOWS_MAX;
-use spillway_api::{EgressUsage, RemoteUsage, Usage};
+use spillway_api::{EgressUsage, PolicyUsage, RemoteUsage, Traffic, Usage};
 
 use super::table::Align::{Left, Right};
 use super::table::Table;
@@ -19,9 +19,24 @@ pub(super) fn table(usage: &Usage) -> String {
     let mut text = String::new();
     egress_addresses(&usage.egress_addresses).append_to(&mut text);
     text.push('\n');
-    let mut policies = Table::new([("Policy", Left), ("Flows", Right)]);
-    for policy in &usage.policies {
-        policies.row([policy.name.clone(), policy.flows.to_string()]);
+    let mut policies = Table::new([
+        ("Policy", Left),
+        ("Flows", Right),
+        ("Packets Out", Right),
+        ("Bytes Out", Right),
+        ("Packets In", Right),
+        ("Bytes In", Right),
+    ]);
+    for PolicyUsage { name, flows, traffic } in &usage.policies {
+        let [packets_out, bytes_out, packets_in, bytes_in] = words(traffic);
+        policies.row([
+            name.clone(),
+            flows.to_string(),
+            packets_out,
+            bytes_out,
+            packets_in,
+            bytes_in,
+        ]);
     }
     policies.append_to(&mut text);
     if usage.flows_of_no_policy > 0 {
@@ -33,15 +48,26 @@ pub(super) fn table(usage: &Usage) -> String {
     text
 }
 
-fn egress_addresses(used: &[EgressUsage]) -> Table<5> {
+/// Packets and bytes from pods, then those to them.
+fn words(traffic: &Traffic) -> [String; 4] {
+    let Traffic { original_packets, original_bytes, reply_packets, reply_bytes } = traffic;
+    [original_packets, original_bytes, reply_packets, reply_bytes].map(ToString::to_string)
+}
+
+fn egress_addresses(used: &[EgressUsage]) -> Table<9> {
     let mut table = Table::new([
         ("Egress Address", Left),
         ("Flows", Right),
         ("Ports", Right),
         ("In Use", Right),
         ("Towards", Left),
+        ("Packets Out", Right),
+        ("Bytes Out", Right),
+        ("Packets In", Right),
+        ("Bytes In", Right),
     ]);
     for egress in used {
+        let [packets_out, bytes_out, packets_in, bytes_in] = words(&egress.traffic);
         let in_use = egress.fullest.as_ref().map_or(0, |remote| remote.ports);
         table.row([
             egress.address.to_string(),
@@ -49,6 +75,10 @@ fn egress_addresses(used: &[EgressUsage]) -> Table<5> {
             egress.ports.to_string(),
             in_use.to_string(),
             egress.fullest.as_ref().map(remote).unwrap_or_default(),
+            packets_out,
+            bytes_out,
+            packets_in,
+            bytes_in,
         ]);
     }
     table
@@ -65,9 +95,14 @@ pub(super) fn remote(remote: &RemoteUsage) -> String {
 
 #[cfg(test)]
 mod tests {
-    use spillway_api::PolicyUsage;
-
     use super::*;
+
+    const TRAFFIC: Traffic = Traffic {
+        original_packets: 12,
+        original_bytes: 3_456,
+        reply_packets: 7,
+        reply_bytes: 89_012,
+    };
 
     fn egress(address: &str, flows: u64, fullest: Option<(&str, &str, u16, u64)>) -> EgressUsage {
         let fullest = fullest.map(|(protocol, address, port, ports)| RemoteUsage {
@@ -76,7 +111,9 @@ mod tests {
             port,
             ports,
         });
-        EgressUsage { address: address.parse().unwrap(), flows, ports: 64_512, fullest }
+        let address = address.parse().unwrap();
+        let traffic = if flows == 9 { TRAFFIC } else { Traffic::default() };
+        EgressUsage { address, flows, ports: 64_512, fullest, traffic }
     }
 
     #[test]
@@ -88,18 +125,22 @@ mod tests {
                 egress("192.0.2.2", 2, Some(("icmp", "203.0.113.11", 0, 2))),
                 egress("2001:db8::1", 0, None),
             ],
-            policies: vec![PolicyUsage { name: "app1".to_owned(), flows: 11 }],
+            policies: vec![PolicyUsage { name: "app1".to_owned(), flows: 11, traffic: TRAFFIC }],
             flows_of_no_policy: 0,
         };
         assert_eq!(
             table(&usage),
-            "Egress Address   Flows   Ports   In Use   Towards\n\
-             192.0.2.1            9   64512        7   tcp 203.0.113.10:443\n\
-             192.0.2.2            2   64512        2   icmp 203.0.113.11\n\
-             2001:db8::1          0   64512        0\n\
+            "Egress Address   Flows   Ports   In Use   Towards                Packets Out   Bytes Out   \
+             Packets In   Bytes In\n\
+             192.0.2.1            9   64512        7   tcp 203.0.113.10:443            12        3456   \
+             \u{20}        7      89012\n\
+             192.0.2.2            2   64512        2   icmp 203.0.113.11                0           0   \
+             \u{20}        0          0\n\
+             2001:db8::1          0   64512        0                                   0           0   \
+             \u{20}        0          0\n\
              \n\
-             Policy   Flows\n\
-             app1        11\n"
+             Policy   Flows   Packets Out   Bytes Out   Packets In   Bytes In\n\
+             app1        11            12        3456            7      89012\n"
         );
         let text = table(&Usage { flows_of_no_policy: 3, ..usage });
         assert!(

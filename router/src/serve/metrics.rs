@@ -17,7 +17,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use spillway_api::{
     APPLY_BOUNDS_US, Device, Drops, EgressUsage, PolicyUsage, Programming, Status, SteeringOutcome,
-    Usage, Verdict, Worker,
+    Traffic, Usage, Verdict, Worker,
 };
 
 /// What every name starts with.
@@ -335,12 +335,45 @@ impl Page<'_> {
         let help =
             "Ports of an egress address that are leased towards the remote that has most of them.";
         self.gauges("egress_ports_fullest", help, fullest)?;
+        let traffic = || egress.iter().map(|egress| (of(egress), &egress.traffic));
+        let help = "Packets sent on with an egress address and back from it, those of ended flows included.";
+        self.traffic("egress", help, traffic)?;
         let of_policy = |policy: &PolicyUsage| (one("policy", &policy.name), policy.flows as f64);
         let policies = usage.policies.iter().map(of_policy);
         self.gauges("policy_flows", "Live flows of a policy.", policies)?;
+        let traffic = || {
+            let policies = usage.policies.iter();
+            policies.map(|policy| (one("policy", &policy.name), &policy.traffic))
+        };
+        self.traffic(
+            "policy",
+            "Packets sent on of a policy's flows, ended ones included.",
+            traffic,
+        )?;
         let help = "Live flows that have not spoken since the policies changed.";
         let others = usage.flows_of_no_policy as f64;
         self.gauges("policy_flows_unknown", help, [(Labels::new(), others)])
+    }
+
+    /// What flows have carried, of each of some; `help` says what their packets are.
+    fn traffic<'a, I: Iterator<Item = (Labels, &'a Traffic)>>(
+        &mut self,
+        prefix: &str,
+        help: &str,
+        each: impl Fn() -> I,
+    ) -> fmt::Result {
+        let both = |of: fn(&Traffic) -> [u64; 2]| {
+            each().flat_map(move |(labels, traffic)| {
+                ["original", "reply"].into_iter().zip(of(traffic)).map(move |(direction, count)| {
+                    ([labels.clone(), one("direction", direction)].concat(), count)
+                })
+            })
+        };
+        let packets = both(|of| [of.original_packets, of.reply_packets]);
+        self.counters(&format!("{prefix}_forwarded_packets"), help, packets)?;
+        let bytes = both(|of| [of.original_bytes, of.reply_bytes]);
+        let help = "Bytes of their IP packets, without link and tunnel headers.";
+        self.counters(&format!("{prefix}_forwarded_bytes"), help, bytes)
     }
 
     fn counters<V: EncodeCounterValue>(

@@ -69,6 +69,18 @@ fn every_answer_is_exposed_under_its_name() {
         ("spillway_egress_ports_fullest{egress_address=\"2001:db8::1\"}", 0.0),
         ("spillway_policy_flows{policy=\"team/\\\"app\\\"\"}", 8.0),
         ("spillway_policy_flows_unknown", 1.0),
+        (
+            "spillway_policy_forwarded_packets_total{policy=\"team/\\\"app\\\"\",direction=\"original\"}",
+            12.0,
+        ),
+        (
+            "spillway_egress_forwarded_bytes_total{egress_address=\"192.0.2.1\",direction=\"reply\"}",
+            89_012.0,
+        ),
+        (
+            "spillway_egress_forwarded_packets_total{egress_address=\"2001:db8::1\",direction=\"reply\"}",
+            0.0,
+        ),
     ] {
         assert_eq!(value(&text, series), expected, "{series}");
     }

@@ -3,7 +3,7 @@
 use spillway_api::{
     API_VERSION, Device, Drops, EgressUsage, EngineDrop, EventCounts, Frames, MacAddress,
     PolicyUsage, Programmed, Programming, RemoteUsage, RingStatistics, Status, SteeringOutcome,
-    Usage, Verdict, Worker,
+    Traffic, Usage, Verdict, Worker,
 };
 use spillway_engine::DropReason;
 use spillway_xdp::SteerOutcome;
@@ -63,7 +63,9 @@ pub(crate) fn status() -> Status {
 /// Five documents, and one that was refused.
 fn programming() -> Programming {
     let mut programming = Programming { refused: 1, ..Programming::default() };
-    [1_000, 2_000, 2_000, 2_243_500, 1_500].map(|took_us| programming.count_applied(took_us));
+    for took_us in [1_000, 2_000, 2_000, 2_243_500, 1_500] {
+        programming.count_applied(took_us);
+    }
     programming
 }
 
@@ -94,13 +96,25 @@ pub(crate) fn usage() -> Usage {
     let [used, unused] = ["192.0.2.1", "2001:db8::1"].map(|address| address.parse().unwrap());
     let address = "203.0.113.10".parse().unwrap();
     let fullest = Some(RemoteUsage { protocol: "tcp".to_owned(), address, port: 443, ports: 4 });
+    let traffic = Traffic {
+        original_packets: 12,
+        original_bytes: 3_456,
+        reply_packets: 7,
+        reply_bytes: 89_012,
+    };
     Usage {
         counted: true,
         egress_addresses: vec![
-            EgressUsage { address: used, flows: 9, ports: 64_512, fullest },
-            EgressUsage { address: unused, flows: 0, ports: 64_512, fullest: None },
+            EgressUsage { address: used, flows: 9, ports: 64_512, fullest, traffic },
+            EgressUsage {
+                address: unused,
+                flows: 0,
+                ports: 64_512,
+                fullest: None,
+                traffic: Traffic::default(),
+            },
         ],
-        policies: vec![PolicyUsage { name: "team/\"app\"".to_owned(), flows: 8 }],
+        policies: vec![PolicyUsage { name: "team/\"app\"".to_owned(), flows: 8, traffic }],
         flows_of_no_policy: 1,
     }
 }

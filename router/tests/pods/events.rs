@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use spillway_api::{Event, EventKind, Tuple};
+use spillway_api::{Event, EventKind, Traffic, Tuple, Worker};
 use spillway_testing::wait_until;
 
 use crate::family::{FAMILIES, Family};
@@ -126,12 +126,41 @@ fn follow_drops(world: &World) {
     assert!(told < 60, "{told}");
 }
 
+/// What the policy and the egress address have carried is what was forwarded, by a flow that lives and
+/// those that have ended.
+fn assert_all_carried(world: &World) {
+    let server = udp(&world.server, world.at(54));
+    let pod = udp_to(&world.pods[1], POD_PORT, world.at(54));
+    pod.send(b"?").unwrap();
+    let (_, public) = server.recv_from(&mut [0; 9]).expect("it arrives");
+    server.send_to(b"!", public).unwrap();
+    pod.recv(&mut [0; 9]).expect("so does the answer");
+    let usage = world.client().usage().unwrap();
+    let workers = world.client().status().unwrap().workers;
+    let sum = |of: fn(&Worker) -> u64| workers.iter().map(of).sum();
+    let forwarded = Traffic {
+        original_packets: sum(|worker| worker.forward_packets),
+        original_bytes: sum(|worker| worker.forward_bytes),
+        reply_packets: sum(|worker| worker.reply_packets),
+        reply_bytes: sum(|worker| worker.reply_bytes),
+    };
+    assert!(usage.counted && forwarded.original_packets > 5, "{forwarded:?}");
+    let [policy] = &usage.policies[..] else { panic!("{:?}", usage.policies) };
+    assert_eq!((policy.flows, policy.traffic), (1, forwarded));
+    for egress in usage.egress_addresses {
+        let is_used = egress.address == world.family.egress;
+        let expected = if is_used { forwarded } else { Traffic::default() };
+        assert_eq!(egress.traffic, expected, "{}", egress.address);
+    }
+}
+
 fn follow(underlay: &'static Underlay, family: &'static Family) {
     let name = format!("events{}{}", underlay.name, family.nft);
     let world = World::new(&name, &Translator::Spillway(&OPTIONS), family, underlay);
     follow_tcp(&world, underlay);
     follow_drops(&world);
     follow_udp(&world);
+    assert_all_carried(&world);
     let status = world.client().status().unwrap();
     let count = events(&world).len() as u64;
     assert_eq!((status.events.noted, status.events.kept, status.events.lost), (count, count, 0));

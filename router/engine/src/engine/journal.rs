@@ -1,9 +1,12 @@
-//! What happens to flows, for whoever keeps a record of it: noted where a flow begins or ends, and never
-//! for a packet of a known flow. The worker takes it after each round.
+//! What happens to flows, for whoever keeps a record of it, and what they have carried: noted where a flow
+//! begins or ends, and never for a packet of a known flow. The worker takes the events after each round.
 
 use super::Nanos;
+use crate::accounts::Ledger;
 use crate::flow::{FlowRecord, Flows, SlotIndex};
 use crate::packet::Wire;
+use crate::policy::PolicyIndex;
+use crate::tables::FamilyTables;
 
 /// Events of one family that wait for the worker at most: more than a round of it makes, of a burst, of
 /// frames that were held or handed over, and of a sweep.
@@ -63,13 +66,15 @@ pub(super) struct Journal {
     /// How many events it takes; none when nobody wants to know.
     room: usize,
     lost: u64,
+    /// What flows have carried that have ended.
+    pub(super) ledger: Ledger,
 }
 
 impl Journal {
     /// All that it will ever need is allocated now.
     pub(super) fn new(is_wanted: bool) -> Self {
         let room = if is_wanted { EVENTS_MAX } else { 0 };
-        Self { events: Vec::with_capacity(room), room, lost: 0 }
+        Self { events: Vec::with_capacity(room), room, lost: 0, ledger: Ledger::new() }
     }
 
     /// A flow begins.
@@ -84,15 +89,37 @@ impl Journal {
     #[inline]
     pub(super) fn end<F: Wire>(
         &mut self,
+        tables: &FamilyTables<F>,
         flows: &Flows<F>,
         flow: SlotIndex,
-        now: Nanos,
-        why: EndReason,
+        (now, why): (Nanos, EndReason),
     ) {
+        let (original, carried) = (&flows.originals[flow], flows.carried(flow));
+        let accounts = tables.accounts();
+        self.ledger.add(accounts.policy(original.epoch, original.policy), carried);
+        self.ledger.add(accounts.egress(original.egress().into()), carried);
         if self.room > 0 {
             let is_closed = why == EndReason::Expired && flows.is_closing(flow);
             let why = if is_closed { EndReason::Closed } else { why };
             self.note(flows, flow, now, FlowChange::End(why));
+        }
+    }
+
+    /// A flow goes on under a policy of these tables: what it has carried so far stays with the one before.
+    pub(super) fn change_policy<F: Wire>(
+        &mut self,
+        tables: &FamilyTables<F>,
+        flows: &Flows<F>,
+        flow: SlotIndex,
+        policy: PolicyIndex,
+    ) {
+        let (original, accounts) = (&flows.originals[flow], tables.accounts());
+        let before = accounts.policy(original.epoch, original.policy);
+        let after = accounts.policy(tables.epoch(), policy);
+        if before != after {
+            let carried = flows.carried(flow);
+            self.ledger.add(before, carried);
+            self.ledger.subtract(after, carried);
         }
     }
 

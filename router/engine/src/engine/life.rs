@@ -227,6 +227,7 @@ impl<F: Wire> Translator<F> {
             let policy = self.confirm_policy(tables, flow)?;
             tables.peer(packet.steer.outer_source, packet.tuple.source)?;
             let adjacency = tables.route(egress, packet.tuple.destination, packet.hash)?;
+            self.journal.change_policy(tables, &self.flows, flow, policy);
             let original = &mut self.flows.originals[flow];
             original.policy = policy;
             original.adjacency = adjacency;
@@ -234,15 +235,15 @@ impl<F: Wire> Translator<F> {
         }
         if packet.transport.opens() && self.flows.is_closing(flow) {
             tables.may_begin()?;
-            self.reopen(flow);
+            self.reopen(tables, flow);
         }
         Ok(flow)
     }
 
     /// The pod opens a connection with the same ports as one that is closing: that one ends.
-    fn reopen(&mut self, flow: SlotIndex) {
+    fn reopen(&mut self, tables: &FamilyTables<F>, flow: SlotIndex) {
         let Self { flows, journal, now, .. } = self;
-        journal.end(flows, flow, *now, EndReason::Replaced);
+        journal.end(tables, flows, flow, (*now, EndReason::Replaced));
         flows.reopen(flow, tick(*now));
         journal.begin(flows, flow, *now);
     }
@@ -281,8 +282,8 @@ impl<F: Wire> Translator<F> {
         }
         if policy.is_none() {
             let Self { flows, ports, holdings, journal, now, .. } = self;
-            let why = EndReason::Deselected;
-            let ended = end(flows, ports, holdings, journal, flow, *now, why);
+            let why = (*now, EndReason::Deselected);
+            let ended = end(flows, ports, holdings, journal, tables, flow, why);
             self.tell_of_end(&ended);
             self.counters.flows_deselected += 1;
         }

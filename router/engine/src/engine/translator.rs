@@ -131,7 +131,8 @@ impl<F: Wire> Translator<F> {
         let Self { worker, owners, sweep, flows, ports, holdings, journal, .. } = self;
         let Self { notices, counters, .. } = self;
         sweep.step(now, tables, flows, &mut |flows, flow| {
-            let ended = end(flows, ports, holdings, journal, flow, now, EndReason::Expired);
+            let why = (now, EndReason::Expired);
+            let ended = end(flows, ports, holdings, journal, tables, flow, why);
             counters.flows_expired += 1;
             adoption::tell_of_end(notices, (owners, *worker), &ended);
         });
@@ -358,11 +359,11 @@ pub(super) fn end<F: Wire>(
     ports: &mut Ports<F>,
     holdings: &mut Holdings<F>,
     journal: &mut Journal,
+    tables: &FamilyTables<F>,
     flow: SlotIndex,
-    now: Nanos,
-    why: EndReason,
+    (now, why): (Nanos, EndReason),
 ) -> Ended<F> {
-    journal.end(flows, flow, now, why);
+    journal.end(tables, flows, flow, (now, why));
     let ended = flows.remove(flow);
     ports.released(&ended.reply(), ended.original.source, tick(now));
     let has_mapping_ended = holdings.ended(flow, &ended);

@@ -5,6 +5,7 @@ mod restart;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::{KIND_MASK, KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
@@ -260,7 +261,9 @@ impl World {
         let nets = if self.covers_second { 2 } else { 1 };
         let options = NatOptions { midstream_pickup: self.picks_up, ..NatOptions::default() };
         let egress = if self.has_other { BOTH } else { ONE };
+        let accounts = Arc::new(self.next_accounts());
         let input = &mut self.cluster.input;
+        input.accounts = accounts;
         let policies = PODS.iter().zip(self.selected).filter_map(|(pod, egress)| {
             let (pod, egress_addresses) = (V4::address(*pod)?, egress?.0.to_vec());
             let options = options.clone();

@@ -1,9 +1,11 @@
 //! A record of the flows, kept by the engines' events alone: at each moment it says who has which address
-//! and port.
+//! and port. And what flows have carried, by policy and egress address, against what was sent.
 
 use std::collections::BTreeMap;
 
-use spillway_engine::{EndReason, FlowChange, Tuple};
+use spillway_engine::{
+    AccountNumber, Accounts, Carried, EndReason, FlowChange, FlowRecord, Traffic, Tuple,
+};
 
 use super::*;
 
@@ -14,6 +16,21 @@ pub(super) struct Told {
     /// When they were followed last.
     until: u64,
     pub(super) ends: BTreeMap<EndReason, u64>,
+    /// What the flows had carried that the engines have taken up from others.
+    before: Carried,
+    was_restarted: bool,
+    /// Of each epoch, the last one first.
+    lists: Vec<(u32, Vec<Option<AccountNumber>>)>,
+}
+
+/// The accounts of the policies of both families, by index: never the same for two epochs in turn.
+const POLICY_ACCOUNTS: AccountNumber = 6;
+
+/// The account of each egress address.
+fn egress_accounts() -> impl Iterator<Item = (IpAddr, AccountNumber)> {
+    let v4 = [EGRESS, OTHER_EGRESS].map(IpAddr::V4);
+    let v6 = [EGRESS6, OTHER_EGRESS6].map(IpAddr::V6);
+    v4.into_iter().chain(v6).zip(POLICY_ACCOUNTS..)
 }
 
 impl Told {
@@ -59,6 +76,55 @@ impl World {
             flows.into_iter().map(move |flow| (flow.reply, (worker, flow.original)))
         });
         assert_eq!(self.told.flows, live.collect());
+        self.check_carried();
+    }
+
+    /// The accounts of the tables of the next epoch.
+    pub(super) fn next_accounts(&mut self) -> Accounts {
+        let epoch = self.cluster.input.epoch + 1;
+        let number = AccountNumber::try_from(epoch % 6).unwrap();
+        let list = (0..POLICY_ACCOUNTS).map(|index| Some((number + index) % POLICY_ACCOUNTS));
+        self.told.lists.insert(0, (epoch, list.collect()));
+        Accounts::new(self.told.lists.clone(), egress_accounts())
+    }
+
+    /// What live and ended flows have carried is what was forwarded, over all egress addresses; and over all
+    /// policies, as far as it is known which one flows had.
+    pub(super) fn check_carried(&self) {
+        let accounts = &self.cluster.input.accounts;
+        let (mut by_egress, mut by_policy) = (Carried::default(), Carried::default());
+        for engine in &self.cluster.engines {
+            egress_accounts().for_each(|(_, account)| by_egress.add(engine.carried(account)));
+            (0..POLICY_ACCOUNTS).for_each(|account| by_policy.add(engine.carried(account)));
+        }
+        for flow in self.cluster.flows() {
+            let carried = carried(&flow);
+            assert!(accounts.egress(flow.reply.destination).is_some());
+            by_egress.add(carried);
+            if accounts.policy(flow.epoch, flow.policy).is_some() {
+                by_policy.add(carried);
+            }
+        }
+        by_egress.subtract(self.told.before);
+        let sent = Traffic {
+            packets: self.cluster.sum(|counters| counters.forward.packets),
+            bytes: self.cluster.sum(|counters| counters.forward.bytes),
+        };
+        assert_eq!(by_egress.forward, sent);
+        // A RST that nobody believes is passed on, and no flow's.
+        assert!(by_egress.reply.packets <= self.cluster.sum(|counters| counters.reply.packets));
+        if !self.told.was_restarted {
+            assert_eq!(by_policy, by_egress);
+        }
+    }
+
+    /// The engines are others, and have taken up these flows.
+    pub(super) fn carried_before(&mut self) {
+        self.told.was_restarted = true;
+        self.told.before = Carried::default();
+        for flow in self.cluster.flows() {
+            self.told.before.add(carried(&flow));
+        }
     }
 
     /// The engines are others, and a flow lives with this worker now, or nowhere.
@@ -69,4 +135,8 @@ impl World {
             (None, _) => panic!("nobody has told of {reply:?}"),
         }
     }
+}
+
+fn carried(flow: &FlowRecord) -> Carried {
+    Carried { forward: flow.forward_traffic, reply: flow.reply_traffic }
 }

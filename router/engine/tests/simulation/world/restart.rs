@@ -35,5 +35,6 @@ impl World {
                 engine.redirect(now, &flow.original, home).unwrap();
             }
         }
+        self.carried_before();
     }
 }
