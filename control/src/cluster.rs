@@ -254,10 +254,16 @@ impl Cluster {
             .filter_map(|number| self.pods.by_number(number).map(|(key, pod)| (number, key, pod)))
     }
 
+    /// The pod with this number.
+    #[must_use]
+    pub fn pod_by_number(&self, number: usize) -> Option<(&PodKey, &Pod)> {
+        self.pods.by_number(number)
+    }
+
     /// The addresses of the pod with this number.
     #[must_use]
     pub fn addresses(&self, number: usize) -> Addresses {
-        self.pods.by_number(number).map(|(_, pod)| pod.addresses).unwrap_or_default()
+        self.pod_by_number(number).map(|(_, pod)| pod.addresses).unwrap_or_default()
     }
 
     /// The numbers of the pods that a policy selects. They mean nothing after the next change.

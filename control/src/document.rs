@@ -16,6 +16,7 @@ use spillway_api::{
 use crate::cluster::{Cluster, Network, Underlay};
 use crate::family::{Addresses, PerFamily};
 use crate::plan::Here;
+use crate::pod_names::pod_names;
 use crate::policy::Policy;
 use crate::prefixes::{covered, exclude};
 
@@ -61,8 +62,11 @@ pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) 
     };
     let parts = carried.iter().flat_map(|policy| flatten(cluster, policy, carried)).collect();
     let (policies, pod_groups) = name_pods(cluster, parts);
+    let pods = policies.iter().map(|policy| &policy.pods);
+    let pods = pods.chain(pod_groups.iter().map(|group| &group.pods)).flatten().copied().collect();
     Document {
         generation: 0,
+        pod_names: pod_names(cluster, carried, &pods),
         tunnels: tunnels.into_iter().chain(here.own_pods.clone()).collect(),
         reply_vni: here.reply_vni,
         reply_vni_ipv6: here.reply_vni_ipv6,

@@ -6,8 +6,8 @@
 //!                                    └────reports────→ status ──→ Kubernetes
 //! ```
 //!
-//! `labels`, `policy`, `cluster`, `family`, `gateway`, `egress`, `prefixes`, `plan`, `document` and
-//! `explain` are pure. The README beside this crate tells what policies mean and where that differs
+//! `labels`, `policy`, `cluster`, `family`, `gateway`, `egress`, `prefixes`, `plan`, `document`,
+//! `pod_names` and `explain` are pure. The README beside this crate tells what policies mean and where that differs
 //! from Cilium.
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,7 @@ pub mod labels;
 pub mod lint;
 pub mod objects;
 pub mod plan;
+mod pod_names;
 mod pods;
 pub mod policy;
 mod prefixes;

@@ -314,6 +314,28 @@ fn a_pod_that_several_policies_select_is_named_once() {
     assert_eq!(Document::parse(&text).unwrap(), plan.document);
 }
 
+#[test]
+fn the_documents_pods_have_their_names_and_no_others() {
+    let elsewhere = pod("app3", "app3", "worker1", "10.0.1.70");
+    let both = dual_pod("app1-both", "app1", &["10.0.1.80", "fd00:10:1::80"]);
+    let net = json!(["203.0.113.0/24"]);
+    let document = planned(&with([policy("one", 0, "app1", &net), elsewhere, both])).document;
+    let names: Vec<_> =
+        document.pod_names.iter().map(|pod| (&*pod.name, &*pod.addresses)).collect();
+    // The policy has no IPv6 destination, so the document has no IPv6 address of a pod.
+    assert!(names.contains(&("default/app1-both", &[ip("10.0.1.80")][..])), "{names:?}");
+    let named: usize = names.iter().map(|(_, addresses)| addresses.len()).sum();
+    assert_eq!(named, document.pods().count());
+
+    // While one pod ends, another may have its address already: it is called neither.
+    let successor = pod("app1-next", "app1", "worker1", "10.0.1.80");
+    let both = dual_pod("app1-both", "app1", &["10.0.1.80", "fd00:10:1::80"]);
+    let document = planned(&with([policy("one", 0, "app1", &net), both, successor])).document;
+    let called = |pod: &&spillway_api::PodName| pod.addresses.contains(&ip("10.0.1.80"));
+    assert!(document.pods().any(|pod| pod == ip("10.0.1.80")));
+    assert_eq!(document.pod_names.iter().find(called), None);
+}
+
 /// Where the pods of [`events`] send.
 const REMOTES: [&str; 6] = [
     "203.0.113.1",
@@ -388,6 +410,12 @@ proptest! {
         let text = serde_json::to_string(&lived.document).unwrap();
         let read = Document::parse(&text).unwrap();
         prop_assert_eq!(&read, &lived.document);
+        for pod in &read.pod_names {
+            let key = pod.name.split_once('/').map(|(namespace, name)| (namespace.into(), name.into()));
+            let has = cluster.pod(&key.unwrap()).unwrap().addresses;
+            prop_assert!(pod.addresses.iter().all(|address| has.iter().any(|own| own == *address)));
+            prop_assert!(pod.addresses.iter().all(|address| read.pods().any(|one| one == *address)));
+        }
         for number in 0..4 {
             let key = ("default".into(), format!("pod{number}"));
             let [v4, v6] = pod_addresses(number).map(|text| ip(&text));

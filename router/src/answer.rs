@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use spillway_api::limits::{PAGE_ROWS_MAX, USAGE_FLOWS_MAX};
 use spillway_api::{
     API_VERSION, Applied, Device, Drops, EngineDrop, EventPage, Flow, FlowPage, Frames, MacAddress,
-    Nat64Prefix, PolicyPage, RefusedState, Request, Response, RingStatistics, Status,
-    SteeringOutcome, Tuple, Usage, Verdict, Worker, policy_page,
+    Nat64Prefix, POLICY_NOT_KNOWN, PolicyPage, RefusedState, Request, Response, RingStatistics,
+    Status, SteeringOutcome, Tuple, Usage, Verdict, Worker, policy_page,
 };
 use spillway_engine::{DropReason, FlowRecord, FlowState, Nanos};
 use spillway_xdp::SteerOutcome;
@@ -264,10 +264,12 @@ pub(crate) fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRe
     let policy = gateway.policy_names.name_now(record.epoch, record.policy);
     let seconds_since = |at: Nanos| now.saturating_sub(at) / 1_000_000_000;
     let nat64_prefix = gateway.programmed.as_ref().and_then(|p| p.document.nat64_prefix);
+    let original = as_sent(tuple(&record.original), &gateway.numbers, nat64_prefix);
+    let pod = gateway.pod_names.of_flow(original.source);
     Flow {
         worker: u32::try_from(worker).unwrap_or(u32::MAX),
         protocol: protocol_name(record.original.protocol),
-        original: as_sent(tuple(&record.original), &gateway.numbers, nat64_prefix),
+        original,
         reply: tuple(&record.reply),
         state: state_name(record.state).to_owned(),
         age_s: seconds_since(record.created_ns),
@@ -276,8 +278,9 @@ pub(crate) fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRe
         original_bytes: record.forward_traffic.bytes,
         reply_packets: record.reply_traffic.packets,
         reply_bytes: record.reply_traffic.bytes,
-        policy: policy.unwrap_or("(of an earlier state)").to_owned(),
+        policy: policy.unwrap_or(POLICY_NOT_KNOWN).to_owned(),
         peer: gateway.numbers.peer(record.peer),
+        pod: pod.map(ToString::to_string),
     }
 }
 

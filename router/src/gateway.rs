@@ -29,6 +29,7 @@ use crate::kernel::{FibInput, Kernel, LocalAddress};
 use crate::limits::{Limits, Reached};
 use crate::mtu;
 use crate::numbers::Assigned;
+use crate::pod_names::PodNames;
 use crate::policy_names::PolicyNames;
 use crate::seldom::Seldom;
 use crate::workers::Workers;
@@ -119,6 +120,8 @@ pub(crate) struct Gateway {
     /// What policies and egress addresses have carried; and as the tables in force have it.
     pub(crate) book: Book,
     pub(crate) accounts: Arc<Accounts>,
+    /// What pods of the document in force are called, and of former ones.
+    pub(crate) pod_names: PodNames,
     /// What has happened to flows and packets lately, if it is to be kept.
     pub(crate) record: Option<Record>,
     groups: Groups,
@@ -177,6 +180,7 @@ impl Gateway {
             policy_names: PolicyNames::default(),
             book,
             accounts: Arc::default(),
+            pod_names: PodNames::default(),
             record,
             groups: Groups::default(),
             refusals: Seldom::default(),
@@ -222,6 +226,7 @@ impl Gateway {
         self.policy_names.change(&document, next(self.epoch));
         self.book.open(&document);
         self.accounts = Arc::new(self.book.for_tables(&self.policy_names));
+        self.pod_names = std::mem::take(&mut self.pod_names).after(&document);
         self.programmed = Some(Programmed {
             extent: compile::extent(&document, &policies),
             document,
@@ -311,8 +316,8 @@ impl Gateway {
     pub(crate) fn follow_events(&mut self) {
         let Some(record) = &mut self.record else { return };
         let prefix = self.programmed.as_ref().and_then(|p| p.document.nat64_prefix);
-        let (policies, numbers) = (&self.policy_names, &self.numbers);
-        let meaning = Meaning { policies, numbers, nat64_prefix: prefix };
+        let (policies, pods, numbers) = (&self.policy_names, &self.pod_names, &self.numbers);
+        let meaning = Meaning { policies, pods, numbers, nat64_prefix: prefix };
         let taken = events::take_all(&self.workers.outboxes);
         let clock = Clock::read();
         for (worker, noted) in &taken {

@@ -51,6 +51,9 @@ pub struct Document {
     /// destination, the longer prefix wins; of prefixes of equal length the earlier policy's.
     #[serde(deserialize_with = "list")]
     pub policies: Vec<Policy>,
+    /// What pods are called: for people, nothing is decided by it. Default: no names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "list")]
+    pub pod_names: Vec<PodName>,
 }
 
 /// One of our tunnel addresses.
@@ -121,6 +124,17 @@ pub struct PodGroup {
     /// group at most.
     #[serde(deserialize_with = "many")]
     pub pods: Vec<IpAddr>,
+}
+
+/// What a pod is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PodName {
+    /// Its namespace and name, `NAMESPACE/NAME`; unique in the document.
+    pub name: String,
+    /// Its addresses, of both families where it has both. An address is one pod's.
+    #[serde(deserialize_with = "many")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Which pods leave to where, and as whom. Each family stands for itself: what a pod's IPv6 address

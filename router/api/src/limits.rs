@@ -30,7 +30,10 @@ pub const PODS_MAX: usize = 65_536;
 /// Groups of pods at most.
 pub const POD_GROUPS_MAX: usize = PODS_MAX;
 
-/// Bytes of the name of a policy or of a group of pods, at most: a Kubernetes namespace, a slash
+/// Names of pods at most; their addresses are bounded as those of selected pods are.
+pub const POD_NAMES_MAX: usize = 2 * PODS_MAX;
+
+/// Bytes of the name of a policy, of a pod or of a group of pods, at most: a Kubernetes namespace, a slash
 /// and a name fit.
 pub const NAME_BYTES_MAX: usize = 317;
 

@@ -429,6 +429,9 @@ pub struct FlowPage {
     pub next: Option<u64>,
 }
 
+/// What stands for the policy of a [`Flow`] that has not spoken since the policies changed.
+pub const POLICY_NOT_KNOWN: &str = "(of an earlier state)";
+
 /// A live flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
@@ -454,10 +457,13 @@ pub struct Flow {
     pub reply_packets: u64,
     /// Bytes to the pod, inner IP headers included.
     pub reply_bytes: u64,
-    /// The policy that selected it.
+    /// The policy that selected it; [`POLICY_NOT_KNOWN`] until it has spoken under the policies of now.
     pub policy: String,
     /// The tunnel peer behind which the pod is.
     pub peer: IpAddr,
+    /// The pod's name, `NAMESPACE/NAME`, where the state document tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
 }
 
 /// Addresses and ports of one direction. An echo has its identifier in both ports.

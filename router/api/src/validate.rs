@@ -18,6 +18,7 @@ use crate::nat64::Nat64Prefix;
 use crate::scalar::{PortRange, quote};
 use crate::yaml::{FieldPath, Problem};
 
+mod pod_names;
 mod tunnels;
 
 pub use tunnels::check_device_name;
@@ -37,7 +38,8 @@ impl Document {
         self.check_tunnels()?;
         self.check_reply_vni()?;
         self.check_egress_addresses()?;
-        self.check_policies()
+        self.check_policies()?;
+        self.check_pod_names()
     }
 
     fn check_reply_vni(&self) -> Result<(), Problem> {

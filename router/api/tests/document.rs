@@ -72,6 +72,27 @@ fn an_own_address_may_name_where_it_is_announced() {
 }
 
 #[test]
+fn pods_may_have_names() {
+    let names = "pod_names: [{name: shop/cart-0, addresses: [10.0.1.40, 'fd00::40']}]\n";
+    let document = Document::parse(&format!("{EXAMPLE}{names}")).unwrap();
+    let [pod] = &document.pod_names[..] else { panic!("one name") };
+    assert_eq!(pod.name, "shop/cart-0");
+    assert_eq!(
+        pod.addresses,
+        ["10.0.1.40", "fd00::40"].map(|text| text.parse::<IpAddr>().unwrap())
+    );
+    let json = serde_json::to_string(&document).unwrap();
+    assert_eq!(Document::parse(&json).unwrap(), document);
+    assert!(!serde_json::to_string(&Document::parse(EXAMPLE).unwrap()).unwrap().contains("names"));
+    let addresses: Vec<String> =
+        (0..65_537).map(|n| Ipv4Addr::from(0x0a00_0000 + n).to_string()).collect();
+    let many =
+        format!("{EXAMPLE}pod_names: [{{name: a/b, addresses: [{}]}}]", addresses.join(", "));
+    let said = "expected at most 65536 addresses of named pods of one family, found 65537";
+    assert!(refusal(&many).contains(said), "{}", refusal(&many));
+}
+
+#[test]
 fn a_policy_may_have_several_egress_addresses() {
     let both = ["192.168.44.129", "192.168.44.128"].map(|text| text.parse::<IpAddr>().unwrap());
     let text = mutated(

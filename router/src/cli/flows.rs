@@ -34,6 +34,7 @@ pub(super) fn table(flows: &[Flow]) -> String {
         ("Bytes", Right),
         ("Policy", Left),
         ("Peer", Left),
+        ("Pod", Left),
     ]);
     for flow in flows {
         table.row([
@@ -48,6 +49,7 @@ pub(super) fn table(flows: &[Flow]) -> String {
             format!("{}/{}", flow.original_bytes, flow.reply_bytes),
             flow.policy.clone(),
             flow.peer.to_string(),
+            flow.pod.clone().unwrap_or_default(),
         ]);
     }
     let mut text = String::new();
@@ -56,7 +58,7 @@ pub(super) fn table(flows: &[Flow]) -> String {
 }
 
 /// As socket addresses are written: those of IPv6 in brackets (RFC 5952, section 6).
-fn tuple(tuple: &Tuple) -> String {
+pub(super) fn tuple(tuple: &Tuple) -> String {
     let Tuple { source, source_port, destination, destination_port } = tuple;
     let source = SocketAddr::new(*source, *source_port);
     let destination = SocketAddr::new(*destination, *destination_port);
@@ -93,6 +95,7 @@ mod tests {
             reply_bytes: 990,
             policy: "app1".to_owned(),
             peer: [192, 168, 211, 128].into(),
+            pod: Some("shop/cart-0".to_owned()),
         }
     }
 
@@ -102,10 +105,10 @@ mod tests {
             table(&[flow("10.0.1.40", "203.0.113.10", "192.168.44.129")]),
             "Worker   Protocol   Original                               Reply                   \
              \u{20}                   State          Age   Idle   Packets     Bytes   Policy   \
-             Peer\n\
+             Peer              Pod\n\
              \u{20}    1   tcp        10.0.1.40:41000 -> 203.0.113.10:8000   203.0.113.10:8000 -> \
              192.168.44.129:41001   established   1m5s     2s       5/4   420/990   app1     \
-             192.168.211.128\n"
+             192.168.211.128   shop/cart-0\n"
         );
     }
 

@@ -13,6 +13,7 @@ use spillway_engine::{FlowChange, FlowEvent, FlowRecord, Nanos, Tuple};
 use super::{DroppedPacket, ForwardedPacket, Noted};
 use crate::answer::{as_sent, protocol_name, tuple};
 use crate::numbers::Assigned;
+use crate::pod_names::PodNames;
 use crate::policy_names::PolicyNames;
 
 /// One moment on two clocks: that of the workers, and the wall's.
@@ -35,6 +36,7 @@ impl Clock {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meaning<'a> {
     pub(crate) policies: &'a PolicyNames,
+    pub(crate) pods: &'a PodNames,
     pub(crate) numbers: &'a Assigned,
     pub(crate) nat64_prefix: Option<Nat64Prefix>,
 }
@@ -48,6 +50,7 @@ struct Kept {
     protocol: u8,
     original: ApiTuple,
     reply: Option<ApiTuple>,
+    pod: Option<Arc<str>>,
     policy: Option<Arc<str>>,
     peer: Option<IpAddr>,
     reason: Option<&'static str>,
@@ -129,9 +132,11 @@ impl Kept {
     }
 
     fn of_flow(flow: &FlowRecord, kind: EventKind, meaning: Meaning<'_>) -> Self {
-        let Meaning { policies, numbers, nat64_prefix } = meaning;
+        let Meaning { policies, pods, numbers, nat64_prefix } = meaning;
+        let original = as_sent(tuple(&flow.original), numbers, nat64_prefix);
         Self {
-            original: as_sent(tuple(&flow.original), numbers, nat64_prefix),
+            original,
+            pod: pods.of_flow(original.source).cloned(),
             reply: Some(tuple(&flow.reply)),
             policy: policies.name(flow.epoch, flow.policy),
             peer: Some(numbers.peer(flow.peer)),
@@ -139,8 +144,10 @@ impl Kept {
         }
     }
 
-    fn of_drop(packet: &DroppedPacket, Meaning { policies, numbers, .. }: Meaning<'_>) -> Self {
+    fn of_drop(packet: &DroppedPacket, meaning: Meaning<'_>) -> Self {
+        let Meaning { policies, pods, numbers, .. } = meaning;
         Self {
+            pod: pods.of_pod(packet.tuple.source).cloned(),
             policy: packet.policy.and_then(|(epoch, index)| policies.name(epoch, index)),
             peer: packet.peer.map(|key| numbers.peer(key)),
             reason: Some(packet.reason.name()),
@@ -156,6 +163,7 @@ impl Kept {
             protocol: original.protocol,
             original: tuple(original),
             reply: None,
+            pod: None,
             policy: None,
             peer: None,
             reason: None,
@@ -172,7 +180,7 @@ impl Kept {
             protocol: protocol_name(self.protocol),
             original: self.original,
             reply: self.reply,
-            pod: None,
+            pod: self.pod.as_deref().map(str::to_owned),
             policy: self.policy.as_deref().map(str::to_owned),
             peer: self.peer,
             reason: self.reason.map(str::to_owned),

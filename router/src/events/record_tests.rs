@@ -51,10 +51,19 @@ fn names(policy: &str, epoch: u32) -> PolicyNames {
     names
 }
 
+/// 10.0.1.40 is shop/cart-0.
+fn pods() -> PodNames {
+    let text = "{generation: 1, tunnels: [], egress_addresses: [], policies: [], pod_names: \
+                [{name: shop/cart-0, addresses: [10.0.1.40]}]}";
+    PodNames::default().after(&Document::parse(text).unwrap())
+}
+
 /// A record with these events, by workers 0, 1, …
 fn record(room: usize, events: &[Noted]) -> Record {
     let (policies, numbers) = (names("app", 5), Assigned::default());
-    let meaning = Meaning { policies: &policies, numbers: &numbers, nat64_prefix: None };
+    let pods = pods();
+    let meaning =
+        Meaning { policies: &policies, pods: &pods, numbers: &numbers, nat64_prefix: None };
     let mut record = Record::new(room, 77);
     for (worker, noted) in (0..).zip(events) {
         record.add(worker, noted, meaning, CLOCK);
@@ -76,7 +85,7 @@ fn an_event_tells_who_had_which_address_and_port_and_when() {
         protocol: "tcp".to_owned(),
         original: tuple(&tuple_of(("10.0.1.40", 4_000), ("203.0.113.10", 443))),
         reply: Some(tuple(&tuple_of(("203.0.113.10", 443), ("192.0.2.1", 4_000)))),
-        pod: None,
+        pod: Some("shop/cart-0".to_owned()),
         policy: Some("app".to_owned()),
         peer: Some(address("192.168.1.2")),
         reason: None,
@@ -124,6 +133,7 @@ fn a_dropped_packet_is_told_as_it_came() {
         assert_eq!((event.policy.as_deref(), event.peer), (policy, peer));
         assert_eq!((event.reply, event.total), (None, None));
         assert_eq!(event.original.source, address("10.0.1.40"));
+        assert_eq!(event.pod.as_deref(), Some("shop/cart-0"));
     }
 }
 
@@ -134,12 +144,13 @@ fn what_an_event_means_does_not_change_with_the_next_document() {
     let numbers = Assigned::restore([(number, pod)].into_iter(), [].into_iter()).unwrap();
     let policies = names("app", 5);
     let nat64_prefix = "64:ff9b::/96".parse().ok();
-    let meaning = Meaning { policies: &policies, numbers: &numbers, nat64_prefix };
+    let pods = PodNames::default();
+    let meaning = Meaning { policies: &policies, pods: &pods, numbers: &numbers, nat64_prefix };
     let mut record = Record::new(9, 0);
     let begun = noted(FlowChange::Begin, 100 * SECOND, flow("243.163.224.22", 4_000));
     record.add(0, &begun, meaning, CLOCK);
     let (later, nobody) = (names("other", 5), Assigned::default());
-    let later = Meaning { policies: &later, numbers: &nobody, nat64_prefix: None };
+    let later = Meaning { policies: &later, pods: &pods, numbers: &nobody, nat64_prefix: None };
     record.add(0, &begun, later, CLOCK);
     let shown = record.page(0, 9, 0).events.into_iter();
     let shown: Vec<_> =
