@@ -21,6 +21,7 @@ mod kernel;
 mod limits;
 mod mtu;
 mod numbers;
+mod observe;
 mod pod_names;
 mod policy_names;
 mod preflight;

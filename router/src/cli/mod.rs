@@ -11,6 +11,7 @@ mod drain;
 mod drops;
 mod flows;
 mod man;
+mod observe;
 mod policies;
 mod preflight;
 mod ready;
@@ -19,6 +20,7 @@ mod reference;
 mod serve;
 mod status;
 mod table;
+mod time;
 mod top;
 mod trace;
 mod usage;
@@ -109,6 +111,13 @@ enum Command {
     Top {
         #[command(flatten)]
         top: top::Options,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Show flows that begin and end, and packets that are dropped: the last ones, or as it happens.
+    Observe {
+        #[command(flatten)]
+        options: observe::Options,
         #[command(flatten)]
         socket: Socket,
     },
@@ -230,6 +239,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             start_log();
             crate::serve::serve(listen.listen, listen.probes, &socket.path, page)
         }
+        Command::Observe { options, socket } => observe::observe(&options, &socket.path),
         Command::Top { top, socket } => top::top(&top, &socket.path),
         Command::Trace { packet, query } => {
             let trace = query.connect()?.trace(packet.request()?)?;
