@@ -20,6 +20,7 @@ mod inbox;
 mod kernel;
 mod limits;
 mod mtu;
+mod nat_log;
 mod numbers;
 mod observe;
 mod pod_names;
@@ -33,6 +34,7 @@ mod server;
 mod state_file;
 mod trace;
 mod usage;
+mod who_had;
 mod worker;
 mod workers;
 

@@ -34,7 +34,8 @@ mod tests {
         let mut pages = 1;
         for command in CommandLine::command().get_subcommands().filter(|c| !c.is_hide_set()) {
             let (name, about) = (command.get_name(), command.get_about().unwrap().to_string());
-            assert!(whole.contains(&format!("spillway\\-{name}")), "{whole}");
+            let in_roff = name.replace('-', "\\-");
+            assert!(whole.contains(&format!("spillway\\-{in_roff}")), "{whole}");
             let first = about.split([',', ';', '-', '\'']).next().unwrap();
             assert!(read(&format!("spillway-{name}.1")).contains(first), "{name}");
             pages += 1;

@@ -1,7 +1,7 @@
 //! The command line: its words, and what each command does.
 //!
 //! A command that fails says why on standard error and exits with 1; a wrong command line exits
-//! with 2. With `-o json` a command prints one JSON document.
+//! with 2; `who-had` has codes of its own for what it does not find. With `-o json` a command prints one JSON document.
 
 mod apply;
 mod check;
@@ -11,6 +11,7 @@ mod drain;
 mod drops;
 mod flows;
 mod man;
+mod nat_log;
 mod observe;
 mod policies;
 mod preflight;
@@ -24,6 +25,7 @@ mod time;
 mod top;
 mod trace;
 mod usage;
+mod who_had;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -121,6 +123,22 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Write down who has which egress address and port, from when to when: as JSON lines, to a
+    /// collector of IPFIX, or both. Until SIGINT or SIGTERM.
+    NatLog {
+        #[command(flatten)]
+        options: nat_log::Options,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Say which pod had an egress address and port at a time. Exits with 3 when nobody had, with 4 when
+    /// that is not known.
+    WhoHad {
+        #[command(flatten)]
+        options: who_had::Options,
+        #[command(flatten)]
+        query: Query,
+    },
     /// Tell what would become of a packet, step by step, without sending one.
     Trace {
         #[command(flatten)]
@@ -197,7 +215,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // Standard error may be closed: then nobody wants to know.
             let _ = writeln!(io::stderr(), "spillway: {error:#}");
-            ExitCode::FAILURE
+            who_had::exit_code(&error)
         }
     }
 }
@@ -240,7 +258,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             crate::serve::serve(listen.listen, listen.probes, &socket.path, page)
         }
         Command::Observe { options, socket } => observe::observe(&options, &socket.path),
+        Command::NatLog { options, socket } => {
+            start_log();
+            nat_log::nat_log(&options, &socket.path)
+        }
         Command::Top { top, socket } => top::top(&top, &socket.path),
+        Command::WhoHad { options, query } => who_had::who_had(&options, &query),
         Command::Trace { packet, query } => {
             let trace = query.connect()?.trace(packet.request()?)?;
             query.show(&trace, trace::table)

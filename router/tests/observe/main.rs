@@ -3,6 +3,8 @@
 //! nfdump's; it needs root, for a network namespace.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod collector;
+mod nat_log;
 mod router;
 mod watch;
 

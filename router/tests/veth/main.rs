@@ -16,6 +16,7 @@ mod live;
 mod metrics;
 mod millions;
 mod mutated;
+mod observe;
 mod owed;
 mod own_address;
 mod packets;

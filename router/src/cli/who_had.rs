@@ -1,0 +1,250 @@
+//! `spillway who-had`.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::table::Align::Left;
+use super::table::Table;
+use super::time::{before, duration, time};
+use super::{Query, print};
+use crate::observe::follow::now;
+use crate::who_had::{Answer, Holder, Question, Uncertain, ask};
+
+/// Nobody had it.
+const NOBODY: u8 = 3;
+
+/// Nobody knows who had it.
+const UNKNOWN: u8 = 4;
+
+/// What is asked.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// An egress address, a port (or echo identifier) of it, and a time: RFC 3339, now, or -5m for
+    /// five minutes ago. 192.0.2.1:40000@2026-11-22T14:00:00Z, [2001:db8::1]:40000@-5m.
+    #[arg(value_name = "ADDRESS:PORT@TIME")]
+    what: What,
+    /// Of this protocol: tcp, udp, icmp, icmpv6, sctp, gre, esp, or its number.
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Option<String>,
+    /// Towards this remote: several pods may have one port, each towards another one. A port may follow.
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    remote: Option<Remote>,
+    /// How wrong the time may be, either way.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
+    within: Duration,
+    /// The file that `spillway nat-log` writes; those that it has rotated are found beside it. May be
+    /// given for each of several gateways. Without it only the running router is asked.
+    #[arg(long, value_name = "FILE")]
+    log: Vec<PathBuf>,
+}
+
+/// `ADDRESS:PORT@TIME`.
+#[derive(Clone, Debug)]
+struct What {
+    socket: SocketAddr,
+    /// Read when it is known what time it is now.
+    time: String,
+}
+
+impl FromStr for What {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let example = "192.0.2.1:40000@2026-11-22T14:00:00Z or [2001:db8::1]:40000@-5m";
+        let parts = text.split_once('@').and_then(|(socket, time)| {
+            Some(Self { socket: socket.parse().ok()?, time: time.to_owned() })
+        });
+        let what = parts.ok_or_else(|| format!("expected ADDRESS:PORT@TIME, such as {example}"))?;
+        time(&what.time, Timestamp::UNIX_EPOCH).map(|_| what)
+    }
+}
+
+/// An address, and perhaps a port of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Remote {
+    address: IpAddr,
+    port: Option<u16>,
+}
+
+impl FromStr for Remote {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let with_port =
+            |socket: SocketAddr| Self { address: socket.ip(), port: Some(socket.port()) };
+        let without = || text.parse().map(|address| Self { address, port: None });
+        let expected =
+            "expected an address, such as 203.0.113.10, 203.0.113.10:443 or [2001:db8::1]:443";
+        text.parse().map(with_port).or_else(|_| without()).map_err(|_| expected.to_owned())
+    }
+}
+
+/// There is nobody to show.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Unanswered {
+    message: String,
+    code: u8,
+}
+
+/// The exit code of an error: 3 when nobody had the port, 4 when nobody knows, otherwise 1.
+pub(super) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    error.downcast_ref::<Unanswered>().map_or(ExitCode::FAILURE, |error| error.code.into())
+}
+
+impl Options {
+    fn question(&self, now: Timestamp) -> anyhow::Result<Question> {
+        let at = time(&self.what.time, now).map_err(anyhow::Error::msg)?;
+        let within = SignedDuration::try_from(self.within)?;
+        let socket = self.what.socket;
+        Ok(Question {
+            address: socket.ip(),
+            port: socket.port(),
+            from: before(at, self.within).unwrap_or(Timestamp::MIN),
+            to: at.checked_add(within).unwrap_or(Timestamp::MAX).min(now.max(at)),
+            protocol: self.protocol.clone(),
+            remote: self.remote.map(|remote| remote.address),
+            remote_port: self.remote.and_then(|remote| remote.port),
+        })
+    }
+}
+
+/// Shows who had it.
+pub(super) fn who_had(options: &Options, query: &Query) -> anyhow::Result<()> {
+    let now = now();
+    let question = options.question(now)?;
+    let (answer, notes) = ask(&question, &options.log, &query.socket.path, now)?;
+    for note in notes {
+        say(&note);
+    }
+    match query.output {
+        super::Output::Json => print(&json(&question, &answer)?)?,
+        super::Output::Table if answer.holders.is_empty() => {}
+        super::Output::Table => print(&table(&answer.holders))?,
+    }
+    let asked = format!("{} at {}", options.what.socket, question.from);
+    let why = answer.uncertain.as_ref().map(words);
+    match (answer.holders.is_empty(), why) {
+        (false, None) => Ok(()),
+        (false, Some(why)) => {
+            say(&format!("these may not be all: {why}"));
+            Ok(())
+        }
+        (true, None) => {
+            Err(Unanswered { message: format!("nobody had {asked}"), code: NOBODY }.into())
+        }
+        (true, Some(why)) => {
+            let message = format!("nobody knows who had {asked}: {why}");
+            Err(Unanswered { message, code: UNKNOWN }.into())
+        }
+    }
+}
+
+fn say(note: &str) {
+    // Standard error may be closed: then nobody wants to know.
+    let _ = writeln!(io::stderr(), "spillway: {note}");
+}
+
+/// Why it is not known.
+fn words(uncertain: &Uncertain) -> String {
+    match uncertain {
+        Uncertain::NoRecords => "the log is empty".to_owned(),
+        Uncertain::Before(begin) => format!("what is known begins at {begin}"),
+        Uncertain::After(end) => format!("what is known ends at {end}"),
+        Uncertain::Gap(gap) => {
+            let mut words = format!("a gap from {} to {}", gap.from, gap.to);
+            if let Some(lost) = gap.lost {
+                // Writing to a string cannot fail.
+                let _ = write!(words, ", {lost} events");
+            }
+            words + ": " + gap.why.words()
+        }
+    }
+}
+
+fn json(question: &Question, answer: &Answer) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        address: IpAddr,
+        port: u16,
+        from: Timestamp,
+        to: Timestamp,
+        #[serde(flatten)]
+        answer: &'a Answer,
+    }
+    let Question { address, port, from, to, .. } = *question;
+    serde_json::to_string_pretty(&Document { address, port, from, to, answer })
+        .map(|text| text + "\n")
+}
+
+fn table(holders: &[Holder]) -> String {
+    let columns = ["Pod", "Address", "Protocol", "Remote", "Policy", "Node", "From", "To"];
+    let mut table = Table::new(columns.map(|heading| (heading, Left)));
+    for holder in holders {
+        let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
+        table.row([
+            or_unknown(&holder.pod),
+            SocketAddr::new(holder.pod_address, holder.pod_port).to_string(),
+            holder.protocol.clone(),
+            SocketAddr::new(holder.remote_address, holder.remote_port).to_string(),
+            or_unknown(&holder.policy),
+            or_unknown(&holder.peer.map(|peer| peer.to_string())),
+            holder.from.to_string(),
+            holder.to.map_or("still there".to_owned(), |to| to.to_string()),
+        ]);
+    }
+    let mut text = String::new();
+    table.append_to(&mut text);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_is_an_address_a_port_and_a_time() {
+        let what: What = "[2001:db8::1]:40000@-5m".parse().unwrap();
+        assert_eq!((what.socket.to_string(), &*what.time), ("[2001:db8::1]:40000".into(), "-5m"));
+        for text in
+            ["192.0.2.1:40000", "192.0.2.1@now", "192.0.2.1:40000@", "192.0.2.1:40000@yesterday"]
+        {
+            assert!(text.parse::<What>().is_err(), "{text}");
+        }
+        let remote: Remote = "203.0.113.10:443".parse().unwrap();
+        assert_eq!(remote.port, Some(443));
+        let remote: Remote = "2001:db8::1".parse().unwrap();
+        assert_eq!((remote.address.to_string(), remote.port), ("2001:db8::1".into(), None));
+        assert!("example.org".parse::<Remote>().is_err());
+    }
+
+    #[test]
+    fn a_time_that_may_be_wrong_is_asked_for_whole_but_not_for_the_future() {
+        let now: Timestamp = "2026-11-22T14:00:00Z".parse().unwrap();
+        let options = |what: &str, within| Options {
+            what: what.parse().unwrap(),
+            protocol: None,
+            remote: None,
+            within: Duration::from_secs(within),
+            log: Vec::new(),
+        };
+        for (what, within, from, to) in [
+            ("192.0.2.1:1@-5m", 0, "2026-11-22T13:55:00Z", "2026-11-22T13:55:00Z"),
+            ("192.0.2.1:1@-5m", 60, "2026-11-22T13:54:00Z", "2026-11-22T13:56:00Z"),
+            ("192.0.2.1:1@now", 60, "2026-11-22T13:59:00Z", "2026-11-22T14:00:00Z"),
+        ] {
+            let question = options(what, within).question(now).unwrap();
+            let expected: [Timestamp; 2] = [from, to].map(|text| text.parse().unwrap());
+            assert_eq!([question.from, question.to], expected, "{what}");
+        }
+    }
+}

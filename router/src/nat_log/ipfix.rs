@@ -1,0 +1,391 @@
+//! Messages of IPFIX (RFC 7011) about NAT sessions (RFC 8158). Pure: what is sent when, and to whom,
+//! is `export.rs`'s.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::record::{Record, Session};
+
+/// Bytes of a message at most: with the headers of IPv6 and UDP it goes through every network of IPv6
+/// in one piece (RFC 8200, section 5).
+const MESSAGE_BYTES_MAX: usize = 1_280 - 40 - 8;
+
+/// IPFIX's version.
+const VERSION: u16 = 10;
+
+const HEADER_BYTES: usize = 16;
+const SET_HEADER_BYTES: usize = 4;
+
+/// Sets of templates and of options templates (RFC 7011, section 3.3.2).
+const TEMPLATE_SET: u16 = 2;
+const OPTIONS_TEMPLATE_SET: u16 = 3;
+
+/// The template of what was not sent.
+const NOT_SENT: u16 = 259;
+
+/// An information element: its number and its length in bytes.
+type Element = (u16, u16);
+
+const PROTOCOL: Element = (4, 1);
+const SOURCE_PORT: Element = (7, 2);
+const SOURCE_IPV4: Element = (8, 4);
+const DESTINATION_PORT: Element = (11, 2);
+const DESTINATION_IPV4: Element = (12, 4);
+const SOURCE_IPV6: Element = (27, 16);
+const DESTINATION_IPV6: Element = (28, 16);
+const EXPORTING_PROCESS: Element = (144, 4);
+const NOT_SENT_FLOWS: Element = (166, 8);
+const POST_NAT_SOURCE_IPV4: Element = (225, 4);
+const POST_NAT_DESTINATION_IPV4: Element = (226, 4);
+const POST_NAPT_SOURCE_PORT: Element = (227, 2);
+const POST_NAPT_DESTINATION_PORT: Element = (228, 2);
+const NAT_EVENT: Element = (230, 1);
+const POST_NAT_SOURCE_IPV6: Element = (281, 16);
+const POST_NAT_DESTINATION_IPV6: Element = (282, 16);
+const OBSERVATION_TIME: Element = (323, 8);
+
+/// What every session has, in front of its addresses.
+const OF_ALL: [Element; 7] = [
+    OBSERVATION_TIME,
+    NAT_EVENT,
+    PROTOCOL,
+    SOURCE_PORT,
+    POST_NAPT_SOURCE_PORT,
+    DESTINATION_PORT,
+    POST_NAPT_DESTINATION_PORT,
+];
+
+/// Which translation a session is. RFC 8158 has events for the first two; for the third there are those
+/// that its section 5.1 lists as historic, which leave the kind of translation open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Translation {
+    Nat44,
+    Nat64,
+    Nat66,
+}
+
+impl Translation {
+    const ALL: [Self; 3] = [Self::Nat44, Self::Nat64, Self::Nat66];
+
+    fn of(session: &Session) -> Self {
+        match (session.pod_address, session.egress_address) {
+            (IpAddr::V4(_), _) => Self::Nat44,
+            (IpAddr::V6(_), IpAddr::V4(_)) => Self::Nat64,
+            (IpAddr::V6(_), IpAddr::V6(_)) => Self::Nat66,
+        }
+    }
+
+    fn template(self) -> u16 {
+        match self {
+            Self::Nat44 => 256,
+            Self::Nat64 => 257,
+            Self::Nat66 => 258,
+        }
+    }
+
+    /// The values of natEvent: a session was created, and deleted.
+    fn events(self) -> (u8, u8) {
+        match self {
+            Self::Nat44 => (4, 5),
+            Self::Nat64 => (6, 7),
+            Self::Nat66 => (1, 2),
+        }
+    }
+
+    /// The addresses: source, source outside, destination, destination outside.
+    fn addresses(self) -> [Element; 4] {
+        match self {
+            Self::Nat44 => {
+                [SOURCE_IPV4, POST_NAT_SOURCE_IPV4, DESTINATION_IPV4, POST_NAT_DESTINATION_IPV4]
+            }
+            Self::Nat64 => {
+                [SOURCE_IPV6, POST_NAT_SOURCE_IPV4, DESTINATION_IPV6, POST_NAT_DESTINATION_IPV4]
+            }
+            Self::Nat66 => {
+                [SOURCE_IPV6, POST_NAT_SOURCE_IPV6, DESTINATION_IPV6, POST_NAT_DESTINATION_IPV6]
+            }
+        }
+    }
+
+    fn record_bytes(self) -> usize {
+        let elements = OF_ALL.into_iter().chain(self.addresses());
+        elements.map(|(_, length)| usize::from(length)).sum()
+    }
+}
+
+/// The sessions and the number of sessions that were lost, as a collector shall learn them.
+#[derive(Debug, Default)]
+pub(super) struct Encoder {
+    /// Data records that were put into messages of this transport session.
+    sequence: u32,
+}
+
+impl Encoder {
+    /// A message with the templates, which a collector must have before it understands anything.
+    pub(super) fn templates(&self, now: Timestamp) -> Vec<u8> {
+        let mut message = self.begin(now);
+        let set = begin_set(&mut message, TEMPLATE_SET);
+        for translation in Translation::ALL {
+            let elements = OF_ALL.into_iter().chain(translation.addresses());
+            put_u16(&mut message, translation.template());
+            put_u16(&mut message, OF_ALL.len() as u16 + 4);
+            elements.for_each(|element| put_element(&mut message, element));
+        }
+        end_set(&mut message, set);
+        // Of three fields the first is what they are about (RFC 7011, section 4.3).
+        let set = begin_set(&mut message, OPTIONS_TEMPLATE_SET);
+        [NOT_SENT, 3, 1].into_iter().for_each(|number| put_u16(&mut message, number));
+        let elements = [EXPORTING_PROCESS, NOT_SENT_FLOWS, OBSERVATION_TIME];
+        elements.into_iter().for_each(|element| put_element(&mut message, element));
+        end_set(&mut message, set);
+        finish(message)
+    }
+
+    /// A message that says how many sessions' events were not sent since the exporter started.
+    pub(super) fn not_sent(&mut self, now: Timestamp, process: u32, events: u64) -> Vec<u8> {
+        let mut message = self.begin(now);
+        let set = begin_set(&mut message, NOT_SENT);
+        message.extend(process.to_be_bytes());
+        message.extend(events.to_be_bytes());
+        message.extend(milliseconds(now).to_be_bytes());
+        end_set(&mut message, set);
+        self.sequence = self.sequence.wrapping_add(1);
+        finish(message)
+    }
+
+    /// A message with as many of the records as there is room for, and how many these are. What is no
+    /// session is left out.
+    pub(super) fn sessions(&mut self, now: Timestamp, records: &[Record]) -> (Vec<u8>, usize) {
+        let mut message = self.begin(now);
+        let mut open: Option<(Translation, usize)> = None;
+        let mut taken = 0;
+        for record in records {
+            let Some(session) = record.session() else {
+                taken += 1;
+                continue;
+            };
+            let translation = Translation::of(session);
+            let is_new = open.is_none_or(|(of, _)| of != translation);
+            let header = if is_new { SET_HEADER_BYTES } else { 0 };
+            if message.len() + header + translation.record_bytes() > MESSAGE_BYTES_MAX {
+                break;
+            }
+            if is_new {
+                open.into_iter().for_each(|(_, set)| end_set(&mut message, set));
+                open = Some((translation, begin_set(&mut message, translation.template())));
+            }
+            put_session(&mut message, translation, record, session);
+            self.sequence = self.sequence.wrapping_add(1);
+            taken += 1;
+        }
+        open.into_iter().for_each(|(_, set)| end_set(&mut message, set));
+        (finish(message), taken)
+    }
+
+    /// A message's header; its length follows when it is known.
+    fn begin(&self, now: Timestamp) -> Vec<u8> {
+        let mut message = Vec::with_capacity(MESSAGE_BYTES_MAX);
+        put_u16(&mut message, VERSION);
+        put_u16(&mut message, 0);
+        let seconds = u32::try_from(now.as_second()).unwrap_or(u32::MAX);
+        message.extend(seconds.to_be_bytes());
+        message.extend(self.sequence.to_be_bytes());
+        // The observation domain: none in particular (RFC 7011, section 3.1).
+        message.extend([0; 4]);
+        message
+    }
+}
+
+/// Whether a message has more than its header.
+pub(super) fn has_records(message: &[u8]) -> bool {
+    message.len() > HEADER_BYTES
+}
+
+fn put_session(
+    message: &mut Vec<u8>,
+    translation: Translation,
+    record: &Record,
+    session: &Session,
+) {
+    let (created, deleted) = translation.events();
+    // One that was there already was created when it began.
+    let (event, time) = match record {
+        Record::End(_) => (deleted, session.time),
+        _ => (created, session.began.unwrap_or(session.time)),
+    };
+    message.extend(milliseconds(time).to_be_bytes());
+    message.push(event);
+    message.push(protocol_number(&session.protocol));
+    put_u16(message, session.pod_port);
+    put_u16(message, session.egress_port);
+    put_u16(message, session.remote_port);
+    put_u16(message, session.remote_port);
+    let destination = session.pod_destination.unwrap_or(session.remote_address);
+    let outside = [session.egress_address, destination, session.remote_address];
+    for address in [session.pod_address].into_iter().chain(outside) {
+        match address {
+            IpAddr::V4(address) => message.extend(address.octets()),
+            IpAddr::V6(address) => message.extend(address.octets()),
+        }
+    }
+}
+
+/// The number of a protocol, of the router's words for them; 0 of none.
+fn protocol_number(name: &str) -> u8 {
+    match name {
+        "icmp" => 1,
+        "tcp" => 6,
+        "udp" => 17,
+        "gre" => 47,
+        "esp" => 50,
+        "icmpv6" => 58,
+        "sctp" => 132,
+        number => number.parse().unwrap_or_default(),
+    }
+}
+
+fn milliseconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_millisecond()).unwrap_or_default()
+}
+
+fn put_u16(message: &mut Vec<u8>, number: u16) {
+    message.extend(number.to_be_bytes());
+}
+
+fn put_element(message: &mut Vec<u8>, (number, length): Element) {
+    put_u16(message, number);
+    put_u16(message, length);
+}
+
+/// Returns where the set begins.
+fn begin_set(message: &mut Vec<u8>, id: u16) -> usize {
+    let start = message.len();
+    put_u16(message, id);
+    put_u16(message, 0);
+    start
+}
+
+fn end_set(message: &mut [u8], start: usize) {
+    let length = message.len() - start;
+    put_length(message, start + 2, length);
+}
+
+fn finish(mut message: Vec<u8>) -> Vec<u8> {
+    let length = message.len();
+    put_length(&mut message, 2, length);
+    message
+}
+
+/// No message is longer than [`MESSAGE_BYTES_MAX`].
+fn put_length(message: &mut [u8], at: usize, length: usize) {
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    message[at..at + 2].copy_from_slice(&length.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::{at, session};
+    use super::*;
+
+    fn u16_at(bytes: &[u8], at: usize) -> u16 {
+        u16::from_be_bytes([bytes[at], bytes[at + 1]])
+    }
+
+    fn sequence(message: &[u8]) -> u32 {
+        u32::from_be_bytes(message[8..12].try_into().unwrap())
+    }
+
+    /// The sets of a message: number and content.
+    fn sets(message: &[u8]) -> Vec<(u16, &[u8])> {
+        assert_eq!((u16_at(message, 0), usize::from(u16_at(message, 2))), (10, message.len()));
+        let (mut sets, mut rest) = (Vec::new(), &message[16..]);
+        while !rest.is_empty() {
+            let length = usize::from(u16_at(rest, 2));
+            sets.push((u16_at(rest, 0), &rest[4..length]));
+            rest = &rest[length..];
+        }
+        sets
+    }
+
+    #[test]
+    fn each_translation_has_a_template_of_its_own() {
+        let message = Encoder::default().templates(at("2026-11-22T14:00:00Z"));
+        assert!(message.len() <= MESSAGE_BYTES_MAX);
+        let sets = sets(&message);
+        assert_eq!(sets.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 3]);
+        let of_one = 4 + 11 * 4;
+        assert_eq!(sets[0].1.len(), 3 * of_one);
+        for (index, (first, bytes)) in [(256, 34), (257, 58), (258, 82)].into_iter().enumerate() {
+            let template = &sets[0].1[index * of_one..][..of_one];
+            assert_eq!((u16_at(template, 0), u16_at(template, 2)), (first, 11));
+            let lengths = template[4..].chunks(4).map(|element| u16_at(element, 2));
+            assert_eq!(lengths.sum::<u16>(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_session_has_what_its_template_says() {
+        let begin = Record::Begin(session("2026-11-22T14:00:00.5Z"));
+        let (message, taken) = Encoder::default().sessions(at("2026-11-22T14:00:01Z"), &[begin]);
+        assert_eq!(taken, 1);
+        let milliseconds = 1_795_356_000_500_u64.to_be_bytes();
+        let expected = [
+            &milliseconds[..],
+            &[4, 6],
+            &[160, 40, 160, 41, 1, 187, 1, 187],
+            &[10, 0, 1, 40, 192, 168, 44, 129, 203, 0, 113, 10, 203, 0, 113, 10],
+        ];
+        assert_eq!(sets(&message), [(256, &expected.concat()[..])]);
+    }
+
+    #[test]
+    fn records_of_one_translation_share_a_set_and_are_counted() {
+        let four = session("2026-11-22T14:00:00Z");
+        let six = Session {
+            pod_address: "fd00::40".parse().unwrap(),
+            pod_destination: Some("64:ff9b::203.0.113.10".parse().unwrap()),
+            ..four.clone()
+        };
+        let both_six = Session {
+            egress_address: "2001:db8:44::129".parse().unwrap(),
+            remote_address: "2001:db8:203::10".parse().unwrap(),
+            pod_destination: None,
+            ..six.clone()
+        };
+        let records = [
+            Record::Begin(four.clone()),
+            Record::End(four),
+            Record::Mark(super::super::record::At { time: at("2026-11-22T14:00:00Z") }),
+            Record::End(six),
+            Record::Live(both_six),
+        ];
+        let mut encoder = Encoder::default();
+        let (message, taken) = encoder.sessions(at("2026-11-22T14:00:01Z"), &records);
+        assert_eq!((taken, sequence(&message)), (5, 0));
+        let events: Vec<(u16, u8)> = sets(&message).iter().map(|(id, set)| (*id, set[8])).collect();
+        assert_eq!(events, [(256, 4), (257, 7), (258, 1)]);
+        assert_eq!(sets(&message)[0].1.len(), 2 * 34);
+        // The next message's number counts data records, not templates and not what was left out.
+        assert_eq!(sequence(&encoder.templates(at("2026-11-22T14:00:01Z"))), 4);
+        let message = encoder.not_sent(at("2026-11-22T14:00:01Z"), 77, 3);
+        assert_eq!((sequence(&message), sets(&message)[0].0), (4, 259));
+        assert_eq!(sets(&message)[0].1[..12], [0, 0, 0, 77, 0, 0, 0, 0, 0, 0, 0, 3]);
+        let (nothing, _) = encoder.sessions(at("2026-11-22T14:00:01Z"), &[]);
+        assert_eq!((sequence(&nothing), has_records(&nothing)), (5, false));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_for_the_next_message() {
+        let records = vec![Record::Begin(session("2026-11-22T14:00:00Z")); 100];
+        let mut encoder = Encoder::default();
+        let (mut rest, mut messages) = (&records[..], 0);
+        while !rest.is_empty() {
+            let (message, taken) = encoder.sessions(at("2026-11-22T14:00:01Z"), rest);
+            assert!(message.len() <= MESSAGE_BYTES_MAX && has_records(&message));
+            assert_eq!(sequence(&message) as usize, records.len() - rest.len());
+            (rest, messages) = (&rest[taken..], messages + 1);
+        }
+        assert_eq!(messages, 3);
+    }
+}

@@ -1,0 +1,210 @@
+//! From a router's events to the log's records, until somebody wants no more.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::{SignedDuration, Timestamp};
+use spillway_api::ClientError;
+
+use super::export::Exporter;
+use super::file::{LogFile, beside};
+use super::record::{At, Record};
+use crate::observe::follow::{Follower, Position, now};
+use crate::observe::source::{Source, may_pass};
+use crate::observe::stop::Stop;
+
+/// How often a router that had nothing new is asked again: it tells nobody by itself.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long what is written may wait until it survives the machine.
+const SYNC: SignedDuration = SignedDuration::from_secs(1);
+
+/// How often the log says that it goes on, where nothing else is written.
+const MARK: SignedDuration = SignedDuration::from_secs(60);
+
+/// Where the lines go.
+#[derive(Debug)]
+pub(crate) enum Lines {
+    /// To a file; how far it goes is in `FILE.cursor`.
+    File(LogFile, PathBuf),
+    /// To standard output, at the end of each turn.
+    Output(Vec<u8>),
+    /// Nowhere: there is a collector.
+    Nowhere,
+}
+
+/// The log, and where it goes.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    lines: Lines,
+    exporter: Option<Exporter>,
+    /// When lines were made to survive last.
+    synced: Timestamp,
+    /// Until when the log says that nothing is missing.
+    marked: Timestamp,
+    /// How far the live flows are read that are to be written down; none when they are.
+    flows: Option<u64>,
+    is_away: bool,
+}
+
+/// The place of `FILE.cursor`.
+pub(crate) fn cursor_file(log: &Path) -> PathBuf {
+    beside(log, ".cursor")
+}
+
+impl Recorder {
+    pub(crate) fn new(lines: Lines, exporter: Option<Exporter>) -> Self {
+        let past = Timestamp::UNIX_EPOCH;
+        Self { lines, exporter, synced: past, marked: past, flows: None, is_away: false }
+    }
+
+    /// Writes the log of the router that listens at `socket`. One that is not there may come.
+    pub(crate) fn run(mut self, socket: &Path) -> anyhow::Result<()> {
+        let mut stop = Stop::on_signals()?;
+        let position = self.last_position()?;
+        // Where the log goes on without a gap, it has all flows already.
+        self.flows = position.is_none().then_some(0);
+        let follower = position.map_or_else(Follower::whole, Follower::from);
+        let mut source = Source::new(socket, follower);
+        self.write(&Record::Start(At { time: now() }))?;
+        loop {
+            let is_idle = self.turn(&mut source)?;
+            let timeout = if is_idle { INTERVAL } else { Duration::ZERO };
+            if stop.wait(timeout) || !self.settle(&source, now())? {
+                break;
+            }
+        }
+        let known_until = source.position().map_or_else(now, |position| position.until);
+        self.write(&Record::Stop(At { time: known_until }))?;
+        self.synced = Timestamp::UNIX_EPOCH;
+        self.settle(&source, now()).map(|_| ())
+    }
+
+    /// Takes the next page of events, and of flows where they are wanted. Whether there was nothing.
+    fn turn(&mut self, source: &mut Source) -> anyhow::Result<bool> {
+        let asked = now();
+        let batch = match source.poll() {
+            Ok(batch) => batch,
+            Err(error) => return self.away(error).map(|()| true),
+        };
+        self.is_away = false;
+        let is_idle = batch.events.is_empty() && self.flows.is_none();
+        for gap in batch.gaps {
+            let why = gap.why.words();
+            tracing::warn!("a gap in the log, from {} to {}: {why}", gap.from, gap.to);
+            self.write(&Record::Gap(gap))?;
+            // What has begun meanwhile is among those.
+            self.flows = Some(0);
+        }
+        for record in batch.events.into_iter().filter_map(Record::of_event) {
+            self.write(&record)?;
+        }
+        self.write_flows(source)?;
+        if is_idle && asked.duration_since(self.marked) >= MARK {
+            self.write(&Record::Mark(At { time: asked }))?;
+        }
+        Ok(is_idle)
+    }
+
+    /// Writes the next page of the live flows, if they are wanted.
+    fn write_flows(&mut self, source: &mut Source) -> anyhow::Result<()> {
+        let Some(cursor) = self.flows else { return Ok(()) };
+        let asked = now();
+        match source.flows(cursor) {
+            Ok(page) => {
+                self.flows = page.next;
+                page.rows.into_iter().try_for_each(|flow| self.write(&Record::of_flow(flow, asked)))
+            }
+            Err(error) => self.away(error),
+        }
+    }
+
+    /// A router that is being restarted comes back.
+    fn away(&mut self, error: ClientError) -> anyhow::Result<()> {
+        if !may_pass(&error) {
+            return Err(error.into());
+        }
+        if !self.is_away {
+            tracing::warn!("{error} Waiting for it.");
+        }
+        self.is_away = true;
+        Ok(())
+    }
+
+    fn write(&mut self, record: &Record) -> anyhow::Result<()> {
+        self.marked = self.marked.max(record.time());
+        match &mut self.lines {
+            Lines::File(file, _) => file.append(record)?,
+            Lines::Output(waiting) => waiting.extend(record.line()?),
+            Lines::Nowhere => {}
+        }
+        if let Some(exporter) = &mut self.exporter {
+            exporter.add(record, now());
+        }
+        Ok(())
+    }
+
+    /// Brings to its place what was written. Whether somebody still wants it.
+    fn settle(&mut self, source: &Source, now: Timestamp) -> anyhow::Result<bool> {
+        if let Some(exporter) = &mut self.exporter {
+            exporter.send(now);
+        }
+        match &mut self.lines {
+            Lines::File(file, cursor) => {
+                file.write()?;
+                if now.duration_since(self.synced) >= SYNC {
+                    file.sync()?;
+                    self.synced = now;
+                    // Not before the flows are written: who goes on from here does not read them.
+                    if let Some(position) = source.position().filter(|_| self.flows.is_none()) {
+                        save(cursor, position)?;
+                    }
+                }
+            }
+            Lines::Output(waiting) => {
+                let lines = std::mem::take(waiting);
+                let mut output = io::stdout().lock();
+                match output.write_all(&lines).and_then(|()| output.flush()) {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
+                    written => written.context("cannot write to standard output")?,
+                }
+            }
+            Lines::Nowhere => {}
+        }
+        Ok(true)
+    }
+
+    /// How far the log was written before; none of a new one.
+    fn last_position(&self) -> anyhow::Result<Option<Position>> {
+        let Lines::File(log, cursor) = &self.lines else { return Ok(None) };
+        if log.is_empty() {
+            return Ok(None);
+        }
+        let text = match std::fs::read(cursor) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", cursor.display()));
+            }
+        };
+        serde_json::from_slice(&text).map(Some).with_context(|| {
+            let path = cursor.display();
+            format!("{path} does not say how far the log goes; without it, all is read again")
+        })
+    }
+}
+
+/// Replaces the file as a whole.
+fn save(path: &Path, position: &Position) -> anyhow::Result<()> {
+    let new = beside(path, ".new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(position)?)?;
+        file.sync_data()?;
+        std::fs::rename(&new, path)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,286 @@
+//! From the log's records to who had an address and port. Pure; of all records it keeps those that the
+//! question is about.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::nat_log::record::{Record, Session};
+use crate::observe::follow::{Gap, Why};
+
+/// How much a begin may differ that is known from a flow's age: ages are in whole seconds.
+const AGE_WITHIN: SignedDuration = SignedDuration::from_secs(2);
+
+/// Holders and gaps of one answer, at most.
+const ANSWER_MAX: usize = 10_000;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+    /// The time, from its earliest to its latest.
+    pub(crate) from: Timestamp,
+    pub(crate) to: Timestamp,
+    /// As the outside saw it; any if nothing is said.
+    pub(crate) protocol: Option<String>,
+    /// Towards this remote only.
+    pub(crate) remote: Option<IpAddr>,
+    pub(crate) remote_port: Option<u16>,
+}
+
+impl Question {
+    fn is_about(&self, session: &Session) -> bool {
+        session.egress_address == self.address
+            && session.egress_port == self.port
+            && self.protocol.as_ref().is_none_or(|name| is_protocol(session, name))
+            && self.remote.is_none_or(|remote| session.remote_address == remote)
+            && self.remote_port.is_none_or(|port| session.remote_port == port)
+    }
+
+    /// Whether it is about any of the time between these two.
+    fn meets(&self, from: Timestamp, to: Timestamp) -> bool {
+        from <= self.to && to >= self.from
+    }
+}
+
+/// With NAT64 an echo is ICMPv6's to the pod, and ICMP's to the outside.
+fn is_protocol(session: &Session, name: &str) -> bool {
+    let is_ipv4 = session.egress_address.is_ipv4();
+    session.protocol.eq_ignore_ascii_case(name)
+        || (is_ipv4 && session.protocol == "icmpv6" && name.eq_ignore_ascii_case("icmp"))
+}
+
+/// Who had it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Holder {
+    pub(crate) pod: Option<String>,
+    pub(crate) pod_address: IpAddr,
+    pub(crate) pod_port: u16,
+    pub(crate) protocol: String,
+    pub(crate) remote_address: IpAddr,
+    pub(crate) remote_port: u16,
+    pub(crate) policy: Option<String>,
+    /// The tunnel peer behind which the pod was: its node.
+    pub(crate) peer: Option<IpAddr>,
+    /// Since when.
+    pub(crate) from: Timestamp,
+    /// Until when; none of what has not ended yet.
+    pub(crate) to: Option<Timestamp>,
+}
+
+/// Why there may have been somebody else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Uncertain {
+    /// Nothing is known of that time.
+    NoRecords,
+    /// What is known begins later.
+    Before(Timestamp),
+    /// What is known ends earlier.
+    After(Timestamp),
+    /// Something is missing there.
+    Gap(Gap),
+}
+
+/// What is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Answer {
+    /// Who had it, in the order of their begins.
+    pub(crate) holders: Vec<Holder>,
+    /// Why these may not be all.
+    pub(crate) uncertain: Option<Uncertain>,
+}
+
+/// What a session is known by, while it lasts: no two have the same at one time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    protocol: String,
+    pod: (IpAddr, u16),
+    remote: (IpAddr, u16),
+}
+
+impl Key {
+    fn of(session: &Session) -> Self {
+        Self {
+            protocol: session.protocol.clone(),
+            pod: (session.pod_address, session.pod_port),
+            remote: (session.remote_address, session.remote_port),
+        }
+    }
+}
+
+/// What is known so far.
+#[derive(Debug)]
+pub(crate) struct History {
+    question: Question,
+    /// Sessions of the address and port that have not ended.
+    open: HashMap<Key, Holder>,
+    /// Those that have, at a time that the question is about.
+    ended: Vec<Holder>,
+    /// What is missing of the time that the question is about.
+    gaps: Vec<Gap>,
+    /// The times of the first and the last record.
+    known: Option<(Timestamp, Timestamp)>,
+}
+
+impl History {
+    pub(crate) fn new(question: Question) -> Self {
+        Self { question, open: HashMap::new(), ended: Vec::new(), gaps: Vec::new(), known: None }
+    }
+
+    /// The time of the last record.
+    pub(crate) fn end(&self) -> Option<Timestamp> {
+        self.known.map(|(_, end)| end)
+    }
+
+    /// Takes the next record, in the order of their times.
+    pub(crate) fn add(&mut self, record: &Record) {
+        match record {
+            Record::Begin(session) | Record::Live(session) => self.begin(session),
+            Record::End(session) => self.finish(session),
+            Record::Gap(gap) => self.gap(gap),
+            // Until it has reached the router it knows nothing.
+            Record::Start(_) => return,
+            Record::Mark(_) | Record::Stop(_) => {}
+        }
+        // A log that is begun later than its router has the router's events from before, too.
+        let time = record.time();
+        let begin = if let Record::Gap(gap) = record { gap.from } else { time };
+        let known = self.known.get_or_insert((begin, time));
+        *known = (known.0.min(begin), known.1.max(time));
+    }
+
+    /// From this time on, records come from elsewhere: nothing is known from the last one to it.
+    pub(crate) fn goes_on_at(&mut self, time: Timestamp) {
+        match self.end() {
+            Some(end) if end < time => {
+                self.add(&Record::Gap(Gap {
+                    from: end,
+                    to: time,
+                    lost: None,
+                    why: Why::NotLogged,
+                }));
+            }
+            Some(_) => {}
+            None => self.known = Some((time, time)),
+        }
+    }
+
+    /// Everything that happened until this time is known.
+    pub(crate) fn is_known_until(&mut self, time: Timestamp) {
+        if let Some((_, end)) = &mut self.known {
+            *end = time.max(*end);
+        }
+    }
+
+    fn begin(&mut self, session: &Session) {
+        if !self.question.is_about(session) {
+            return;
+        }
+        let (key, holder) = (Key::of(session), holder(session));
+        match self.open.get(&key) {
+            // The same session, seen again.
+            Some(open) if holder.from.duration_since(open.from).abs() <= AGE_WITHIN => {}
+            // Another one: nobody saw the end of the one before.
+            _ => {
+                self.close(&key, holder.from);
+                self.open.insert(key, holder);
+            }
+        }
+    }
+
+    fn finish(&mut self, session: &Session) {
+        if !self.question.is_about(session) {
+            return;
+        }
+        let key = Key::of(session);
+        let ended = self.open.remove(&key).unwrap_or_else(|| {
+            let known = self.known.map_or(session.time, |(begin, _)| begin);
+            Holder { from: session.began.unwrap_or(known), ..holder(session) }
+        });
+        self.keep(Holder { to: Some(session.time), ..ended });
+    }
+
+    /// What was open may have ended in a gap, and somebody else may have been there. What is there
+    /// still, the next records say.
+    fn gap(&mut self, gap: &Gap) {
+        if self.question.meets(gap.from, gap.to) && self.gaps.len() < ANSWER_MAX {
+            self.gaps.push(gap.clone());
+        }
+        let open: Vec<Key> = self.open.keys().cloned().collect();
+        for key in open {
+            self.close(&key, gap.from);
+        }
+    }
+
+    fn close(&mut self, key: &Key, at: Timestamp) {
+        if let Some(open) = self.open.remove(key) {
+            let to = Some(at.max(open.from));
+            self.keep(Holder { to, ..open });
+        }
+    }
+
+    /// Keeps one that has ended, if the question is about it.
+    fn keep(&mut self, ended: Holder) {
+        let to = ended.to.unwrap_or(Timestamp::MAX);
+        if self.question.meets(ended.from, to) && self.ended.len() < ANSWER_MAX {
+            self.ended.push(ended);
+        }
+    }
+
+    /// What is known.
+    pub(crate) fn answer(mut self) -> Answer {
+        let open: Vec<Holder> = self.open.drain().map(|(_, holder)| holder).collect();
+        open.into_iter().for_each(|holder| self.keep(holder));
+        let mut holders: Vec<Holder> = Vec::new();
+        self.ended.sort_by_key(|holder| holder.from);
+        for holder in self.ended {
+            let before = holders.iter_mut().find(|before| is_same(before, &holder));
+            match before {
+                // One that was seen on both sides of a gap.
+                Some(before) => before.to = before.to.zip(holder.to).map(|(a, b)| a.max(b)),
+                None => holders.push(holder),
+            }
+        }
+        let Question { from, to, .. } = self.question;
+        let uncertain = match self.known {
+            None => Some(Uncertain::NoRecords),
+            Some((begin, _)) if from < begin => Some(Uncertain::Before(begin)),
+            Some((_, end)) if to > end => Some(Uncertain::After(end)),
+            Some(_) => self.gaps.into_iter().next().map(Uncertain::Gap),
+        };
+        Answer { holders, uncertain }
+    }
+}
+
+/// Whether two were one session, of which one part was seen from its begin.
+fn is_same(one: &Holder, other: &Holder) -> bool {
+    let key = |holder: &Holder| {
+        let pod = (holder.pod_address, holder.pod_port);
+        (holder.protocol.clone(), pod, (holder.remote_address, holder.remote_port))
+    };
+    key(one) == key(other) && one.from.duration_since(other.from).abs() <= AGE_WITHIN
+}
+
+/// Who has it from the session's begin on.
+fn holder(session: &Session) -> Holder {
+    Holder {
+        pod: session.pod.clone(),
+        pod_address: session.pod_address,
+        pod_port: session.pod_port,
+        protocol: session.protocol.clone(),
+        remote_address: session.remote_address,
+        remote_port: session.remote_port,
+        policy: session.policy.clone(),
+        peer: session.peer,
+        from: session.began.unwrap_or(session.time),
+        to: None,
+    }
+}
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

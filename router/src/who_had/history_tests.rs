@@ -1,0 +1,187 @@
+use super::*;
+use crate::nat_log::record::At;
+use crate::nat_log::record::tests::session;
+
+/// A time of the day of these tests.
+fn at(time: &str) -> Timestamp {
+    crate::nat_log::record::tests::at(&format!("2026-11-22T{time}Z"))
+}
+
+/// What is asked of 192.168.44.129:41001, which 10.0.1.40:41000 has in these sessions.
+fn question(from: &str, to: &str) -> Question {
+    Question {
+        address: "192.168.44.129".parse().unwrap(),
+        port: 41_001,
+        from: at(from),
+        to: at(to),
+        protocol: None,
+        remote: None,
+        remote_port: None,
+    }
+}
+
+fn at_time(time: &str) -> Question {
+    question(time, time)
+}
+
+fn begin(time: &str) -> Record {
+    Record::Begin(Session { time: at(time), ..session("2026-11-22T00:00:00Z") })
+}
+
+fn end(time: &str) -> Record {
+    Record::End(Session { time: at(time), ..session("2026-11-22T00:00:00Z") })
+}
+
+fn live(time: &str, began: &str) -> Record {
+    let began = Some(at(began));
+    Record::Live(Session { time: at(time), began, ..session("2026-11-22T00:00:00Z") })
+}
+
+fn gap(from: &str, to: &str) -> Gap {
+    Gap { from: at(from), to: at(to), lost: None, why: Why::RouterRestarted }
+}
+
+fn mark(time: &str) -> Record {
+    Record::Mark(At { time: at(time) })
+}
+
+fn answer(question: Question, records: &[Record]) -> Answer {
+    let mut history = History::new(question);
+    records.iter().for_each(|record| history.add(record));
+    history.answer()
+}
+
+/// When those who had it did: from and to.
+fn times(answer: &Answer) -> Vec<(Timestamp, Option<Timestamp>)> {
+    answer.holders.iter().map(|holder| (holder.from, holder.to)).collect()
+}
+
+#[test]
+fn whoever_had_it_at_that_time_is_told_and_nobody_else() {
+    let records =
+        [mark("10:00:00"), begin("11:00:00"), end("12:00:00"), begin("13:00:00"), mark("14:00:00")];
+    let first = (at("11:00:00"), Some(at("12:00:00")));
+    let second = (at("13:00:00"), None);
+    for (asked, holders) in [
+        (at_time("10:30:00"), vec![]),
+        (at_time("11:00:00"), vec![first]),
+        (at_time("11:59:59"), vec![first]),
+        (at_time("12:00:00"), vec![first]),
+        (at_time("12:30:00"), vec![]),
+        (at_time("13:30:00"), vec![second]),
+        (question("11:30:00", "13:30:00"), vec![first, second]),
+    ] {
+        let answer = answer(asked.clone(), &records);
+        assert_eq!((times(&answer), answer.uncertain), (holders, None), "{asked:?}");
+    }
+}
+
+#[test]
+fn the_answer_is_about_one_address_port_protocol_and_remote() {
+    let records = [mark("10:00:00"), begin("11:00:00"), mark("14:00:00")];
+    let asked = at_time("12:00:00");
+    let remote = |text: &str| Some(text.parse().unwrap());
+    for (question, is_found) in [
+        (Question { port: 41_000, ..asked.clone() }, false),
+        (Question { address: "192.168.44.130".parse().unwrap(), ..asked.clone() }, false),
+        (Question { protocol: Some("TCP".into()), ..asked.clone() }, true),
+        (Question { protocol: Some("udp".into()), ..asked.clone() }, false),
+        (
+            Question { remote: remote("203.0.113.10"), remote_port: Some(443), ..asked.clone() },
+            true,
+        ),
+        (
+            Question { remote: remote("203.0.113.10"), remote_port: Some(80), ..asked.clone() },
+            false,
+        ),
+        (Question { remote: remote("203.0.113.11"), ..asked }, false),
+    ] {
+        let holders = answer(question.clone(), &records).holders.len();
+        assert_eq!(holders, usize::from(is_found), "{question:?}");
+    }
+}
+
+#[test]
+fn two_may_have_it_towards_different_remotes() {
+    let other = Session {
+        pod: None,
+        pod_address: "10.0.1.41".parse().unwrap(),
+        remote_port: 80,
+        time: at("11:30:00"),
+        ..session("2026-11-22T00:00:00Z")
+    };
+    let records = [begin("11:00:00"), Record::Begin(other), end("12:00:00"), mark("13:00:00")];
+    let pods = |time| -> Vec<String> {
+        let holders = answer(at_time(time), &records).holders;
+        holders.iter().map(|holder| holder.pod_address.to_string()).collect()
+    };
+    assert_eq!(pods("11:45:00"), ["10.0.1.40", "10.0.1.41"]);
+    assert_eq!(pods("12:45:00"), ["10.0.1.41"]);
+}
+
+#[test]
+fn a_gap_is_told_and_what_is_there_after_it_goes_on() {
+    let before = [mark("10:00:00"), begin("11:00:00"), Record::Gap(gap("12:00:00", "12:30:00"))];
+    // It is still there.
+    let goes_on = [&before[..], &[live("12:31:00", "11:00:01"), mark("14:00:00")]].concat();
+    // It is not: nobody saw it end.
+    let is_gone = [&before[..], &[mark("14:00:00")]].concat();
+    let uncertain = Some(Uncertain::Gap(gap("12:00:00", "12:30:00")));
+    let whole = (at("11:00:00"), None);
+    let cut = (at("11:00:00"), Some(at("12:00:00")));
+    for (records, time, holders, uncertain) in [
+        (&goes_on, "11:30:00", vec![whole], None),
+        (&goes_on, "12:15:00", vec![(at("11:00:01"), None)], uncertain.clone()),
+        (&goes_on, "13:00:00", vec![(at("11:00:01"), None)], None),
+        (&is_gone, "11:30:00", vec![cut], None),
+        (&is_gone, "12:15:00", vec![], uncertain),
+        (&is_gone, "13:00:00", vec![], None),
+    ] {
+        let answer = answer(at_time(time), records);
+        assert_eq!((times(&answer), answer.uncertain), (holders, uncertain), "{time}");
+    }
+}
+
+#[test]
+fn what_the_log_does_not_reach_is_told() {
+    let records = [mark("10:00:00"), mark("11:00:00")];
+    for (time, uncertain) in [
+        ("09:59:59", Some(Uncertain::Before(at("10:00:00")))),
+        ("10:30:00", None),
+        ("11:00:01", Some(Uncertain::After(at("11:00:00")))),
+    ] {
+        assert_eq!(answer(at_time(time), &records).uncertain, uncertain, "{time}");
+    }
+    assert_eq!(answer(at_time("10:00:00"), &[]).uncertain, Some(Uncertain::NoRecords));
+}
+
+#[test]
+fn an_end_tells_a_begin_that_is_older_than_the_log() {
+    let began = Some(at("08:00:00"));
+    let Record::End(session) = end("11:00:00") else { unreachable!() };
+    let records = [mark("10:00:00"), Record::End(Session { began, ..session }), mark("12:00:00")];
+    let expected = vec![(at("08:00:00"), Some(at("11:00:00")))];
+    assert_eq!(times(&answer(at_time("10:30:00"), &records)), expected);
+    assert_eq!(times(&answer(at_time("09:00:00"), &records)), expected);
+}
+
+#[test]
+fn the_router_goes_on_where_the_log_ends() {
+    let mut history = History::new(at_time("12:00:00"));
+    [begin("10:00:00"), mark("11:00:00")].iter().for_each(|record| history.add(record));
+    // The router's oldest event is older than the log's last record: nothing is missing.
+    history.goes_on_at(at("10:30:00"));
+    history.add(&live("13:00:00", "10:00:00"));
+    history.is_known_until(at("13:00:00"));
+    let known = history.answer();
+    assert_eq!((times(&known), known.uncertain), (vec![(at("10:00:00"), None)], None));
+
+    let mut history = History::new(at_time("12:00:00"));
+    [begin("10:00:00"), mark("11:00:00")].iter().for_each(|record| history.add(record));
+    history.goes_on_at(at("12:30:00"));
+    history.is_known_until(at("13:00:00"));
+    let known = history.answer();
+    let Some(Uncertain::Gap(gap)) = known.uncertain else { panic!("{known:?}") };
+    assert_eq!((gap.from, gap.to, gap.why), (at("11:00:00"), at("12:30:00"), Why::NotLogged));
+    assert!(known.holders.is_empty());
+}
