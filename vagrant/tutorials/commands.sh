@@ -37,7 +37,7 @@ begin() {
   shift
   "$@" >"$file" 2>"$file.log" &
   begun=$!
-  until grep -q 'listening on' "$file.log"; do
+  until grep -qE 'listening on|^capturing' "$file.log"; do
     # It may have ended already, with an error.
     if ((SECONDS >= deadline)) || ! kill -0 "$begun"; then cat "$file.log" >&2 && return 1; fi
     sleep 0.05
