@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use spillway_api::limits::{PAGE_ROWS_MAX, USAGE_FLOWS_MAX};
 use spillway_api::{
-    API_VERSION, Applied, Device, Drops, EngineDrop, EventPage, Flow, FlowPage, Frames, MacAddress,
-    Nat64Prefix, POLICY_NOT_KNOWN, PolicyPage, RefusedState, Request, Response, RingStatistics,
-    Status, SteeringOutcome, Tuple, Usage, Verdict, Worker, policy_page,
+    API_VERSION, Applied, Device, Drops, EngineDrop, EventPage, Flow, FlowPage, Frames, LogLevel,
+    MacAddress, Nat64Prefix, POLICY_NOT_KNOWN, PolicyPage, RefusedState, Request, Response,
+    RingStatistics, Status, SteeringOutcome, Tuple, Usage, Verdict, Worker, policy_page,
 };
 use spillway_engine::{DropReason, FlowRecord, FlowState, Nanos};
 use spillway_xdp::SteerOutcome;
 use spillway_xdp::device::Accounting;
 use spillway_xdp::steering;
 
+use crate::capture;
 use crate::compile::pairing;
 use crate::gateway::Gateway;
 use crate::numbers::{self, Assigned};
@@ -52,12 +53,41 @@ pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
         Request::Usage => usage(gateway, Instant::now()).map(Response::Usage),
         Request::Trace(packet) => trace(gateway, &packet).map(Response::Trace),
         Request::Events { cursor, limit } => events(gateway, cursor, limit).map(Response::Events),
+        Request::State => state(gateway).map(|document| Response::State { document }),
         Request::PutState { document } => return put_state(gateway, &document),
         Request::Drain { draining } => {
             gateway.drain(draining).map(|()| Response::Drained { draining })
         }
+        Request::Capture(request) => {
+            capture::begin(gateway, &request, Instant::now()).map(|id| Response::Capturing { id })
+        }
+        Request::TakeCaptured { id, end } => {
+            capture::take(gateway, id, end, Instant::now()).map(Response::Captured)
+        }
+        Request::LogLevel { filter, for_s } => {
+            log_level(gateway, filter.as_deref(), for_s, Instant::now()).map(Response::LogLevel)
+        }
     };
     answered.unwrap_or_else(|error| Response::refused(format!("{error:#}")))
+}
+
+/// The document in force.
+fn state(gateway: &Gateway) -> anyhow::Result<Option<String>> {
+    let programmed = gateway.programmed.as_ref();
+    Ok(programmed.map(|programmed| serde_json::to_string(&programmed.document)).transpose()?)
+}
+
+/// What is logged, and, with a filter, from now on.
+fn log_level(
+    gateway: &mut Gateway,
+    filter: Option<&str>,
+    for_s: Option<u64>,
+    now: Instant,
+) -> anyhow::Result<LogLevel> {
+    if let Some(filter) = filter {
+        gateway.log.set(filter, for_s, now)?;
+    }
+    Ok(gateway.log.level(now))
 }
 
 fn put_state(gateway: &mut Gateway, text: &str) -> Response {

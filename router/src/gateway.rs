@@ -19,6 +19,7 @@ use spillway_xdp::steering::{Attachment, Steering, SteeringError, Trial};
 
 use crate::accounts::Book;
 use crate::announce::{Announcements, Place};
+use crate::capture::Captures;
 use crate::compile::{self, HostPorts};
 use crate::config::Config;
 use crate::events::{self, Clock, Meaning, Record};
@@ -27,6 +28,7 @@ use crate::groups::Groups;
 use crate::held::Unresolved;
 use crate::kernel::{FibInput, Kernel, LocalAddress};
 use crate::limits::{Limits, Reached};
+use crate::log::Log;
 use crate::mtu;
 use crate::numbers::Assigned;
 use crate::pod_names::PodNames;
@@ -108,6 +110,8 @@ pub(crate) struct Gateway {
     pub(crate) grace: Grace,
     pub(crate) limits: Limits,
     pub(crate) announcements: Announcements,
+    pub(crate) captures: Captures,
+    pub(crate) log: Log,
     /// What all engines are made of.
     pub(crate) engine: EngineConfig,
     /// What the workers go by.
@@ -147,12 +151,13 @@ pub(crate) struct GatewayParts {
     pub(crate) engine: EngineConfig,
     pub(crate) numbers: Assigned,
     pub(crate) book: Book,
+    pub(crate) log: Log,
 }
 
 impl Gateway {
     pub(crate) fn new(parts: GatewayParts) -> Self {
         let GatewayParts { config, devices, sockets, kernel, steering, workers, .. } = parts;
-        let GatewayParts { engine, numbers, book, .. } = parts;
+        let GatewayParts { engine, numbers, book, log, .. } = parts;
         let kept = config.events.kept as usize;
         let record = (kept > 0).then(|| Record::new(kept, Clock::read().wall_us));
         Self {
@@ -173,6 +178,8 @@ impl Gateway {
             grace: Grace::default(),
             limits: Limits::new(Instant::now()),
             announcements: Announcements::default(),
+            captures: Captures::default(),
+            log,
             engine,
             tables: Arc::default(),
             trial: None,

@@ -18,10 +18,12 @@ use spillway_xdp::steering::{self, DeviceLock, SteeredDevice, Steering, Steering
 
 use crate::accounts::Book;
 use crate::answer::answer;
+use crate::capture;
 use crate::config::{Config, Mode, Unclassified};
 use crate::gateway::{Gateway, GatewayParts};
 use crate::handover::{self, TakenUp};
 use crate::kernel::Kernel;
+use crate::log::Log;
 use crate::numbers::Assigned;
 use crate::server::{Access, Server};
 use crate::state_file::StateFile;
@@ -44,14 +46,14 @@ const KERNEL_RETRY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When it cannot start, or when a worker has died.
-pub(crate) fn run(config: Config, state: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn run(config: Config, state: Option<&Path>, log: Log) -> anyhow::Result<()> {
     let mut poll = Poll::new().context("cannot make an event loop")?;
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot catch signals")?;
     poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
     let waker = Arc::new(mio::Waker::new(poll.registry(), WORKERS)?);
 
     // The devices are this process's until its flows are left.
-    let (mut gateway, _locks) = start(config, &waker)?;
+    let (mut gateway, _locks) = start(config, &waker, log)?;
     let outcome = forward(&mut gateway, state, &mut poll, &mut signals);
     gateway.kernel.release_neighbours();
     let Gateway { workers, config, numbers, .. } = gateway;
@@ -89,7 +91,11 @@ fn forward(
 }
 
 /// Opens devices, steering and workers. Nothing is steered yet.
-fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Vec<DeviceLock>)> {
+fn start(
+    config: Config,
+    waker: &Arc<mio::Waker>,
+    log: Log,
+) -> anyhow::Result<(Gateway, Vec<DeviceLock>)> {
     std::fs::create_dir_all(&config.runtime_dir)
         .with_context(|| format!("cannot make {}", config.runtime_dir.display()))?;
     let kernel = Kernel::open()?;
@@ -131,8 +137,18 @@ fn start(config: Config, waker: &Arc<mio::Waker>) -> anyhow::Result<(Gateway, Ve
     let tables = Arc::new(Tables::new(TablesInput::default()));
     let workers = Workers::start(parts, &tables, waker, &config)?;
     let engine = engine_config;
-    let parts =
-        GatewayParts { config, devices, sockets, kernel, steering, workers, engine, numbers, book };
+    let parts = GatewayParts {
+        config,
+        devices,
+        sockets,
+        kernel,
+        steering,
+        workers,
+        engine,
+        numbers,
+        book,
+        log,
+    };
     Ok((Gateway::new(parts), locks))
 }
 
@@ -260,7 +276,7 @@ impl Main<'_> {
     fn serve(&mut self, poll: &mut Poll, signals: &mut Signals) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(64);
         loop {
-            let Gateway { grace, announcements, limits, .. } = &self.gateway;
+            let Gateway { grace, announcements, limits, captures, log, .. } = &self.gateway;
             let limits = Some(limits.next());
             let deadlines = [
                 self.servers.iter().filter_map(Server::deadline).min(),
@@ -268,6 +284,8 @@ impl Main<'_> {
                 grace.ends(),
                 announcements.next(),
                 limits,
+                captures.deadline(),
+                log.deadline(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
@@ -302,6 +320,8 @@ impl Main<'_> {
             self.gateway.end_grace(now);
             self.gateway.announce(now)?;
             self.gateway.watch_limits(now);
+            self.gateway.log.expire(now);
+            capture::expire(self.gateway, now);
             if self.kernel_again.is_some_and(|at| at <= now) {
                 self.follow_kernel()?;
             }

@@ -5,6 +5,8 @@
 //! worker asks the main thread for neighbours through another. Its counters are plain numbers that
 //! are copied when somebody asks.
 
+mod own_frames;
+
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -12,13 +14,14 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender, TryRecvError};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use spillway_engine::tables::{DeviceIndex, Tables};
+use spillway_engine::tables::Tables;
 use spillway_engine::{
-    AccountNumber, Answer, BURST_MAX, Carried, Counters, DropReason, Engine, FlowRecord, Fragments,
-    Nanos, Outlook, Ticket, Verdict,
+    AccountNumber, BURST_MAX, Carried, Counters, DropReason, Engine, FlowRecord, Nanos, Outlook,
+    Ticket, Verdict,
 };
 use spillway_xdp::{Frame, Lane, LaneStatistics};
 
+use crate::capture::Tap;
 use crate::events::{ForwardedPacket, Noted, Seen, Teller};
 use crate::held::{
     FRAGMENT_FRAMES_MAX, HOLD_NS_MAX, Held, HeldFrames, NEIGHBOUR_FRAMES_MAX, Unresolved,
@@ -30,9 +33,6 @@ const IDLE_NS_MAX: i64 = 100_000_000;
 
 /// How long it sleeps at most while frames wait, for a neighbour or on a transmit ring.
 const BUSY_NS_MAX: i64 = 1_000_000;
-
-/// Fragments of one packet, at most: of the largest frame, on the narrowest way.
-const FRAGMENTS_MAX: usize = 96;
 
 /// What the main thread wants of a worker.
 pub(crate) enum Command {
@@ -48,6 +48,9 @@ pub(crate) enum Command {
     Carried { accounts: usize, reply: Sender<Vec<Carried>> },
     /// Say what would become of a frame, as steering would give it.
     Look { frame: Vec<u8>, reply: Sender<Outlook> },
+    /// Capture packets with this, or with nothing any more; gives back what did so far, for the main
+    /// thread to take apart.
+    Tap { tap: Option<Box<Tap>>, reply: Sender<Option<Box<Tap>>> },
     /// End the thread; the frames stay with the devices.
     Stop,
 }
@@ -89,6 +92,9 @@ pub(crate) struct WorkerParts {
     pub(crate) spin: bool,
 }
 
+/// Frames that came together.
+type Burst = ArrayVec<Frame, BURST_MAX>;
+
 /// One worker thread's state.
 pub(crate) struct Worker {
     parts: WorkerParts,
@@ -96,13 +102,15 @@ pub(crate) struct Worker {
     held: HeldFrames<Frame, Unresolved, NEIGHBOUR_FRAMES_MAX>,
     /// Fragments that wait for the first of their packet.
     fragments: HeldFrames<Frame, (), FRAGMENT_FRAMES_MAX>,
-    burst: ArrayVec<Frame, BURST_MAX>,
+    burst: Burst,
+    /// What captures packets, while somebody wants it.
+    tap: Option<Box<Tap>>,
 }
 
 impl Worker {
     pub(crate) fn new(parts: WorkerParts) -> Self {
         let (held, fragments) = (HeldFrames::new(), HeldFrames::new());
-        Self { parts, held, fragments, burst: ArrayVec::new() }
+        Self { parts, held, fragments, burst: ArrayVec::new(), tap: None }
     }
 
     /// Forwards until it is told to stop; gives its engine back, with its flows.
@@ -144,23 +152,48 @@ impl Worker {
 
     /// Hands the burst to the engine and does with each frame what it says.
     fn process(&mut self, now: Nanos) {
-        let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
-        let verdicts = &mut verdicts[..self.burst.len()];
-        let sample = self.pick();
-        {
-            let mut frames: ArrayVec<&mut [u8], BURST_MAX> =
-                self.burst.iter_mut().map(Frame::bytes_mut).collect();
-            let WorkerParts { engine, tables, .. } = &mut self.parts;
-            engine.process(now, tables, &mut frames, verdicts);
+        if self.tap.is_some() {
+            return self.process_seen(now);
         }
+        let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+        let mut burst = self.decide(now, &mut verdicts);
+        for (frame, verdict) in burst.drain(..).zip(verdicts) {
+            self.carry_out(now, frame, verdict, now + HOLD_NS_MAX);
+        }
+        self.burst = burst;
+    }
+
+    /// The same, and the tap sees each frame as it comes and what becomes of it.
+    fn process_seen(&mut self, now: Nanos) {
+        if let Some(tap) = &mut self.tap {
+            tap.arrive(now, self.burst.iter().map(Frame::bytes));
+        }
+        let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+        let mut burst = self.decide(now, &mut verdicts);
+        for (at, (frame, verdict)) in burst.drain(..).zip(verdicts).enumerate() {
+            if let Some(tap) = &mut self.tap {
+                tap.turn_to(at);
+                tap.decide(now, frame.bytes(), verdict);
+            }
+            self.carry_out(now, frame, verdict, now + HOLD_NS_MAX);
+        }
+        self.burst = burst;
+    }
+
+    /// Has the engine decide on the burst, and gives it.
+    fn decide(&mut self, now: Nanos, verdicts: &mut [Verdict; BURST_MAX]) -> Burst {
+        let sample = self.pick();
+        let mut burst = std::mem::take(&mut self.burst);
+        let verdicts = &mut verdicts[..burst.len()];
+        let mut frames: ArrayVec<&mut [u8], BURST_MAX> =
+            burst.iter_mut().map(Frame::bytes_mut).collect();
+        let WorkerParts { engine, tables, .. } = &mut self.parts;
+        engine.process(now, tables, &mut frames, verdicts);
+        drop(frames);
         if let Some((at, seen)) = sample {
             self.tell_of_forwarding(now, verdicts.get(at), &seen);
         }
-        let mut burst = std::mem::take(&mut self.burst);
-        for (frame, verdict) in burst.drain(..).zip(verdicts.iter()) {
-            self.carry_out(now, frame, *verdict, now + HOLD_NS_MAX);
-        }
-        self.burst = burst;
+        burst
     }
 
     /// The frame of the burst to tell of if it is forwarded, and what it says before it is changed.
@@ -179,6 +212,24 @@ impl Worker {
         }
     }
 
+    /// Has the engine go on with a frame that has waited or was handed over.
+    fn process_again(
+        &mut self,
+        now: Nanos,
+        frame: &mut Frame,
+        process: impl FnOnce(&mut Engine, &Tables, &mut [u8]) -> Verdict,
+    ) -> Verdict {
+        if let Some(tap) = &mut self.tap {
+            tap.again(frame.bytes());
+        }
+        let WorkerParts { engine, tables, .. } = &mut self.parts;
+        let verdict = process(engine, tables, frame.bytes_mut());
+        if let Some(tap) = &mut self.tap {
+            tap.decide(now, frame.bytes(), verdict);
+        }
+        verdict
+    }
+
     /// Does with a frame what the engine says. For a neighbour it may wait until `deadline_ns`.
     fn carry_out(&mut self, now: Nanos, mut frame: Frame, verdict: Verdict, deadline_ns: u64) {
         match verdict {
@@ -186,13 +237,13 @@ impl Worker {
                 self.parts.lane.transmit(device, frame, length);
             }
             Verdict::Fragment { device, fragments } => {
-                self.transmit_fragments(device, fragments, frame);
+                self.transmit_fragments(now, device, fragments, frame);
             }
             Verdict::Drop(reason) => {
                 if reason.is_answered() {
                     self.answer(now, reason, &mut frame);
                 }
-                self.forget(now, reason, frame);
+                self.give_back(now, frame, reason);
             }
             Verdict::Hold { device, address, ticket } => {
                 let waits_for = Unresolved { device, address };
@@ -203,7 +254,7 @@ impl Worker {
                 let handed = Handed::Frame { frame, ticket };
                 if let Err(Handed::Frame { frame, .. }) = self.parts.exchange.hand(worker, handed) {
                     self.parts.engine.drop_handed_off();
-                    self.forget(now, DropReason::HandOffFull, frame);
+                    self.forget(now, frame, DropReason::HandOffFull);
                 }
             }
         }
@@ -212,13 +263,14 @@ impl Worker {
     /// Goes on with what other workers have handed over, a burst at most; how much it was.
     fn take_handed(&mut self, now: Nanos) -> usize {
         for count in 0..BURST_MAX {
-            let WorkerParts { exchange, engine, tables, .. } = &mut self.parts;
-            match exchange.take() {
+            match self.parts.exchange.take() {
                 Some(Handed::Frame { mut frame, ticket }) => {
-                    let verdict = engine.process_handed(now, tables, frame.bytes_mut(), ticket);
+                    let verdict = self.process_again(now, &mut frame, |engine, tables, bytes| {
+                        engine.process_handed(now, tables, bytes, ticket)
+                    });
                     self.carry_out(now, frame, verdict, now + HOLD_NS_MAX);
                 }
-                Some(Handed::Notice(notice)) => engine.take_notice(now, notice),
+                Some(Handed::Notice(notice)) => self.parts.engine.take_notice(now, notice),
                 None => return count,
             }
         }
@@ -249,71 +301,35 @@ impl Worker {
     /// Gives up frames that have waited too long.
     fn give_up(&mut self, now: Nanos) {
         while let Some(frame) = self.held.pop_expired(now) {
-            self.drop_held(now, DropReason::NeighbourUnresolved, frame);
+            self.drop_held(now, frame, DropReason::NeighbourUnresolved);
         }
         while let Some(frame) = self.fragments.pop_expired(now) {
-            self.drop_held(now, DropReason::FragmentTimeout, frame);
+            self.drop_held(now, frame, DropReason::FragmentTimeout);
         }
     }
 
-    /// Gives a frame up that has waited, or should.
-    fn drop_held(&mut self, now: Nanos, reason: DropReason, frame: Frame) {
+    /// Drops a frame that has waited, or cannot.
+    fn drop_held(&mut self, now: Nanos, frame: Frame, reason: DropReason) {
         self.parts.engine.drop_held(reason);
-        self.forget(now, reason, frame);
+        self.forget(now, frame, reason);
+    }
+
+    /// Takes a frame back that was dropped and counted here.
+    fn forget(&mut self, now: Nanos, frame: Frame, reason: DropReason) {
+        if let Some(tap) = &mut self.tap {
+            tap.again(frame.bytes());
+            tap.discard(now, frame.bytes(), reason);
+        }
+        self.give_back(now, frame, reason);
     }
 
     /// Gives a frame back that was dropped, untouched; tells of it, if it is one of the samples.
-    fn forget(&mut self, now: Nanos, reason: DropReason, frame: Frame) {
+    fn give_back(&mut self, now: Nanos, frame: Frame, reason: DropReason) {
         let WorkerParts { events, lane, tables, .. } = &mut self.parts;
         if let Some(events) = events {
             events.tell_of_drop(now, reason, frame.bytes(), tables);
         }
         lane.recycle(frame);
-    }
-
-    /// Sends what is made of a frame: all its pieces or, when there are not enough frames, none.
-    fn transmit_fragments(&mut self, device: DeviceIndex, fragments: Fragments, frame: Frame) {
-        let WorkerParts { lane, tables, .. } = &mut self.parts;
-        let count = fragments.count(tables, frame.bytes());
-        let mut pieces: ArrayVec<Frame, FRAGMENTS_MAX> = ArrayVec::new();
-        while pieces.len() < count.min(FRAGMENTS_MAX)
-            && let Some(piece) = lane.allocate()
-        {
-            pieces.push(piece);
-        }
-        let is_enough = pieces.len() == count;
-        for (number, mut piece) in pieces.into_iter().enumerate() {
-            let length = fragments.write(tables, frame.bytes(), number, piece.bytes_mut());
-            match length.filter(|_| is_enough) {
-                Some(length) => lane.transmit(device, piece, length),
-                None => lane.recycle(piece),
-            }
-        }
-        lane.recycle(frame);
-    }
-
-    /// Tells the sender of a dropped frame why, if it is owed that.
-    fn answer(&mut self, now: Nanos, reason: DropReason, frame: &mut Frame) {
-        let WorkerParts { engine, lane, tables, .. } = &mut self.parts;
-        let Some(owed) = engine.owed_error(now, tables, reason, frame.bytes_mut()) else { return };
-        let Some(mut error) = lane.allocate() else { return };
-        match owed.write(frame.bytes(), error.bytes_mut()) {
-            Some(Answer { device, length }) => lane.transmit(device, error, length),
-            None => lane.recycle(error),
-        }
-    }
-
-    /// Announces addresses that Spillway itself has.
-    fn announce(&mut self, addresses: &[IpAddr]) {
-        let WorkerParts { engine, lane, tables, .. } = &mut self.parts;
-        for address in addresses {
-            let Some(mut frame) = lane.allocate() else { break };
-            match engine.announce(tables, *address, frame.bytes_mut()) {
-                Some(Answer { device, length }) => lane.transmit(device, frame, length),
-                None => lane.recycle(frame),
-            }
-        }
-        lane.flush();
     }
 
     /// Lets a frame wait for a neighbour, and asks for that neighbour the first time.
@@ -328,7 +344,7 @@ impl Worker {
             );
         }
         if let Err(frame) = self.held.hold(held) {
-            self.drop_held(now, DropReason::HoldQueueFull, frame);
+            self.drop_held(now, frame, DropReason::HoldQueueFull);
         }
     }
 
@@ -336,7 +352,7 @@ impl Worker {
     fn hold_fragment(&mut self, now: Nanos, frame: Frame, deadline_ns: u64) {
         let held = Held { frame, ticket: Ticket::default(), waits_for: (), deadline_ns };
         if let Err(frame) = self.fragments.hold(held) {
-            self.drop_held(now, DropReason::FragmentsFull, frame);
+            self.drop_held(now, frame, DropReason::FragmentsFull);
         }
     }
 
@@ -344,8 +360,9 @@ impl Worker {
     fn retry_held(&mut self, now: Nanos) {
         for _ in 0..self.held.len() {
             let Some(Held { mut frame, ticket, deadline_ns, .. }) = self.held.pop() else { return };
-            let WorkerParts { engine, tables, .. } = &mut self.parts;
-            let verdict = engine.process_held(now, tables, frame.bytes_mut(), ticket);
+            let verdict = self.process_again(now, &mut frame, |engine, tables, bytes| {
+                engine.process_held(now, tables, bytes, ticket)
+            });
             self.carry_out(now, frame, verdict, deadline_ns);
         }
         self.tell_others();
@@ -357,11 +374,10 @@ impl Worker {
         for _ in 0..self.fragments.len() {
             let Some(held) = self.fragments.pop() else { return };
             let Held { mut frame, ticket, .. } = held;
-            let WorkerParts { engine, tables, .. } = &mut self.parts;
-            match engine.process_held(now, tables, frame.bytes_mut(), ticket) {
-                Verdict::Await { until } => self.hold_fragment(now, frame, until),
-                verdict => self.carry_out(now, frame, verdict, now + HOLD_NS_MAX),
-            }
+            let verdict = self.process_again(now, &mut frame, |engine, tables, bytes| {
+                engine.process_held(now, tables, bytes, ticket)
+            });
+            self.carry_out(now, frame, verdict, now + HOLD_NS_MAX);
         }
     }
 
@@ -372,7 +388,7 @@ impl Worker {
                 self.parts.tables = tables;
                 self.retry_held(now());
             }
-            Command::Announce(addresses) => self.announce(&addresses),
+            Command::Announce(addresses) => self.announce(now(), &addresses),
             Command::Report(reply) => {
                 let WorkerParts { engine, lane, .. } = &self.parts;
                 let _ = reply.try_send(Report {
@@ -395,6 +411,9 @@ impl Worker {
             Command::Look { mut frame, reply } => {
                 let WorkerParts { engine, tables, .. } = &mut self.parts;
                 let _ = reply.try_send(engine.outlook(now(), tables, &mut frame));
+            }
+            Command::Tap { tap, reply } => {
+                let _ = reply.try_send(std::mem::replace(&mut self.tap, tap));
             }
             Command::Stop => {}
         }

@@ -14,6 +14,7 @@ use spillway_engine::tables::Tables;
 use spillway_engine::{Carried, Engine, Outlook};
 use spillway_xdp::{Frame, Lane};
 
+use crate::capture::Tap;
 use crate::config::{Config, Idle};
 use crate::events::{Outbox, Sampler, Teller};
 use crate::held::Unresolved;
@@ -132,6 +133,16 @@ impl Workers {
     /// What a worker says of a frame, as steering would give it.
     pub(crate) fn look(&self, id: u8, frame: Vec<u8>) -> anyhow::Result<Outlook> {
         self.ask(usize::from(id), |reply| Command::Look { frame, reply })
+    }
+
+    /// Has every worker capture packets with a tap of its own, or no more. What captured them so far is
+    /// taken apart here: a worker has better things to do.
+    pub(crate) fn tap(&self, tap: impl Fn(u8) -> Option<Box<Tap>>) -> anyhow::Result<()> {
+        for (id, number) in (0..self.handles.len()).zip(0..) {
+            let tap = tap(number);
+            drop(self.ask(id, |reply| Command::Tap { tap, reply })?);
+        }
+        Ok(())
     }
 
     /// Stops all workers and waits for them; gives their engines. Frames on their way stay with the

@@ -5,11 +5,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::capture::{CapturePage, CaptureRequest};
 use crate::event::EventPage;
 use crate::limits::{PAGE_ROWS_MAX, RESPONSE_BYTES_MAX};
 use crate::message::{
-    Applied, Drops, FlowPage, PolicyPage, Refusal, Request, Response, Status, Trace, TraceRequest,
-    Usage,
+    Applied, Drops, FlowPage, LogLevel, PolicyPage, Refusal, Request, Response, Status, Trace,
+    TraceRequest, Usage,
 };
 
 /// Where the router listens unless it is told otherwise.
@@ -202,6 +203,18 @@ impl Client {
         }
     }
 
+    /// The state document in force, as JSON; none before the first.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`ClientError::Unreachable`]; [`ClientError::Refused`] by a router that is older.
+    pub fn state(&mut self) -> Result<Option<String>, ClientError> {
+        match self.exchange(&Request::State)? {
+            Response::State { document } => Ok(document),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
     /// Replaces the state document by the one in `document`, YAML or JSON.
     ///
     /// # Errors
@@ -222,6 +235,46 @@ impl Client {
     pub fn drain(&mut self, draining: bool) -> Result<(), ClientError> {
         match self.exchange(&Request::Drain { draining })? {
             Response::Drained { draining: done } if done == draining => Ok(()),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Begins to capture packets; gives the capture's id.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] when one is going on, or the request is wrong.
+    pub fn capture(&mut self, request: CaptureRequest) -> Result<u64, ClientError> {
+        match self.exchange(&Request::Capture(request))? {
+            Response::Capturing { id } => Ok(id),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Takes what a capture has captured since, and, with `end`, ends it: its last page has no more.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] when there is no such capture any more.
+    pub fn take_captured(&mut self, id: u64, end: bool) -> Result<CapturePage, ClientError> {
+        match self.exchange(&Request::TakeCaptured { id, end })? {
+            Response::Captured(page) => Ok(page),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// What the router logs, and, with a filter, from now on: for so many seconds, or as long as it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] when the filter is wrong; the one before stays.
+    pub fn log_level(
+        &mut self,
+        filter: Option<String>,
+        for_s: Option<u64>,
+    ) -> Result<LogLevel, ClientError> {
+        match self.exchange(&Request::LogLevel { filter, for_s })? {
+            Response::LogLevel(level) => Ok(level),
             other => Err(self.unexpected(other)),
         }
     }

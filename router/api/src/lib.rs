@@ -6,6 +6,7 @@
 
 pub mod limits;
 
+mod capture;
 mod client;
 mod document;
 mod event;
@@ -19,6 +20,10 @@ mod shape;
 mod validate;
 mod yaml;
 
+pub use capture::{
+    Bytes, CaptureCount, CapturePage, CapturePoint, CaptureRequest, CapturedPacket, Origin,
+    SNAPLEN_DEFAULT, SNAPLEN_MIN,
+};
 pub use client::{Client, ClientError, SOCKET_DEFAULT, os_error};
 pub use document::{
     Document, EgressAddress, EgressAddressKind, Peer, PodGroup, PodName, Policy, ReplyVni,
@@ -28,10 +33,10 @@ pub use event::{Event, EventCounts, EventKind, EventPage, FlowTotal};
 pub use family::{IpFamily, check_host_address, check_not_mapped};
 pub use message::{
     API_VERSION, APPLY_BOUNDS_US, Applied, Device, Drops, EgressUsage, EngineDrop, Flow, FlowPage,
-    Frames, POLICY_NOT_KNOWN, PolicyPage, PolicyRow, PolicyUsage, Programmed, Programming, Refusal,
-    RefusedState, RemoteUsage, Request, Response, RingStatistics, Status, SteeringOutcome,
-    TRACE_BYTES, TRACE_BYTES_MAX, TRACE_POD_PORT, TRACE_REMOTE_PORT, Trace, TraceProtocol,
-    TraceRequest, TraceStep, Traffic, Tuple, Usage, Verdict, Worker,
+    Frames, LogLevel, POLICY_NOT_KNOWN, PolicyPage, PolicyRow, PolicyUsage, Programmed,
+    Programming, Refusal, RefusedState, RemoteUsage, Request, Response, RingStatistics, Status,
+    SteeringOutcome, TRACE_BYTES, TRACE_BYTES_MAX, TRACE_POD_PORT, TRACE_REMOTE_PORT, Trace,
+    TraceProtocol, TraceRequest, TraceStep, Traffic, Tuple, Usage, Verdict, Worker,
 };
 pub use nat64::Nat64Prefix;
 pub use options::PolicyTimeouts;

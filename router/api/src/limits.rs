@@ -67,3 +67,12 @@ pub const PAGE_ROWS_MAX: u32 = 1_000;
 
 /// Bytes of one response that a client reads, at most.
 pub const RESPONSE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How long a capture goes on when nobody takes its packets.
+pub const CAPTURE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of the packets of one page of a capture at most, as they are on the wire.
+pub const CAPTURE_PAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Seconds for which a log filter can be set, at most: a week.
+pub const LOG_LEVEL_S_MAX: u64 = 604_800;

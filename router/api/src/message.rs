@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capture::{CapturePage, CaptureRequest};
 use crate::event::{EventCounts, EventPage};
 use crate::scalar::MacAddress;
 use crate::yaml::Problem;
@@ -58,6 +59,8 @@ pub enum Request {
         #[serde(default = "limit_default")]
         limit: u32,
     },
+    /// The state document in force.
+    State,
     /// Replace the state document.
     PutState {
         /// The whole document, YAML or JSON, as text: errors name its lines.
@@ -67,6 +70,29 @@ pub enum Request {
     Drain {
         /// Whether to.
         draining: bool,
+    },
+    /// Begin to capture packets; one capture at a time. It ends when nobody has taken packets of it for
+    /// [`CAPTURE_TIMEOUT`](crate::limits::CAPTURE_TIMEOUT).
+    Capture(CaptureRequest),
+    /// Take what was captured since.
+    TakeCaptured {
+        /// The capture, as [`Response::Capturing`] has named it.
+        id: u64,
+        /// Whether to capture no more: what there is already can still be taken, until a page says that
+        /// it is the last one.
+        #[serde(default)]
+        end: bool,
+    },
+    /// What the router logs, and, with a filter, from now on.
+    LogLevel {
+        /// The filter, in the form of the tracing library's `EnvFilter`, such as
+        /// `info,spillway::kernel=debug`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        filter: Option<String>,
+        /// For how many seconds; then the one with which the router was started is in force again.
+        /// Default: as long as it runs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        for_s: Option<u64>,
     },
 }
 
@@ -83,8 +109,11 @@ impl Request {
             | Self::Drops
             | Self::Usage
             | Self::Trace(_)
+            | Self::State
             | Self::Events { .. } => true,
-            Self::PutState { .. } | Self::Drain { .. } => false,
+            // Packets are more than anybody who looks may see.
+            Self::Capture(_) | Self::TakeCaptured { .. } => false,
+            Self::PutState { .. } | Self::Drain { .. } | Self::LogLevel { .. } => false,
         }
     }
 }
@@ -112,6 +141,11 @@ pub enum Response {
     Trace(Trace),
     /// To [`Request::Events`].
     Events(EventPage),
+    /// To [`Request::State`].
+    State {
+        /// The document in force, JSON as text; none before the first.
+        document: Option<String>,
+    },
     /// To [`Request::PutState`]: the document is programmed.
     Applied(Applied),
     /// To [`Request::Drain`]: it is so.
@@ -119,8 +153,29 @@ pub enum Response {
         /// As asked.
         draining: bool,
     },
+    /// To [`Request::Capture`]: it has begun.
+    Capturing {
+        /// What it is called in [`Request::TakeCaptured`].
+        id: u64,
+    },
+    /// To [`Request::TakeCaptured`].
+    Captured(CapturePage),
+    /// To [`Request::LogLevel`]: what is in force now.
+    LogLevel(LogLevel),
     /// To any request: it was refused, and nothing has changed.
     Error(Refusal),
+}
+
+/// What the router logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevel {
+    /// The filter that is in force.
+    pub filter: String,
+    /// The one with which it was started.
+    pub started_with: String,
+    /// In how many seconds that one is in force again; none when it is, or when it will not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_s: Option<u64>,
 }
 
 /// A document was programmed.

@@ -67,6 +67,9 @@ fn the_protocol_has_the_words_of_its_reference() {
         ),
         (Request::Drops, r#"{"request":"drops"}"#),
         (Request::Usage, r#"{"request":"usage"}"#),
+        (Request::State, r#"{"request":"state"}"#),
+        (Request::TakeCaptured { id: 3, end: false }, r#"{"request":"take_captured","id":3}"#),
+        (Request::LogLevel { filter: None, for_s: None }, r#"{"request":"log_level"}"#),
         (Request::Trace(TRACED), r#"{"request":"trace","from":"10.0.1.40","to":"203.0.113.10"}"#),
     ] {
         assert_eq!(serde_json::from_str::<Request>(line).unwrap(), request);

@@ -101,18 +101,24 @@ pub fn owner(owners: &[u8; CLASSES], port: u16) -> u8 {
 
 /// The steer header, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SteerHeader {
-    /// The kind, with the bits of the families.
-    pub(crate) kind: u8,
+pub struct SteerHeader {
+    /// The kind, with the bits of the families ([`FAMILY_6`], [`UNDERLAY_6`]).
+    pub kind: u8,
     /// The outer ECN field.
-    pub(crate) ecn: u8,
-    pub(crate) vni: [u8; 3],
-    pub(crate) outer_source: Ipv4Addr,
-    pub(crate) inner_mac: [u8; 6],
+    pub ecn: u8,
+    /// The VXLAN network identifier, of a tunnel frame.
+    pub vni: [u8; 3],
+    /// The tunnel peer's address or key, of a tunnel frame.
+    pub outer_source: Ipv4Addr,
+    /// The inner source MAC address, of a tunnel frame; of what came without a tunnel and is no reply, the
+    /// sender's.
+    pub inner_mac: [u8; 6],
 }
 
 impl SteerHeader {
-    pub(crate) fn parse(bytes: &[u8; STEER_HEADER_LEN]) -> Self {
+    /// Takes it apart; nothing is checked.
+    #[must_use]
+    pub fn parse(bytes: &[u8; STEER_HEADER_LEN]) -> Self {
         let [first, v0, v1, v2, s0, s1, s2, s3, inner_mac @ ..] = *bytes;
         Self {
             kind: first & KIND_AND_FAMILY_MASK,

@@ -4,12 +4,14 @@
 //! with 2; `who-had` has codes of its own for what it does not find. With `-o json` a command prints one JSON document.
 
 mod apply;
+mod capture;
 mod check;
 mod completion;
 mod detach;
 mod drain;
 mod drops;
 mod flows;
+mod log_level;
 mod man;
 mod nat_log;
 mod observe;
@@ -20,6 +22,7 @@ mod ready;
 mod reference;
 mod serve;
 mod status;
+mod sysdump;
 mod table;
 mod time;
 mod top;
@@ -27,7 +30,7 @@ mod trace;
 mod usage;
 mod who_had;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -35,7 +38,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::Serialize;
 use spillway_api::{Client, SOCKET_DEFAULT, os_error};
-use tracing_subscriber::EnvFilter;
+
+use crate::log::Log;
 
 /// A Kubernetes egress gateway: pods that a policy selects leave with its egress address.
 #[derive(Debug, Parser)]
@@ -146,6 +150,29 @@ enum Command {
         #[command(flatten)]
         query: Query,
     },
+    /// Capture packets as the router receives, translates, sends and drops them: pcapng for Wireshark, or a
+    /// line for each.
+    Capture {
+        #[command(flatten)]
+        capture: capture::Options,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Show or change what the running router logs.
+    LogLevel {
+        #[command(flatten)]
+        level: log_level::Options,
+        #[command(flatten)]
+        query: Query,
+    },
+    /// Put what a report of a fault needs into one archive: what the router says, the host's network,
+    /// preflight. No secrets are read.
+    Sysdump {
+        #[command(flatten)]
+        sysdump: sysdump::Options,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Replace the running state document by the one in a file.
     Apply {
         /// The state document, YAML or JSON; `-` is standard input.
@@ -224,8 +251,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run { config, state } => {
             let config = crate::config::Config::load(&config)?;
-            start_log();
-            crate::run::run(config, state.as_deref())
+            crate::run::run(config, state.as_deref(), Log::start())
         }
         Command::Check { config, state } => print(&check::check(&config, state.as_deref())?),
         Command::Preflight { config, advise, output } => {
@@ -254,12 +280,12 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Ready(socket) => ready::ready(&socket.path),
         Command::Serve { listen, page, socket } => {
-            start_log();
+            Log::start();
             crate::serve::serve(listen.listen, listen.probes, &socket.path, page)
         }
         Command::Observe { options, socket } => observe::observe(&options, &socket.path),
         Command::NatLog { options, socket } => {
-            start_log();
+            Log::start();
             nat_log::nat_log(&options, &socket.path)
         }
         Command::Top { top, socket } => top::top(&top, &socket.path),
@@ -268,6 +294,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             let trace = query.connect()?.trace(packet.request()?)?;
             query.show(&trace, trace::table)
         }
+        Command::Capture { capture, socket } => capture::capture(&capture, &socket.path),
+        Command::LogLevel { level, query } => {
+            let level = query.connect()?.log_level(level.filter, level.for_s)?;
+            query.show(&level, log_level::table)
+        }
+        Command::Sysdump { sysdump, socket } => sysdump::sysdump(&sysdump, &socket.path),
         Command::Apply { file, socket } => print(&apply::apply(&file, &socket.path)?),
         Command::Drain { drain, socket } => drain::drain(&drain, &socket.path),
         Command::Detach { runtime_dir } => print(&detach::detach(&runtime_dir)?),
@@ -302,15 +334,6 @@ impl Output {
             Self::Json => print(&(serde_json::to_string_pretty(answer)? + "\n")),
         }
     }
-}
-
-/// Logs to standard error: what `RUST_LOG` selects, else what an operator should know.
-fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let is_terminal = io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal);
-    // It fails only when a log was started before, which is then used.
-    let _ = log.with_writer(io::stderr).try_init();
 }
 
 /// Prints to standard output. Whoever has seen enough, such as `head`, may close it.

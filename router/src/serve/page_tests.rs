@@ -40,6 +40,7 @@ fn flow(port: u16) -> Flow {
         reply_packets: 1,
         reply_bytes: 100,
         policy: "team/App1".to_owned(),
+        pod: None,
         peer: remote,
     }
 }

@@ -30,7 +30,7 @@ fn printed(output: &Output) -> (bool, String, String) {
 }
 
 /// One packet of a flow there and back.
-fn exchange(rig: &Rig, flow: u16, round: u16) {
+pub(crate) fn exchange(rig: &Rig, flow: u16, round: u16) {
     let bind = |address, port| {
         let socket = UdpSocket::bind((address, port)).unwrap();
         socket.set_read_timeout(Some(WITHIN)).unwrap();

@@ -9,10 +9,12 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "these are tests")]
 
 mod browser;
+mod capture;
 mod documents;
 mod drain;
 mod fragments;
 mod live;
+mod log_level;
 mod metrics;
 mod millions;
 mod mutated;
@@ -25,6 +27,7 @@ mod read_only;
 mod restart;
 mod scan;
 mod several;
+mod sysdump;
 mod top;
 mod trace;
 

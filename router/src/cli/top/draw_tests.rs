@@ -37,6 +37,7 @@ fn flow(port: u16, bytes: u64) -> Flow {
         reply_packets: 0,
         reply_bytes: 0,
         policy: "team/app1".to_owned(),
+        pod: None,
         peer: remote,
     }
 }

@@ -1,0 +1,65 @@
+//! `spillway sysdump`.
+
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use spillway_api::os_error;
+
+use crate::sysdump::{Sources, collect, date, write};
+
+/// What goes where.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The archive to write, or `-` for standard output. Default: spillway-sysdump-TIME.tar.gz here.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The router's configuration, YAML.
+    #[arg(long, value_name = "FILE", default_value = "/etc/spillway/config.yaml")]
+    config: PathBuf,
+}
+
+/// Collects and writes; says on standard error where, and what is missing.
+///
+/// # Errors
+/// When the archive cannot be written. What cannot be had is no error: the archive says so.
+pub(super) fn sysdump(options: &Options, socket: &Path) -> anyhow::Result<()> {
+    let now = SystemTime::now();
+    let directory = format!("spillway-sysdump-{}", date(now));
+    let path = options.output.clone().unwrap_or_else(|| format!("{directory}.tar.gz").into());
+    let mut output = open(&path)?;
+    let entries = collect(Sources { socket, config: &options.config });
+    write(&mut output, &directory, &entries, now)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    let missing = entries.iter().filter(|entry| entry.contents.is_err()).count();
+    let all = entries.len();
+    // Standard error may be closed: then nobody wants to know.
+    let _ = writeln!(
+        io::stderr(),
+        "{}: {} of {all} entries; CONTENTS.txt says why others are missing. Addresses and names of pods and \
+         policies are in it, secrets are not",
+        path.display(),
+        all - missing
+    );
+    Ok(())
+}
+
+/// The file, which nobody else may read, or standard output.
+fn open(path: &Path) -> anyhow::Result<Box<dyn Write>> {
+    if path == Path::new("-") {
+        ensure!(
+            !io::stdout().is_terminal(),
+            "standard output is a terminal: send it to a file, as in `spillway sysdump --output - > FILE`"
+        );
+        return Ok(Box::new(io::stdout()));
+    }
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let file = file.map_err(|error| {
+        anyhow::anyhow!("cannot write {}: {}", path.display(), os_error(&error))
+    })?;
+    Ok(Box::new(file))
+}
