@@ -13,14 +13,17 @@ COLOURS = "#10161c #ff7b72 #7ee787 #e3b341 #58a6ff #d2a8ff #56d4dd #e6ebf0".spli
 PAGE = """<!doctype html><meta charset="utf-8"><style>
 body {{ margin: 0 }}
 pre {{ margin: 0; padding: 14px 18px; width: max-content; background: #10161c; color: #e6ebf0;
-  font: 14px/17px "DejaVu Sans Mono", monospace }}
+  font: 14px/16px "DejaVu Sans Mono", monospace }}
 </style><pre>{}</pre>
 """
 
 
 def apply(codes, style):
     """The style after a sequence of SGR parameters (ECMA-48, 8.3.117)."""
-    for code in (int(code or 0) for code in codes.split(";")):
+    codes = [int(code or 0) for code in codes.split(";")]
+    if codes[:2] == [38, 5]:  # one of 256 colours, of which the first eight are used
+        return {**style, "colour": COLOURS[codes[2] % 8]}
+    for code in codes:
         if code == 0:
             style = {}
         elif code in (1, 2, 7):

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use spillway_api::{PolicyPage, PolicyRow, Request as Asked, Response as Answer, Tuple, Usage};
+use spillway_api::{PolicyPage, PolicyRow, Request as Asked, Response as Answer, Usage};
 
 use super::*;
 use crate::serve::http::tests::{Running, assert_is};
@@ -15,34 +15,7 @@ const PAGE: u16 = 100;
 const PAGES: u16 = 20;
 
 fn flow(port: u16) -> Flow {
-    let [pod, remote, egress] =
-        ["10.0.1.40", "203.0.113.10", "192.0.2.1"].map(|text| text.parse().unwrap());
-    Flow {
-        worker: 0,
-        protocol: "tcp".to_owned(),
-        original: Tuple {
-            source: pod,
-            source_port: port,
-            destination: remote,
-            destination_port: 443,
-        },
-        reply: Tuple {
-            source: remote,
-            source_port: 443,
-            destination: egress,
-            destination_port: port,
-        },
-        state: "established".to_owned(),
-        age_s: 1,
-        idle_s: 0,
-        original_packets: 1,
-        original_bytes: 100,
-        reply_packets: 1,
-        reply_bytes: 100,
-        policy: "team/App1".to_owned(),
-        pod: None,
-        peer: remote,
-    }
+    sample::flow(port, 1_000)
 }
 
 /// The flows from one on, and where the next page begins.

@@ -1,9 +1,9 @@
 //! What a router might answer.
 
 use spillway_api::{
-    API_VERSION, Device, Drops, EgressUsage, EngineDrop, EventCounts, Frames, MacAddress,
+    API_VERSION, Device, Drops, EgressUsage, EngineDrop, EventCounts, Flow, Frames, MacAddress,
     PolicyUsage, Programmed, Programming, RemoteUsage, RingStatistics, Status, SteeringOutcome,
-    Traffic, Usage, Verdict, Worker,
+    Traffic, Tuple, Usage, Verdict, Worker,
 };
 use spillway_engine::DropReason;
 use spillway_xdp::SteerOutcome;
@@ -116,5 +116,33 @@ pub(crate) fn usage() -> Usage {
         ],
         policies: vec![PolicyUsage { name: "team/\"app\"".to_owned(), flows: 8, traffic }],
         flows_of_no_policy: 1,
+    }
+}
+
+/// A flow of a pod that kept its port, which has sent so many bytes, in packets of 1,000.
+pub(crate) fn flow(port: u16, bytes: u64) -> Flow {
+    let [source, destination, egress, peer] =
+        ["10.0.1.40", "203.0.113.10", "192.0.2.1", "192.168.211.128"]
+            .map(|address| address.parse().unwrap());
+    let (source_port, destination_port) = (port, 443);
+    Flow {
+        worker: 0,
+        protocol: "tcp".to_owned(),
+        original: Tuple { source, source_port, destination, destination_port },
+        reply: Tuple {
+            source: destination,
+            source_port: destination_port,
+            destination: egress,
+            destination_port: source_port,
+        },
+        state: "established".to_owned(),
+        age_s: 1,
+        idle_s: 0,
+        original_packets: bytes / 1_000,
+        original_bytes: bytes,
+        reply_packets: 0,
+        reply_bytes: 0,
+        policy: "team/App1".to_owned(),
+        peer,
     }
 }

@@ -72,7 +72,7 @@ fn the_page_shows_what_the_command_line_says() {
         browser.rows("#devices").into_iter().map(|row| row[0].clone()).collect();
     assert_eq!(devices, ["node", "out"]);
     let summary = browser.text("#summary");
-    assert!(summary.contains("forwards as generation 2 from socket says"), "{summary}");
+    assert!(summary.contains("forwarding: generation 2, from socket"), "{summary}");
 
     let why = said(&rig, "drops")["engine"]
         .as_array()
@@ -102,10 +102,10 @@ fn the_page_shows_what_the_command_line_says() {
         serde_json::json!(["Spillway", 0])
     );
 
-    browser.type_into("#search", ":1001");
-    let matching = |row: &Vec<String>| row[1..4].iter().any(|endpoint| endpoint.contains(":1001"));
+    browser.type_into("#search", ":2061");
+    let matching = |row: &Vec<String>| row[1..4].iter().any(|endpoint| endpoint.contains(":2061"));
     let all = said(&rig, "flows");
-    let expected = all.as_array().unwrap().iter().filter(|flow| has_port(flow, "1001")).count();
+    let expected = all.as_array().unwrap().iter().filter(|flow| has_port(flow, "2061")).count();
     assert!((1..256).contains(&expected), "{expected}: the search is no test");
     wait_until("the search is answered", WITHIN, || {
         let rows = browser.rows("#live");
@@ -118,9 +118,9 @@ fn the_page_shows_what_the_command_line_says() {
     wait_until("the chart has a line", WITHIN, || browser.run(chart).as_u64() > Some(2));
     for width in [360, 768, 1280] {
         browser.resize(width, 780, width == 360);
-        let widths =
-            browser.run("return [document.documentElement.scrollWidth, window.innerWidth]");
-        assert_eq!(widths, serde_json::json!([width, width]), "it scrolls sideways");
+        let scrolls = "const { scrollWidth, clientWidth } = document.documentElement;
+                       return [window.innerWidth, scrollWidth > clientWidth]";
+        assert_eq!(browser.run(scrolls), serde_json::json!([width, false]), "it scrolls sideways");
     }
     assert_eq!(browser.console(), [""; 0]);
 }
@@ -154,7 +154,7 @@ fn a_router_or_server_that_goes_away_is_told_and_comes_back() {
 
     // Of the state file, not of what came by the socket.
     let again = launch(&rig.gateway, rig.directory.path());
-    browser.wait_for_text("#summary", |text| text.contains("forwards as generation 1 from "));
+    browser.wait_for_text("#summary", |text| text.contains("forwarding: generation 1, from "));
     browser.wait_for_text("#notices", str::is_empty);
     assert_eq!(browser.run("return document.querySelector('main').className"), "");
 

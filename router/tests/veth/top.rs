@@ -33,7 +33,7 @@ impl Pane {
     }
 
     fn tmux(&self, command: &[&str]) -> Output {
-        // Sixteen colours and UTF-8, wherever the test runs.
+        // UTF-8, wherever the test runs.
         let mut tmux = Command::new("tmux");
         tmux.arg("-u").arg("-S").arg(&self.socket).args(command).env("LC_ALL", "C.UTF-8");
         tmux.output().expect("tmux is installed: run `make test`")
@@ -74,14 +74,14 @@ fn script(rig: &Rig) -> String {
 fn top_follows_a_router_on_a_real_terminal() {
     let mut rig = Rig::new("top", true);
     let pane = Pane::run(&rig, &script(&rig));
-    pane.wait_for("Forwards as generation 1");
+    pane.wait_for("Forwarding: generation 1");
     converse(&rig);
     pane.wait_for("Flows 1000 ");
     pane.press("Tab");
     pane.wait_for("Nothing was dropped within the last minute.");
     pane.press("3");
     pane.wait_for(&egress(IpFamily::V4).to_string());
-    pane.wait_for("all         1000");
+    pane.wait_for("all      1000");
     pane.press("4");
     pane.wait_for("Pod -> destination");
     pane.press("?");
@@ -95,13 +95,13 @@ fn top_follows_a_router_on_a_real_terminal() {
     pane.wait_for("No answer for ");
     wait_until("the router has ended", WITHIN, || !rig.spillway.is_running());
     rig.spillway = launch(&rig.gateway, rig.directory.path());
-    pane.wait_for("Forwards as generation 1");
+    pane.wait_for("Forwarding: generation 1");
     pane.wait_for("Flows 0 ");
 
     pane.press("q");
     pane.wait_for("first ended with 0");
     pane.press("Enter");
-    pane.wait_for("Forwards as generation 1");
+    pane.wait_for("Forwarding: generation 1");
     let top = pane.child().expect("it runs");
     assert!(Command::new("kill").arg(&top).status().unwrap().success());
     pane.wait_for("second ended with 0");
@@ -123,11 +123,11 @@ fn top_prints_once_what_it_would_show() {
         String::from_utf8(output.stdout).unwrap()
     };
     let overview = once("overview");
-    assert!(overview.contains("Forwards as generation 1 from "), "{overview}");
+    assert!(overview.contains("Forwarding: generation 1, from "), "{overview}");
     assert!(overview.contains("Flows 1000   New 0/s   Dropped 0/s"), "{overview}");
     assert!(!overview.contains("q quit") && !overview.contains('\u{1b}'), "{overview}");
     let egress = once("egress");
-    assert!(egress.contains("192.168.2.3") && egress.contains("64512") | egress.contains('%'));
+    assert!(egress.contains("all      1000"), "{egress}");
     let flows = once("flows");
     assert_eq!(flows.lines().filter(|line| line.contains(" -> ")).count(), 201, "{flows}");
 }

@@ -5,7 +5,7 @@
 mod details;
 mod overview;
 
-use ratatui::buffer::Buffer;
+use ratatui::buffer::{Buffer, Cell};
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
@@ -20,7 +20,7 @@ const KEYS: &str = "q quit   Tab next view   1-4 view   p pause   ? help";
 const HELP: &str = "\
 Tab, Shift-Tab   the next view, the one before
 1 to 4           Overview, Drops, Egress, Flows
-p                pause: what is shown stays, the router is asked on
+p                pause: what is shown stays, until p again
 ?                this help
 q, Ctrl-C        quit
 
@@ -89,6 +89,13 @@ pub(super) fn draw_once(screen: &Screen, look: Look, area: Rect, buffer: &mut Bu
     view(screen, look, body, buffer);
 }
 
+/// What is drawn, without the spaces at the ends of lines.
+pub(super) fn lines(buffer: &Buffer) -> Vec<String> {
+    let rows = buffer.content().chunks(usize::from(buffer.area().width.max(1)));
+    let text = rows.map(|row| row.iter().map(Cell::symbol).collect::<String>());
+    text.map(|line| line.trim_end().to_owned()).collect()
+}
+
 fn head(screen: &Screen, look: Look, [title_row, state_row]: [Rect; 2], buffer: &mut Buffer) {
     let mut tabs = Vec::new();
     for (number, view) in (1..).zip(View::ALL) {
@@ -146,10 +153,9 @@ fn state(known: &Known, look: Look) -> Line<'static> {
             let text = format!("Draining for {}: no new flow begins", duration(since));
             Line::styled(text, look.alarm())
         }
-        (Some(generation), None) => Line::raw(format!(
-            "Forwards as generation {generation} from {} says",
-            status.state_source
-        )),
+        (Some(generation), None) => {
+            Line::raw(format!("Forwarding: generation {generation}, from {}", status.state_source))
+        }
     }
 }
 
@@ -170,15 +176,24 @@ fn styled(lines: Vec<String>) -> Vec<Line<'static>> {
     lines
 }
 
-/// Draws lines, as many as fit; where some do not, the last one says how many rows are missing.
+/// Draws lines, as many as fit; where some do not, the last one says how many rows are missing. What is cut
+/// off at the right ends with an ellipsis, so that nobody takes a part of a number for the whole.
 fn render_rows(mut lines: Vec<Line<'static>>, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(area.height);
+    let cut_off: Vec<bool> =
+        lines.iter().map(|line| line.width() > usize::from(area.width)).collect();
     if lines.len() > room {
         let missing = lines.len() - room + 1;
         lines.truncate(room.saturating_sub(1));
         lines.push(Line::raw(format!("... and {missing} more")));
     }
+    let shown = lines.len();
     Paragraph::new(lines).render(area, buffer);
+    for (row, is_cut) in (area.top()..area.bottom()).zip(cut_off).take(shown) {
+        if is_cut && let Some(last) = buffer.cell_mut((area.right().saturating_sub(1), row)) {
+            last.set_symbol("…");
+        }
+    }
 }
 
 #[cfg(test)]

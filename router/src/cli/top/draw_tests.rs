@@ -1,46 +1,15 @@
-//! Whole screens as text. `--nocapture` prints each, so that a new one can be read and put here.
+//! Whole screens as text, which stand in `draw/screens`.
 
 use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use spillway_api::{Flow, RefusedState, Tuple};
+use spillway_api::RefusedState;
 
 use super::super::rates::{Sample, SomeFlows};
 use super::super::screen::Key;
 use super::*;
 use crate::serve::sample;
-
-fn flow(port: u16, bytes: u64) -> Flow {
-    let [pod, remote, egress] =
-        ["10.0.1.40", "203.0.113.10", "192.0.2.1"].map(|text| text.parse().unwrap());
-    Flow {
-        worker: 0,
-        protocol: "tcp".to_owned(),
-        original: Tuple {
-            source: pod,
-            source_port: port,
-            destination: remote,
-            destination_port: 443,
-        },
-        reply: Tuple {
-            source: remote,
-            source_port: 443,
-            destination: egress,
-            destination_port: port,
-        },
-        state: "established".to_owned(),
-        age_s: 1,
-        idle_s: 0,
-        original_packets: bytes / 1_000,
-        original_bytes: bytes,
-        reply_packets: 0,
-        reply_bytes: 0,
-        policy: "team/app1".to_owned(),
-        pod: None,
-        peer: remote,
-    }
-}
 
 /// The answer of each second: traffic that grows, and packets that find no port.
 fn sample_at(second: u64) -> Sample {
@@ -54,7 +23,8 @@ fn sample_at(second: u64) -> Sample {
     status.workers[1].flows_created += 7 * second;
     let ports = drops.engine.iter_mut().find(|drop| drop.reason == "ports-exhausted").unwrap();
     ports.packets += 12 * second;
-    let flows = vec![flow(40_000, 1_000_000 * second), flow(40_001, 9_000_000 * second)];
+    let flows =
+        vec![sample::flow(40_000, 1_000_000 * second), sample::flow(40_001, 9_000_000 * second)];
     Sample {
         at: Duration::from_secs(second),
         status,
@@ -76,13 +46,7 @@ fn drawn(screen: &Screen, width: u16, height: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     let look = Look { colours: false };
     terminal.draw(|frame| draw(screen, look, frame.area(), frame.buffer_mut())).unwrap();
-    let cells = terminal.backend().buffer().content();
-    let lines: Vec<String> = cells
-        .chunks(width.into())
-        .map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned())
-        .collect();
-    println!("{}\n", lines.join("\n"));
-    lines
+    lines(terminal.backend().buffer())
 }
 
 fn text(screen: &Screen) -> String {
@@ -128,12 +92,13 @@ fn before_the_first_answer_and_without_one_it_says_so() {
 
 #[test]
 fn what_is_wrong_with_the_router_is_on_the_second_line() {
+    type Change = fn(&mut Status);
     let refused =
         RefusedState { source: "socket".to_owned(), message: "line 3".to_owned(), age_s: 61 };
-    let changes: [(fn(&mut Status), &str); 3] = [
+    let changes: [(Change, &str); 3] = [
         (|status| status.generation = None, "No state document yet: nothing is forwarded"),
         (|status| status.draining_s = Some(61), "Draining for 1m1s: no new flow begins"),
-        (|_| {}, "Forwards as generation 7 from socket says"),
+        (|_| {}, "Forwarding: generation 7, from socket"),
     ];
     for (change, said) in changes {
         let mut sample = sample_at(0);
@@ -204,8 +169,7 @@ fn colours_are_only_used_where_they_are_wanted() {
         let area = Rect::new(0, 0, 80, 24);
         let mut buffer = Buffer::empty(area);
         draw(&screen, Look { colours }, area, &mut buffer);
-        let is_coloured =
-            |cell: &ratatui::buffer::Cell| cell.fg != Color::Reset || cell.bg != Color::Reset;
+        let is_coloured = |cell: &Cell| cell.fg != Color::Reset || cell.bg != Color::Reset;
         assert_eq!(buffer.content().iter().any(is_coloured), colours);
     }
 }

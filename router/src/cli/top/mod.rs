@@ -36,7 +36,7 @@ const NEWS_MAX: usize = 16;
 
 /// What is printed by `--once` when standard output is no terminal: columns, and lines at most.
 const WIDTH: u16 = 100;
-const HEIGHT_MAX: u16 = 200;
+const HEIGHT_MAX: u16 = 250;
 
 /// How the router is watched.
 #[derive(Debug, Args)]
@@ -54,6 +54,7 @@ pub(super) struct Options {
 }
 
 /// What the thread that draws is told.
+#[expect(clippy::large_enum_variant, reason = "there are few at a time, and most are answers")]
 enum News {
     /// The router has answered, or not at that time.
     Answer(Result<Sample, (String, Duration)>),
@@ -193,12 +194,7 @@ fn text(screen: &Screen, width: u16) -> String {
     let area = Rect::new(0, 0, width.max(1), HEIGHT_MAX);
     let mut buffer = Buffer::empty(area);
     draw::draw_once(screen, Look { colours: false }, area, &mut buffer);
-    let mut text = String::new();
-    for row in buffer.content().chunks(usize::from(area.width)) {
-        let line: String = row.iter().map(ratatui::buffer::Cell::symbol).collect();
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
+    let mut text = draw::lines(&buffer).join("\n");
     text.truncate(text.trim_end_matches('\n').len());
     text.push('\n');
     text

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::rates::{DropRate, Rates, Sample};
+use super::units::whole;
 
 /// Samples that the charts have at most: as many columns as a wide terminal has.
 const HISTORY_MAX: usize = 400;
@@ -135,10 +136,8 @@ impl Known {
             self.moved.insert(drop.reason.clone(), at);
         }
         self.moved.retain(|_, moved| at.saturating_sub(*moved) <= MOVED_WITHIN);
-        self.remember(self.rates.as_ref().map(|rates| {
-            // Bits beyond what a u64 holds are not transmitted in this century.
-            (rates.forward.bits.round() as u64, rates.reply.bits.round() as u64)
-        }));
+        let point = self.rates.as_ref();
+        self.remember(point.map(|rates| (whole(rates.forward.bits), whole(rates.reply.bits))));
         self.sample = Some(sample);
         (self.trouble, self.silent_since) = (None, None);
     }

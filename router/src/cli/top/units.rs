@@ -15,6 +15,16 @@ pub(super) fn bit_rate(bits: f64) -> String {
     format!("{digits} {prefix}bit/s")
 }
 
+/// The nearest whole number; 0 of what is less.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` takes the nearest number that there is"
+)]
+pub(super) fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
+
 fn scaled(number: f64) -> (String, &'static str) {
     // From where rounding to three digits gives the next prefix.
     match PREFIXES.into_iter().find(|(unit, _)| number >= unit * 0.9995) {
@@ -56,5 +66,6 @@ mod tests {
         }
         assert_eq!(bit_rate(98_200_000.0), "98.2 Mbit/s");
         assert_eq!(bit_rate(0.0), "0 bit/s");
+        assert_eq!([-1.0, 0.4, 0.6, 1e30].map(whole), [0, 0, 1, u64::MAX]);
     }
 }

@@ -6,6 +6,7 @@
 const ROUND_MS = 1000; // between two questions about the router
 const WINDOW_MS = 120_000; // what the chart shows
 const SELDOM = 5; // rounds between two questions that cost the router more
+const POLICIES_SHOWN = 100; // the others are in the list of pods
 const CHART = { width: 600, height: 160 };
 
 const shown = {
@@ -118,7 +119,7 @@ function showStatus() {
   const bits = (name) => (seconds === null ? null : 8 * moved(name));
 
   say('summary', `version ${answer.version}, up ${duration(answer.uptime_s)}, ` +
-    (answer.generation === null ? 'no state document yet' : `forwards as generation ${answer.generation} from ${answer.state_source} says`));
+    (answer.generation === null ? 'no state document yet' : `forwarding: generation ${answer.generation}, from ${answer.state_source}`));
   say('forward-bits', bitRate(bits('forward_bytes')));
   say('forward-packets', packetRate(moved('forward_packets')));
   say('reply-bits', bitRate(bits('reply_bytes')));
@@ -170,8 +171,10 @@ function showDrops() {
 function showUsage({ answer }) {
   const why = answer.counted ? '' : 'Flows were not counted: there is no state document, or there are too many of them.';
   say('egress-note', why);
-  say('policies-note', why || (answer.flows_of_no_policy
-    ? `${count(answer.flows_of_no_policy)} flows have not spoken since the policies changed.` : ''));
+  const notes = [why];
+  if (answer.policies.length > POLICIES_SHOWN) notes.push(`The ${POLICIES_SHOWN} with most flows, of ${count(answer.policies.length)}.`);
+  if (answer.flows_of_no_policy) notes.push(`Flows that have not spoken since the policies changed: ${count(answer.flows_of_no_policy)}.`);
+  say('policies-note', notes.join(' '));
   fill('egress', answer.egress_addresses.map(({ address, flows, ports, fullest }) => {
     const used = fullest?.ports ?? 0;
     const bar = document.createElement('progress');
@@ -183,7 +186,7 @@ function showUsage({ answer }) {
     return [address, count(flows), cell, remote];
   }));
   const policies = [...answer.policies].sort((a, b) => b.flows - a.flows);
-  fill('policies', policies.map(({ name, flows }) => [name, count(flows)]));
+  fill('policies', policies.slice(0, POLICIES_SHOWN).map(({ name, flows }) => [name, count(flows)]));
 }
 
 // --- what comes in pages ------------------------------------------------------------------------

@@ -11,7 +11,7 @@ use spillway_api::{Device, EgressUsage, Flow, PolicyUsage, RingStatistics};
 
 use super::super::rates::{FlowRate, Sample};
 use super::super::screen::Known;
-use super::super::units::{bit_rate, short};
+use super::super::units::short;
 use super::{HEADING, Look, render_rows, styled};
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::Table;
@@ -122,7 +122,7 @@ fn bar(part: u64, whole: u64) -> String {
     const WIDTH: u64 = 16;
     let part = part.min(whole);
     let filled = (part * WIDTH).div_ceil(whole.max(1));
-    let bar = "#".repeat(filled as usize) + &" ".repeat((WIDTH - filled) as usize);
+    let bar: String = (0..WIDTH).map(|at| if at < filled { '#' } else { ' ' }).collect();
     format!("[{bar}] {:3}%", part * 100 / whole.max(1))
 }
 
@@ -162,13 +162,14 @@ pub(super) fn flows(known: &Known, sample: &Sample, area: Rect, buffer: &mut Buf
     render_rows(lines, area, buffer);
 }
 
+/// On a narrow terminal the first four columns are there.
 fn flow_table(rates: &[FlowRate]) -> Table<7> {
     let mut table = Table::new([
-        ("Bit rate", Right),
-        ("Pkt/s", Right),
-        ("Protocol", Left),
+        ("Bit/s", Right),
+        ("Proto", Left),
         ("Pod -> destination", Left),
         ("As", Left),
+        ("Pkt/s", Right),
         ("State", Left),
         ("Policy", Left),
     ]);
@@ -177,11 +178,11 @@ fn flow_table(rates: &[FlowRate]) -> Table<7> {
         let pod = SocketAddr::new(original.source, original.source_port);
         let destination = SocketAddr::new(original.destination, original.destination_port);
         table.row([
-            bit_rate(traffic.bits),
-            short(traffic.packets),
+            short(traffic.bits),
             flow.protocol.clone(),
             format!("{pod} -> {destination}"),
             SocketAddr::new(reply.destination, reply.destination_port).to_string(),
+            short(traffic.packets),
             flow.state.clone(),
             flow.policy.clone(),
         ]);

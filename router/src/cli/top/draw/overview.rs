@@ -8,14 +8,14 @@ use ratatui::widgets::{Paragraph, Sparkline, Widget as _};
 use spillway_api::Status;
 
 use super::super::rates::{DropRate, Sample, Traffic, WorkerRates};
-use super::super::screen::{Known, Point};
+use super::super::screen::Known;
 use super::super::units::{bit_rate, short};
 use super::{HEADING, Look, render_rows, styled};
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::Table;
 
 /// From this width on workers have columns for what seldom happens.
-const WIDE: u16 = 100;
+const WIDE: u16 = 110;
 
 /// Where a rate is not known.
 const UNKNOWN: &str = "-";
@@ -49,15 +49,14 @@ fn draw_charts(known: &Known, look: Look, area: Rect, buffer: &mut Buffer) {
     let [forward, _, reply] =
         Layout::horizontal([Constraint::Fill(1), Constraint::Length(2), Constraint::Fill(1)])
             .areas(area);
+    let history = |which: fn(&(u64, u64)) -> u64| -> Vec<Option<u64>> {
+        known.history.iter().map(|point| point.as_ref().map(which)).collect()
+    };
     let rates = known.rates.as_ref();
-    let both: [(_, _, _, _, fn(&(u64, u64)) -> u64); 2] = [
-        (forward, "Forward, to the outside", rates.map(|r| r.forward), look.forward(), |p| p.0),
-        (reply, "Reply, to the pods", rates.map(|r| r.reply), look.reply(), |p| p.1),
-    ];
-    for (area, name, traffic, style, which) in both {
-        let values = known.history.iter().map(|point: &Point| point.as_ref().map(which));
-        chart(name, traffic, &values.collect::<Vec<_>>(), style, area, buffer);
-    }
+    let (now, past) = (rates.map(|rates| rates.forward), history(|point| point.0));
+    chart("Forward to outside", now, &past, look.forward(), forward, buffer);
+    let (now, past) = (rates.map(|rates| rates.reply), history(|point| point.1));
+    chart("Reply to pods", now, &past, look.reply(), reply, buffer);
 }
 
 /// A heading, the rate in words, and the history below, the newest at the right.
@@ -77,7 +76,7 @@ fn chart(
         format!("{}, {} packets/s", bit_rate(traffic.bits), short(traffic.packets))
     });
     let lines = vec![
-        Line::styled(format!("{name} (peak {})", bit_rate(peak as f64)), HEADING),
+        Line::styled(format!("{name}; peak {}", bit_rate(peak as f64)), HEADING),
         Line::styled(now, style),
     ];
     Paragraph::new(lines).render(head, buffer);
