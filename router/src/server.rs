@@ -28,6 +28,9 @@ const MODE: u32 = 0o600;
 /// Who may open one that has a group: its members, too.
 const GROUP_MODE: u32 = 0o660;
 
+/// Connections that are accepted, or refused, before others have their turn.
+const ACCEPTED_AT_ONCE: usize = CONNECTIONS_MAX;
+
 /// Connections that wait to be accepted, at most.
 const BACKLOG: i32 = 64;
 
@@ -193,7 +196,7 @@ impl Server {
     }
 
     fn accept(&mut self) {
-        loop {
+        for _ in 0..ACCEPTED_AT_ONCE {
             let stream = match self.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if is_momentary(&error) => continue,
@@ -212,6 +215,12 @@ impl Server {
             if connection.register(&self.registry, self.token(slot)).is_ok() {
                 self.connections[slot] = Some(connection);
             }
+        }
+        // Who comes without end waits until others have had their turn.
+        if let Err(error) =
+            self.registry.reregister(&mut self.listener, self.first, Interest::READABLE)
+        {
+            tracing::warn!("cannot accept on {}: {error}", self.path.display());
         }
     }
 

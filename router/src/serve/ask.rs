@@ -1,4 +1,4 @@
-//! Questions to the router, over the operator's socket: one at a time, each within a time.
+//! Questions to the router, over a socket: one at a time, each within a time.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -435,8 +435,7 @@ struct Durations(Programming);
 impl EncodeMetric for Durations {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         let Self(programming) = self;
-        // The library's word for infinity.
-        let bounds = APPLY_BOUNDS_US.map(seconds).into_iter().chain([f64::MAX]);
+        let bounds = APPLY_BOUNDS_US.map(seconds).into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(programming.durations).collect();
         let (sum, count) = (seconds(programming.total_us), programming.applied);
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)

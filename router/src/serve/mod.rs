@@ -1,7 +1,7 @@
 //! `spillway serve`: a running router's metrics and health over HTTP, for Prometheus and the kubelet, and
 //! where it is wanted a page for people.
 //!
-//! A process of its own that asks the router over the operator's socket, as `spillway status` does: what
+//! A process of its own that asks the router over a socket, as `spillway status` does: what
 //! comes from the network is never parsed by the process that has the network capabilities, and no
 //! request gets nearer to a packet than an operator's question.
 
