@@ -142,11 +142,16 @@ impl Teller {
 
     /// Tells what has happened to flows since the last call. Whether the main thread should be woken.
     pub(crate) fn tell_of_flows(&self, engine: &mut Engine) -> bool {
-        let lost = engine.take_events(|event| self.outbox.put(Noted::Flow(event)));
+        let mut any = false;
+        let lost = engine.take_events(|event| {
+            any = true;
+            self.outbox.put(Noted::Flow(event));
+        });
         if lost > 0 {
             self.outbox.lost.fetch_add(lost, Relaxed);
         }
-        self.outbox.calls()
+        // Most rounds have none, and should not look at what the main thread writes to.
+        any && self.outbox.calls()
     }
 
     /// Tells of a frame that was dropped, untouched, if it is one of the samples.

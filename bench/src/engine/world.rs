@@ -162,7 +162,7 @@ pub(super) fn engine(family: AddressFamily, flows: u32, events: bool) -> Engine 
         timeouts: Timeouts::default(),
         pod_flows: Arc::default(),
         mss_clamp: true,
-        events: events,
+        events,
     })
 }
 

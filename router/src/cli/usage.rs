@@ -136,7 +136,7 @@ mod tests {
              \u{20}        7      89012\n\
              192.0.2.2            2   64512        2   icmp 203.0.113.11                0           0   \
              \u{20}        0          0\n\
-             2001:db8::1          0   64512        0                                   0           0   \
+             2001:db8::1          0   64512        0                                    0           0   \
              \u{20}        0          0\n\
              \n\
              Policy   Flows   Packets Out   Bytes Out   Packets In   Bytes In\n\

@@ -109,6 +109,14 @@ fn what_is_served_is_what_the_router_has_counted() {
         ("spillway_egress_flows", &[], flows),
         ("spillway_policy_flows", &["policy=\"all\""], flows),
         ("spillway_policy_flows_unknown", &[], 0.0),
+        (
+            "spillway_policy_forwarded_packets_total",
+            &["policy=\"all\"", "direction=\"original\""],
+            packets,
+        ),
+        ("spillway_egress_forwarded_packets_total", &["direction=\"reply\""], packets),
+        ("spillway_events_total", &[], flows),
+        ("spillway_events_lost_total", &[], 0.0),
         ("spillway_egress_ports_max", &[], 2.0 * 64_512.0),
     ] {
         assert_eq!(sum(&text, name, labels), expected, "{name} {labels:?}");
