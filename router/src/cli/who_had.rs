@@ -17,7 +17,7 @@ use super::table::Table;
 use super::time::{before, duration, time};
 use super::{Query, print};
 use crate::observe::follow::now;
-use crate::who_had::{Answer, Holder, Question, Uncertain, ask};
+use crate::who_had::{Answer, HOLDERS_MAX, Holder, Question, Uncertain, ask};
 
 /// Nobody had it.
 const NOBODY: u8 = 3;
@@ -157,6 +157,11 @@ fn say(note: &str) {
 /// Why it is not known.
 fn words(uncertain: &Uncertain) -> String {
     match uncertain {
+        Uncertain::TooMany => {
+            format!(
+                "they are more than {HOLDERS_MAX}: --remote, --protocol and --within ask for fewer"
+            )
+        }
         Uncertain::NoRecords => "the log is empty".to_owned(),
         Uncertain::Before(begin) => format!("what is known begins at {begin}"),
         Uncertain::After(end) => format!("what is known ends at {end}"),

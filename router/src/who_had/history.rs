@@ -13,8 +13,8 @@ use crate::observe::follow::{Gap, Why};
 /// How much a begin may differ that is known from a flow's age: ages are in whole seconds.
 const AGE_WITHIN: SignedDuration = SignedDuration::from_secs(2);
 
-/// Holders and gaps of one answer, at most.
-const ANSWER_MAX: usize = 10_000;
+/// Holders of one answer, at most.
+pub(crate) const HOLDERS_MAX: usize = 10_000;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -83,6 +83,8 @@ pub(crate) enum Uncertain {
     After(Timestamp),
     /// Something is missing there.
     Gap(Gap),
+    /// They are more than are kept.
+    TooMany,
 }
 
 /// What is known of it.
@@ -120,15 +122,17 @@ pub(crate) struct History {
     open: HashMap<Key, Holder>,
     /// Those that have, at a time that the question is about.
     ended: Vec<Holder>,
-    /// What is missing of the time that the question is about.
-    gaps: Vec<Gap>,
+    /// The first thing that is missing of the time that the question is about.
+    gap: Option<Gap>,
+    is_cut_off: bool,
     /// The times of the first and the last record.
     known: Option<(Timestamp, Timestamp)>,
 }
 
 impl History {
     pub(crate) fn new(question: Question) -> Self {
-        Self { question, open: HashMap::new(), ended: Vec::new(), gaps: Vec::new(), known: None }
+        let (open, ended) = (HashMap::new(), Vec::new());
+        Self { question, open, ended, gap: None, is_cut_off: false, known: None }
     }
 
     /// The time of the last record.
@@ -207,8 +211,8 @@ impl History {
     /// What was open may have ended in a gap, and somebody else may have been there. What is there
     /// still, the next records say.
     fn gap(&mut self, gap: &Gap) {
-        if self.question.meets(gap.from, gap.to) && self.gaps.len() < ANSWER_MAX {
-            self.gaps.push(gap.clone());
+        if self.question.meets(gap.from, gap.to) {
+            self.gap.get_or_insert_with(|| gap.clone());
         }
         let open: Vec<Key> = self.open.keys().cloned().collect();
         for key in open {
@@ -226,8 +230,12 @@ impl History {
     /// Keeps one that has ended, if the question is about it.
     fn keep(&mut self, ended: Holder) {
         let to = ended.to.unwrap_or(Timestamp::MAX);
-        if self.question.meets(ended.from, to) && self.ended.len() < ANSWER_MAX {
-            self.ended.push(ended);
+        if !self.question.meets(ended.from, to) {
+            return;
+        }
+        match self.ended.len() < HOLDERS_MAX {
+            true => self.ended.push(ended),
+            false => self.is_cut_off = true,
         }
     }
 
@@ -238,7 +246,10 @@ impl History {
         let mut holders: Vec<Holder> = Vec::new();
         self.ended.sort_by_key(|holder| holder.from);
         for holder in self.ended {
-            let before = holders.iter_mut().find(|before| is_same(before, &holder));
+            let is_near =
+                |before: &&mut Holder| holder.from.duration_since(before.from) <= AGE_WITHIN;
+            let mut near = holders.iter_mut().rev().take_while(is_near);
+            let before = near.find(|before| is_same(before, &holder));
             match before {
                 // One that was seen on both sides of a gap.
                 Some(before) => before.to = before.to.zip(holder.to).map(|(a, b)| a.max(b)),
@@ -250,19 +261,21 @@ impl History {
             None => Some(Uncertain::NoRecords),
             Some((begin, _)) if from < begin => Some(Uncertain::Before(begin)),
             Some((_, end)) if to > end => Some(Uncertain::After(end)),
-            Some(_) => self.gaps.into_iter().next().map(Uncertain::Gap),
+            Some(_) if self.is_cut_off => Some(Uncertain::TooMany),
+            Some(_) => self.gap.map(Uncertain::Gap),
         };
         Answer { holders, uncertain }
     }
 }
 
-/// Whether two were one session, of which one part was seen from its begin.
-fn is_same(one: &Holder, other: &Holder) -> bool {
-    let key = |holder: &Holder| {
-        let pod = (holder.pod_address, holder.pod_port);
-        (holder.protocol.clone(), pod, (holder.remote_address, holder.remote_port))
-    };
-    key(one) == key(other) && one.from.duration_since(other.from).abs() <= AGE_WITHIN
+/// Whether two, of which the later began when the earlier did as far as is known, are one session.
+fn is_same(earlier: &Holder, later: &Holder) -> bool {
+    let pod = |holder: &Holder| (holder.pod_address, holder.pod_port);
+    let remote = |holder: &Holder| (holder.remote_address, holder.remote_port);
+    pod(earlier) == pod(later)
+        && remote(earlier) == remote(later)
+        && earlier.protocol == later.protocol
+        && earlier.to.is_none_or(|to| to > later.from)
 }
 
 /// Who has it from the session's begin on.

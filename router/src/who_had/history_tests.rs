@@ -185,3 +185,16 @@ fn the_router_goes_on_where_the_log_ends() {
     assert_eq!((gap.from, gap.to, gap.why), (at("11:00:00"), at("12:30:00"), Why::NotLogged));
     assert!(known.holders.is_empty());
 }
+
+#[test]
+fn more_than_anybody_reads_are_cut_off_and_told() {
+    let mut history = History::new(question("10:00:00", "12:00:00"));
+    for second in 0..=HOLDERS_MAX as i64 {
+        let time = at("10:00:00") + SignedDuration::from_millis(100 * second);
+        let other = |record: Session| Session { time, ..record };
+        history.add(&Record::Begin(other(session("2026-11-22T00:00:00Z"))));
+        history.add(&Record::End(other(session("2026-11-22T00:00:00Z"))));
+    }
+    history.is_known_until(at("12:00:00"));
+    assert_eq!(history.answer().uncertain, Some(Uncertain::TooMany));
+}

@@ -7,5 +7,5 @@
 mod history;
 mod sources;
 
-pub(crate) use history::{Answer, Holder, Question, Uncertain};
+pub(crate) use history::{Answer, HOLDERS_MAX, Holder, Question, Uncertain};
 pub(crate) use sources::ask;

@@ -42,7 +42,9 @@ fn who_had_a_port_is_known_by_the_pods_name() {
     let mut logging = spillway(&rig, &["nat-log", "--to", log.to_str().unwrap()]).spawn().unwrap();
 
     let node = rig.node.enter(|| std::net::UdpSocket::bind((NODE, 8472)).unwrap());
-    flows.iter().for_each(|flow| drop(node.send_to(&frame(*flow, 0), (GATEWAY, 8472)).unwrap()));
+    for flow in flows {
+        node.send_to(&frame(flow, 0), (GATEWAY, 8472)).unwrap();
+    }
     wait_until("both flows have begun", WITHIN, || begun(&rig, "shop/").len() == 2);
     assert!(begun(&rig, "bank/").is_empty());
     let has_both =
