@@ -143,6 +143,7 @@ pub(crate) fn flow(port: u16, bytes: u64) -> Flow {
         reply_packets: 0,
         reply_bytes: 0,
         policy: "team/App1".to_owned(),
+        pod: None,
         peer,
     }
 }
