@@ -113,7 +113,8 @@ impl Request {
             | Self::Events { .. } => true,
             // Packets are more than anybody who looks may see.
             Self::Capture(_) | Self::TakeCaptured { .. } => false,
-            Self::PutState { .. } | Self::Drain { .. } | Self::LogLevel { .. } => false,
+            Self::LogLevel { filter, .. } => filter.is_none(),
+            Self::PutState { .. } | Self::Drain { .. } => false,
         }
     }
 }

@@ -50,6 +50,7 @@ struct CommandLine {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, once")]
 enum Command {
     /// Forward traffic until SIGTERM; selected traffic is dropped from then on, never leaked.
     Run {

@@ -72,7 +72,7 @@ pub(crate) struct Record {
 impl Record {
     /// One that keeps so many events; its numbers begin now.
     pub(crate) fn new(room: usize, since_us: u64) -> Self {
-        Self { kept: VecDeque::new(), room, next: 1, since_us }
+        Self { kept: VecDeque::with_capacity(room), room, next: 1, since_us }
     }
 
     /// Takes an event in. The oldest goes where there is no room.

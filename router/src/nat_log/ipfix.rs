@@ -127,10 +127,10 @@ impl Encoder {
         let mut message = self.begin(now);
         let set = begin_set(&mut message, TEMPLATE_SET);
         for translation in Translation::ALL {
-            let elements = OF_ALL.into_iter().chain(translation.addresses());
+            let elements = || OF_ALL.into_iter().chain(translation.addresses());
             put_u16(&mut message, translation.template());
-            put_u16(&mut message, OF_ALL.len() as u16 + 4);
-            elements.for_each(|element| put_element(&mut message, element));
+            put_u16(&mut message, elements().map(|_| 1).sum());
+            elements().for_each(|element| put_element(&mut message, element));
         }
         end_set(&mut message, set);
         // Of three fields the first is what they are about (RFC 7011, section 4.3).

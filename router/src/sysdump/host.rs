@@ -93,12 +93,12 @@ const OF_DEVICE: [&str; 7] = ["-i", "-l", "-g", "-k", "-c", "-S", ""];
 
 /// Everything; `pid` is the router's process, `devices` are those that it drives.
 pub(super) fn collect(pid: Option<u32>, devices: &[String]) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = FILES.into_iter().map(|path| file(path.to_owned())).collect();
+    let mut entries: Vec<Entry> = FILES.into_iter().map(file).collect();
     if let Some(pid) = pid {
-        entries.extend(OF_PROCESS.map(|name| file(format!("/proc/{pid}/{name}"))));
+        entries.extend(OF_PROCESS.map(|name| file(&format!("/proc/{pid}/{name}"))));
         let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let directory = cgroup(&group);
-        entries.extend(OF_CGROUP.map(|name| file(format!("{directory}/{name}"))));
+        entries.extend(OF_CGROUP.map(|name| file(&format!("{directory}/{name}"))));
     }
     entries.extend(TOOLS.map(|line| tool(&line.split(' ').collect::<Vec<_>>())));
     for device in devices {
@@ -118,10 +118,10 @@ fn cgroup(text: &str) -> String {
 }
 
 /// A file, under its own path.
-fn file(path: String) -> Entry {
+fn file(path: &str) -> Entry {
     let read = || -> anyhow::Result<String> {
         let mut bytes = Vec::new();
-        let file = std::fs::File::open(&path)?;
+        let file = std::fs::File::open(path)?;
         file.take(ENTRY_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
@@ -189,10 +189,10 @@ mod tests {
 
     #[test]
     fn entries_are_named_after_what_they_are_of() {
-        let entry = file("/proc/version".to_owned());
+        let entry = file("/proc/version");
         assert_eq!(entry.name, "host/proc/version");
         assert!(entry.contents.unwrap().starts_with("Linux"));
-        let entry = file("/proc/no-such-file".to_owned());
+        let entry = file("/proc/no-such-file");
         assert!(entry.contents.unwrap_err().starts_with("cannot read /proc/no-such-file: No such"));
         assert_eq!(tool(&["echo", "../../x", "y z"]).name, "tools/echo_.._.._x_y_z.txt");
     }

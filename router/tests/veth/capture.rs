@@ -73,7 +73,7 @@ impl Drop for Running {
 /// The fields of every packet in a file, as Wireshark reads them.
 fn read(file: &Path, fields: &[&str]) -> Vec<Vec<String>> {
     let output = Command::new("tshark")
-        .args(["-n", "-r".as_ref(), file.as_os_str().to_str().unwrap()])
+        .args(["-n", "-r", file.as_os_str().to_str().unwrap()])
         .args(["-d", "udp.port==8472,vxlan", "-T", "fields", "-E", "separator=|"])
         .args(["-E", "aggregator=;"])
         .args(fields.iter().flat_map(|field| ["-e", field]))

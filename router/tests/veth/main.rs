@@ -184,8 +184,10 @@ fn default_route(namespace: &Namespace, through: &[&str]) {
 fn configure(directory: &Path, layout: Layout) {
     let Layout { mode, queues, workers, .. } = layout;
     let directory_name = directory.display();
+    // Few events, so that memory is soon as large as it gets.
     let mut config = format!(
-        "workers: {workers}\nruntime_dir: {directory_name}\nread_only_group: 9602\ndevices:\n"
+        "workers: {workers}\nruntime_dir: {directory_name}\nread_only_group: 9602\n\
+         events: {{kept: 4096}}\ndevices:\n"
     );
     for device in layout.devices() {
         writeln!(config, "  - {{name: {device}, queues: {queues}, mode: {mode}}}").unwrap();

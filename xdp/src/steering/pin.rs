@@ -165,32 +165,3 @@ fn read_pid(file: &mut File) -> io::Result<String> {
     file.read_to_string(&mut pid)?;
     Ok(if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_string())
 }
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-    use super::*;
-
-    /// Here, where no other test starts processes, which would have the locks for a moment.
-    #[test]
-    fn who_asks_who_drives_a_device_keeps_nobody_from_it() {
-        let directory = std::env::temp_dir().join(format!("spwt-{}-ask", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let ended = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !ended.load(Relaxed) {
-                        DeviceLock::holder(&directory, 7).unwrap();
-                    }
-                });
-            }
-            let taken: Result<Vec<()>, _> =
-                (0..2_000).map(|_| DeviceLock::take(&directory, "eth0", 7).map(drop)).collect();
-            ended.store(true, Relaxed);
-            taken.unwrap();
-        });
-        fs::remove_dir_all(&directory).unwrap();
-    }
-}
