@@ -20,8 +20,8 @@ const HOSTILE: &str =
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// A router that has forwarded a thousand flows under a policy of that name, and has dropped a packet.
-fn rig() -> Rig {
-    let rig = Rig::new("page", true);
+fn rig(name: &str) -> Rig {
+    let rig = Rig::new(name, true);
     let quoted = serde_json::to_string(HOSTILE).unwrap();
     let document = state(2, &[], IpFamily::ALL.map(egress));
     let document = document.replace("name: all", &format!("name: {quoted}"));
@@ -58,7 +58,7 @@ fn number(text: &str) -> u64 {
 
 #[test]
 fn the_page_shows_what_the_command_line_says() {
-    let rig = rig();
+    let rig = rig("page");
     let _server = serve(&rig, &["--page"]);
     let browser = open(&rig);
     let status = said(&rig, "status");
@@ -141,7 +141,7 @@ fn has_port(flow: &Value, port: &str) -> bool {
 
 #[test]
 fn a_router_or_server_that_goes_away_is_told_and_comes_back() {
-    let mut rig = rig();
+    let mut rig = rig("pageaway");
     let server = serve(&rig, &["--page"]);
     rig.spillway.signal("KILL");
     wait_until("the router has ended", WITHIN, || !rig.spillway.is_running());
