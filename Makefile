@@ -55,9 +55,10 @@ test: packages browser kubernetes manifests ## Run every test, those that need r
 	$(MAKE) --no-print-directory tutorials
 	cargo $(TEST_RUNNER) test --workspace --locked
 
+# Of the whole workspace, because the tests have the same features then: it is built once for both.
 .PHONY: tutorials
 tutorials: packages kubernetes ## Run every command of the tutorials; they must print what they say.
-	cargo build --locked -p spillway -p spillway-control
+	cargo build --workspace --bins --locked
 	$(AS_ROOT) env BINARIES="$(CURDIR)/target/debug" vagrant/tutorials/test.sh
 
 .PHONY: test-kernels
