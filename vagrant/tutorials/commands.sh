@@ -35,6 +35,7 @@ await() {
 begin() {
   local file=$1 deadline=$((SECONDS + 20))
   shift
+  : >"$file.log" # it is read before the command may have made it
   "$@" >"$file" 2>"$file.log" &
   begun=$!
   until grep -qE 'listening on|^capturing' "$file.log"; do
