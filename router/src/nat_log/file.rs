@@ -1,13 +1,13 @@
 //! The log's file and the rotated ones beside it: `FILE`, then `FILE.1`, `FILE.2` and so on, the
-//! oldest last. What a file holds is never changed, only appended to.
+//! oldest last. What a file holds is never changed, only appended to, by one process at a time.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
 
 use super::record::Record;
@@ -39,6 +39,8 @@ pub(crate) struct LogFile {
     waiting: Vec<u8>,
     /// Whether something was written that may not survive the machine yet.
     is_dirty: bool,
+    /// How many files were begun since all flows that lived were written last.
+    begun: u32,
 }
 
 impl LogFile {
@@ -53,12 +55,38 @@ impl LogFile {
             bytes += 1;
         }
         let path = path.to_owned();
-        Ok(Self { path, rotation, file, bytes, begin, waiting, is_dirty: false })
+        Ok(Self { path, rotation, file, bytes, begin, waiting, is_dirty: false, begun: 0 })
     }
 
-    /// Whether there is no record in it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes == 0
+    /// Whether all flows that live should be written again: a flow may live longer than the file is kept
+    /// that its begin is in.
+    pub(crate) fn wants_all_flows(&self) -> bool {
+        self.begun >= (self.rotation.keep / 2).max(1)
+    }
+
+    /// They are.
+    pub(crate) fn has_all_flows(&mut self) {
+        self.begun = 0;
+    }
+
+    /// Goes on with a new file where somebody else has moved or removed this one.
+    pub(crate) fn follow_name(&mut self) -> anyhow::Result<()> {
+        let ours = self.file.metadata().with_context(|| cannot("look at", &self.path))?;
+        match std::fs::metadata(&self.path) {
+            Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
+                // It may have been cut.
+                self.bytes = self.bytes.min(named.len() + self.waiting.len() as u64);
+                return Ok(());
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| cannot("look at", &self.path)),
+        }
+        self.sync()?;
+        self.start_anew()?;
+        // Nobody knows how long the moved one is kept.
+        self.begun = u32::MAX;
+        Ok(())
     }
 
     /// Appends a record, to a new file if it is time for one.
@@ -110,8 +138,13 @@ impl LogFile {
             rename(&rotated(&self.path, number), &rotated(&self.path, number + 1))?;
         }
         rename(&self.path, &rotated(&self.path, 1))?;
+        self.start_anew()
+    }
+
+    fn start_anew(&mut self) -> anyhow::Result<()> {
         (self.file, self.bytes) = append(&self.path)?;
         self.begin = None;
+        self.begun = self.begun.saturating_add(1);
         Ok(())
     }
 }
@@ -137,6 +170,14 @@ fn cannot(what: &str, path: &Path) -> String {
 fn append(path: &Path) -> anyhow::Result<(File, u64)> {
     let opened = OpenOptions::new().append(true).create(true).mode(0o640).open(path);
     let file = opened.with_context(|| cannot("open", path))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => bail!(
+            "another process writes the NAT log {}: end it, or name another file",
+            path.display()
+        ),
+        // Not every file system knows locks.
+        Ok(()) | Err(TryLockError::Error(_)) => {}
+    }
     let bytes = file.metadata().with_context(|| cannot("look at", path))?.len();
     Ok((file, bytes))
 }
@@ -206,11 +247,10 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("nat.log");
         let mut log = LogFile::open(&path, rotation(1 << 20)).unwrap();
-        assert!(log.is_empty());
         log.append(&mark("2026-11-22T14:00:00Z")).unwrap();
         log.sync().unwrap();
+        drop(log);
         let mut log = LogFile::open(&path, rotation(1 << 20)).unwrap();
-        assert!(!log.is_empty());
         for time in ["2026-11-22T14:59:59Z", "2026-11-22T15:00:00Z"] {
             log.append(&mark(time)).unwrap();
         }
@@ -229,6 +269,55 @@ mod tests {
         log.sync().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.ends_with("\n{\"event\":\"mark\",\"time\":\"2026-11-22T14:00:00Z\"}\n"));
+    }
+
+    #[test]
+    fn a_file_that_somebody_has_moved_is_left_and_one_that_was_cut_is_not() {
+        let directory = TempDir::new().unwrap();
+        let (path, moved) = (directory.path().join("nat.log"), directory.path().join("moved"));
+        let mut log = LogFile::open(&path, rotation(1 << 20)).unwrap();
+        log.append(&mark("2026-11-22T14:00:00Z")).unwrap();
+        log.sync().unwrap();
+        log.follow_name().unwrap();
+        assert!(!log.wants_all_flows());
+        std::fs::rename(&path, &moved).unwrap();
+        log.append(&mark("2026-11-22T14:00:01Z")).unwrap();
+        log.follow_name().unwrap();
+        assert!(log.wants_all_flows(), "the new file stands for itself");
+        log.append(&mark("2026-11-22T14:00:02Z")).unwrap();
+        log.sync().unwrap();
+        assert_eq!(times(&moved), ["2026-11-22T14:00:00Z", "2026-11-22T14:00:01Z"]);
+        assert_eq!(times(&path), ["2026-11-22T14:00:02Z"]);
+        // As `copytruncate` of logrotate does.
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        log.follow_name().unwrap();
+        assert_eq!(log.bytes, 0);
+    }
+
+    #[test]
+    fn all_flows_are_wanted_before_the_files_go_that_have_them() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("nat.log");
+        let length = mark("2026-11-22T14:00:00Z").line().unwrap().len() as u64;
+        let mut log = LogFile::open(&path, Rotation { keep: 4, ..rotation(length) }).unwrap();
+        let mut wanted = |second: i32| {
+            log.append(&mark(&format!("2026-11-22T14:00:{second}Z"))).unwrap();
+            log.wants_all_flows()
+        };
+        assert_eq!([10, 11, 12].map(&mut wanted), [false, false, true]);
+        log.has_all_flows();
+        assert!(!log.wants_all_flows());
+    }
+
+    #[test]
+    fn a_file_is_written_by_one_process_at_a_time() {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("nat.log");
+        let log = LogFile::open(&path, rotation(1 << 20)).unwrap();
+        let error = LogFile::open(&path, rotation(1 << 20)).unwrap_err().to_string();
+        assert!(error.starts_with("another process writes the NAT log /"), "{error}");
+        drop(log);
+        LogFile::open(&path, rotation(1 << 20)).unwrap();
     }
 
     #[test]

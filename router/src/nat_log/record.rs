@@ -20,6 +20,8 @@ pub(crate) enum Record {
     Live(Session),
     /// Flows may have begun and ended of which nothing is known.
     Gap(Gap),
+    /// Every flow that lives is in the log, behind the last gap: what is not has ended.
+    Complete(At),
     /// Somebody writes the log again: what follows goes on where it ended, or a gap is told.
     Start(At),
     /// Everything that happened until here is logged.
@@ -108,7 +110,8 @@ impl Record {
     pub(crate) fn session(&self) -> Option<&Session> {
         match self {
             Self::Begin(session) | Self::End(session) | Self::Live(session) => Some(session),
-            Self::Gap(_) | Self::Start(_) | Self::Mark(_) | Self::Stop(_) => None,
+            Self::Gap(_) | Self::Complete(_) => None,
+            Self::Start(_) | Self::Mark(_) | Self::Stop(_) => None,
         }
     }
 
@@ -117,7 +120,7 @@ impl Record {
         match self {
             Self::Begin(session) | Self::End(session) | Self::Live(session) => session.time,
             Self::Gap(gap) => gap.to,
-            Self::Start(at) | Self::Mark(at) | Self::Stop(at) => at.time,
+            Self::Complete(at) | Self::Start(at) | Self::Mark(at) | Self::Stop(at) => at.time,
         }
     }
 
@@ -194,6 +197,7 @@ pub(crate) mod tests {
             Record::End(ended.clone()),
             Record::Live(ended),
             Record::Gap(gap),
+            Record::Complete(now),
             Record::Start(now),
             Record::Mark(now),
             Record::Stop(now),

@@ -12,7 +12,7 @@ use spillway_api::ClientError;
 use super::export::Exporter;
 use super::file::{LogFile, beside};
 use super::record::{At, Record};
-use crate::observe::follow::{Follower, Position, now};
+use crate::observe::follow::{Follower, Position, Why, now};
 use crate::observe::source::{Source, may_pass};
 use crate::observe::stop::Stop;
 
@@ -45,9 +45,18 @@ pub(crate) struct Recorder {
     synced: Timestamp,
     /// Until when the log says that nothing is missing.
     marked: Timestamp,
-    /// How far the live flows are read that are to be written down; none when they are.
-    flows: Option<u64>,
+    /// The live flows that are to be written down; none when they are.
+    listing: Option<Listing>,
     is_away: bool,
+}
+
+/// Writing down the flows that live.
+#[derive(Clone, Copy, Debug)]
+struct Listing {
+    /// Where their next page begins.
+    cursor: u64,
+    /// Whether the collector does not know of them all.
+    is_news: bool,
 }
 
 /// The place of `FILE.cursor`.
@@ -58,15 +67,15 @@ pub(crate) fn cursor_file(log: &Path) -> PathBuf {
 impl Recorder {
     pub(crate) fn new(lines: Lines, exporter: Option<Exporter>) -> Self {
         let past = Timestamp::UNIX_EPOCH;
-        Self { lines, exporter, synced: past, marked: past, flows: None, is_away: false }
+        Self { lines, exporter, synced: past, marked: past, listing: None, is_away: false }
     }
 
     /// Writes the log of the router that listens at `socket`. One that is not there may come.
     pub(crate) fn run(mut self, socket: &Path) -> anyhow::Result<()> {
         let mut stop = Stop::on_signals()?;
         let position = self.last_position()?;
-        // Where the log goes on without a gap, it has all flows already.
-        self.flows = position.is_none().then_some(0);
+        // Where the log goes on it has all flows already, but perhaps in files that were removed, or will be.
+        self.listing = Some(Listing { cursor: 0, is_news: position.is_none() });
         let follower = position.map_or_else(Follower::whole, Follower::from);
         let mut source = Source::new(socket, follower);
         self.write(&Record::Start(At { time: now() }))?;
@@ -91,19 +100,21 @@ impl Recorder {
             Err(error) => return self.away(error).map(|()| true),
         };
         self.is_away = false;
-        let is_idle = batch.events.is_empty() && self.flows.is_none();
+        let is_idle = batch.events.is_empty() && self.listing.is_none();
         for gap in batch.gaps {
             let why = gap.why.words();
             tracing::warn!("a gap in the log, from {} to {}: {why}", gap.from, gap.to);
-            self.write(&Record::Gap(gap))?;
             // What has begun meanwhile is among those.
-            self.flows = Some(0);
+            let was_news = self.listing.is_some_and(|listing| listing.is_news);
+            let is_news = was_news || gap.why != Why::ClockSetBack;
+            self.listing = Some(Listing { cursor: 0, is_news });
+            self.write(&Record::Gap(gap))?;
         }
         for record in batch.events.into_iter().filter_map(Record::of_event) {
             self.write(&record)?;
         }
         self.write_flows(source)?;
-        if is_idle && asked.duration_since(self.marked) >= MARK {
+        if is_idle && has_passed(MARK, self.marked, asked) {
             self.write(&Record::Mark(At { time: asked }))?;
         }
         Ok(is_idle)
@@ -111,15 +122,23 @@ impl Recorder {
 
     /// Writes the next page of the live flows, if they are wanted.
     fn write_flows(&mut self, source: &mut Source) -> anyhow::Result<()> {
-        let Some(cursor) = self.flows else { return Ok(()) };
+        let Some(Listing { cursor, is_news }) = self.listing else { return Ok(()) };
         let asked = now();
-        match source.flows(cursor) {
-            Ok(page) => {
-                self.flows = page.next;
-                page.rows.into_iter().try_for_each(|flow| self.write(&Record::of_flow(flow, asked)))
-            }
-            Err(error) => self.away(error),
+        let page = match source.flows(cursor) {
+            Ok(page) => page,
+            Err(error) => return self.away(error),
+        };
+        for flow in page.rows {
+            self.write(&Record::of_flow(flow, asked))?;
         }
+        self.listing = page.next.map(|cursor| Listing { cursor, is_news });
+        if self.listing.is_none() {
+            if let Lines::File(file, _) = &mut self.lines {
+                file.has_all_flows();
+            }
+            self.write(&Record::Complete(At { time: asked }))?;
+        }
+        Ok(())
     }
 
     /// A router that is being restarted comes back.
@@ -135,13 +154,15 @@ impl Recorder {
     }
 
     fn write(&mut self, record: &Record) -> anyhow::Result<()> {
-        self.marked = self.marked.max(record.time());
+        self.marked = record.time();
         match &mut self.lines {
             Lines::File(file, _) => file.append(record)?,
             Lines::Output(waiting) => waiting.extend(record.line()?),
             Lines::Nowhere => {}
         }
-        if let Some(exporter) = &mut self.exporter {
+        let is_known = matches!(record, Record::Live(_))
+            && self.listing.is_some_and(|listing| !listing.is_news);
+        if let Some(exporter) = self.exporter.as_mut().filter(|_| !is_known) {
             exporter.add(record, now());
         }
         Ok(())
@@ -149,19 +170,27 @@ impl Recorder {
 
     /// Brings to its place what was written. Whether somebody still wants it.
     fn settle(&mut self, source: &Source, now: Timestamp) -> anyhow::Result<bool> {
+        // Before the collector, which may take its time.
+        if let Lines::File(file, _) = &mut self.lines {
+            file.write()?;
+        }
         if let Some(exporter) = &mut self.exporter {
             exporter.send(now);
         }
         match &mut self.lines {
             Lines::File(file, cursor) => {
-                file.write()?;
-                if now.duration_since(self.synced) >= SYNC {
+                if has_passed(SYNC, self.synced, now) {
                     file.sync()?;
                     self.synced = now;
-                    // Not before the flows are written: who goes on from here does not read them.
-                    if let Some(position) = source.position().filter(|_| self.flows.is_none()) {
+                    // Not before the flows are written: behind a gap, who goes on from here would not
+                    // tell the collector of them.
+                    if let Some(position) = source.position().filter(|_| self.listing.is_none()) {
                         save(cursor, position)?;
                     }
+                    file.follow_name()?;
+                }
+                if self.listing.is_none() && file.wants_all_flows() {
+                    self.listing = Some(Listing { cursor: 0, is_news: false });
                 }
             }
             Lines::Output(waiting) => {
@@ -179,10 +208,7 @@ impl Recorder {
 
     /// How far the log was written before; none of a new one.
     fn last_position(&self) -> anyhow::Result<Option<Position>> {
-        let Lines::File(log, cursor) = &self.lines else { return Ok(None) };
-        if log.is_empty() {
-            return Ok(None);
-        }
+        let Lines::File(_, cursor) = &self.lines else { return Ok(None) };
         let text = match std::fs::read(cursor) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -195,6 +221,12 @@ impl Recorder {
             format!("{path} does not say how far the log goes; without it, all is read again")
         })
     }
+}
+
+/// Whether so long has passed; a clock that was set back does not make anybody wait.
+pub(super) fn has_passed(duration: SignedDuration, since: Timestamp, now: Timestamp) -> bool {
+    let passed = now.duration_since(since);
+    passed.is_negative() || passed >= duration
 }
 
 /// Replaces the file as a whole.

@@ -1,8 +1,11 @@
 //! Following a router's events: which number comes next, and what was lost on the way. Pure.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use spillway_api::EventPage;
+
+/// How much earlier than what was known already an event may be: workers tell of it a little later.
+const LATE_MAX: SignedDuration = SignedDuration::from_secs(2);
 
 /// How far a router's events are read. It may be kept, to go on from there later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +45,10 @@ pub(crate) enum Why {
     RouterBusy,
     /// Nobody wrote the log.
     NotLogged,
+    /// The log ends, or has another gap, before it had all flows that were there.
+    NotComplete,
+    /// The clock was set back: times from the one to the other came twice.
+    ClockSetBack,
 }
 
 impl Why {
@@ -52,6 +59,8 @@ impl Why {
             Self::ReadTooLate => "newer events took their places before they were read",
             Self::RouterBusy => "more happened at a time than the router could take note of",
             Self::NotLogged => "nobody wrote the log",
+            Self::NotComplete => "the log did not come to have all flows that were there",
+            Self::ClockSetBack => "the clock was set back, and these times came twice",
         }
     }
 }
@@ -98,10 +107,15 @@ impl Follower {
         if position.since_us != page.since_us {
             let from = position.until;
             *position = start(1);
-            let to = since.max(from);
+            // The clock may have been set back meanwhile.
+            let (from, to) = (from.min(since), from.max(since));
             return Taken::Restarted(Gap { from, to, lost: None, why: Why::RouterRestarted });
         }
         let mut gaps = Vec::new();
+        if let Some(gap) = set_back(position.until, page, asked) {
+            position.until = gap.from;
+            gaps.push(gap);
+        }
         let (from, next) = (position.until, position.next);
         if next > 0 && page.first > next {
             let begin = page.events.first().map_or(asked, |event| time(event.time_us));
@@ -118,6 +132,15 @@ impl Follower {
         position.until = end.max(from);
         Taken::Whole(gaps)
     }
+}
+
+/// The time that comes twice, if the clock was set back since everything was known `until` then.
+fn set_back(until: Timestamp, page: &EventPage, asked: Timestamp) -> Option<Gap> {
+    let times = || page.events.iter().map(|event| time(event.time_us));
+    let earliest = times().fold(asked, Timestamp::min);
+    let is_back = until.duration_since(earliest) > LATE_MAX;
+    let gap = |to| Gap { from: earliest, to, lost: Some(0), why: Why::ClockSetBack };
+    is_back.then(|| gap(times().fold(until, Timestamp::max)))
 }
 
 /// What has become of a page.
@@ -219,6 +242,34 @@ mod tests {
         assert_eq!(follower.take(&page(1..4, 1, 5), at(9)), whole([gap(0, 9, 5)]));
         assert_eq!(follower.take(&page(4..4, 1, 5), at(9)), whole([]));
         assert_eq!(follower.take(&page(4..4, 1, 7), at(11)), whole([gap(9, 11, 2)]));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_told_once_and_followed() {
+        let gap =
+            |from, to| Gap { from: at(from), to: at(to), lost: Some(0), why: Why::ClockSetBack };
+        let mut follower = Follower::whole();
+        follower.take(&page(1..4, 1, 0), at(9));
+        follower.take(&page(4..4, 1, 0), at(5_000));
+        // A worker may be late.
+        assert_eq!(follower.take(&page(4..4, 1, 0), at(4_998)), whole([]));
+        assert_eq!(follower.take(&page(4..4, 1, 0), at(1_400)), whole([gap(1_400, 5_000)]));
+        assert_eq!(follower.position().unwrap().until, at(1_400));
+        assert_eq!(follower.take(&page(4..4, 1, 0), at(1_401)), whole([]));
+        // Between two events of a page.
+        let mut of_both = page(4..6, 1, 0);
+        of_both.events[0].time_us = 1_500_000_000;
+        of_both.events[1].time_us = 1_300_000_000;
+        assert_eq!(follower.take(&of_both, at(1_301)), whole([gap(1_300, 1_500)]));
+        assert_eq!(follower.position().unwrap().until, at(1_300));
+        // While one router ended and the next began.
+        let restarted =
+            follower.take(&EventPage { since_us: 60_000_000, ..page(1..1, 1, 0) }, at(61));
+        let why = Why::RouterRestarted;
+        assert_eq!(
+            restarted,
+            Taken::Restarted(Gap { from: at(60), to: at(1_300), lost: None, why })
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) struct Question {
     /// The time, from its earliest to its latest.
     pub(crate) from: Timestamp,
     pub(crate) to: Timestamp,
-    /// As the outside saw it; any if nothing is said.
+    /// As the outside saw it, in the router's words; any if nothing is said.
     pub(crate) protocol: Option<String>,
     /// Towards this remote only.
     pub(crate) remote: Option<IpAddr>,
@@ -49,8 +49,7 @@ impl Question {
 /// With NAT64 an echo is ICMPv6's to the pod, and ICMP's to the outside.
 fn is_protocol(session: &Session, name: &str) -> bool {
     let is_ipv4 = session.egress_address.is_ipv4();
-    session.protocol.eq_ignore_ascii_case(name)
-        || (is_ipv4 && session.protocol == "icmpv6" && name.eq_ignore_ascii_case("icmp"))
+    session.protocol == name || (is_ipv4 && session.protocol == "icmpv6" && name == "icmp")
 }
 
 /// Who had it.
@@ -125,6 +124,8 @@ pub(crate) struct History {
     /// The first thing that is missing of the time that the question is about.
     gap: Option<Gap>,
     is_cut_off: bool,
+    /// Since when there may be flows that no record has told of: until all that live are in the log.
+    incomplete: Option<Timestamp>,
     /// The times of the first and the last record.
     known: Option<(Timestamp, Timestamp)>,
 }
@@ -132,12 +133,18 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn new(question: Question) -> Self {
         let (open, ended) = (HashMap::new(), Vec::new());
-        Self { question, open, ended, gap: None, is_cut_off: false, known: None }
+        Self { question, open, ended, gap: None, is_cut_off: false, incomplete: None, known: None }
     }
 
     /// The time of the last record.
-    pub(crate) fn end(&self) -> Option<Timestamp> {
+    fn end(&self) -> Option<Timestamp> {
         self.known.map(|(_, end)| end)
+    }
+
+    /// Whether the question can be answered by what is known.
+    pub(crate) fn is_enough(&self) -> bool {
+        let reaches = self.end().is_some_and(|end| self.question.to <= end);
+        reaches && self.incomplete.is_none_or(|since| self.question.to < since)
     }
 
     /// Takes the next record, in the order of their times.
@@ -146,6 +153,7 @@ impl History {
             Record::Begin(session) | Record::Live(session) => self.begin(session),
             Record::End(session) => self.finish(session),
             Record::Gap(gap) => self.gap(gap),
+            Record::Complete(_) => self.incomplete = None,
             // Until it has reached the router it knows nothing.
             Record::Start(_) => return,
             Record::Mark(_) | Record::Stop(_) => {}
@@ -153,6 +161,9 @@ impl History {
         // A log that is begun later than its router has the router's events from before, too.
         let time = record.time();
         let begin = if let Record::Gap(gap) = record { gap.from } else { time };
+        if self.known.is_none() && !matches!(record, Record::Complete(_)) {
+            self.incomplete = Some(begin);
+        }
         let known = self.known.get_or_insert((begin, time));
         *known = (known.0.min(begin), known.1.max(time));
     }
@@ -169,12 +180,13 @@ impl History {
                 }));
             }
             Some(_) => {}
-            None => self.known = Some((time, time)),
+            None => (self.known, self.incomplete) = (Some((time, time)), Some(time)),
         }
     }
 
-    /// Everything that happened until this time is known.
+    /// Everything that happened until this time is known, and all flows that live then.
     pub(crate) fn is_known_until(&mut self, time: Timestamp) {
+        self.incomplete = None;
         if let Some((_, end)) = &mut self.known {
             *end = time.max(*end);
         }
@@ -205,18 +217,30 @@ impl History {
             let known = self.known.map_or(session.time, |(begin, _)| begin);
             Holder { from: session.began.unwrap_or(known), ..holder(session) }
         });
-        self.keep(Holder { to: Some(session.time), ..ended });
+        // The clock may have been set back a little meanwhile.
+        self.keep(Holder { to: Some(session.time.max(ended.from)), ..ended });
     }
 
     /// What was open may have ended in a gap, and somebody else may have been there. What is there
     /// still, the next records say.
     fn gap(&mut self, gap: &Gap) {
+        self.miss_what_is_incomplete(gap.to);
+        self.incomplete = Some(gap.from);
         if self.question.meets(gap.from, gap.to) {
             self.gap.get_or_insert_with(|| gap.clone());
         }
         let open: Vec<Key> = self.open.keys().cloned().collect();
         for key in open {
             self.close(&key, gap.from);
+        }
+    }
+
+    /// Until this time nobody has told of all flows that were there.
+    fn miss_what_is_incomplete(&mut self, to: Timestamp) {
+        if let Some(from) = self.incomplete.filter(|from| self.question.meets(*from, to.max(*from)))
+        {
+            let gap = Gap { from, to: to.max(from), lost: None, why: Why::NotComplete };
+            self.gap.get_or_insert(gap);
         }
     }
 
@@ -241,6 +265,7 @@ impl History {
 
     /// What is known.
     pub(crate) fn answer(mut self) -> Answer {
+        self.end().into_iter().for_each(|end| self.miss_what_is_incomplete(end));
         let open: Vec<Holder> = self.open.drain().map(|(_, holder)| holder).collect();
         open.into_iter().for_each(|holder| self.keep(holder));
         let mut holders: Vec<Holder> = Vec::new();

@@ -45,7 +45,19 @@ fn mark(time: &str) -> Record {
     Record::Mark(At { time: at(time) })
 }
 
+fn complete(time: &str) -> Record {
+    Record::Complete(At { time: at(time) })
+}
+
+/// Of a log that has all flows from its first record on.
 fn answer(question: Question, records: &[Record]) -> Answer {
+    let begin = records.first().map(|first| Record::Complete(At { time: first.time() }));
+    let all: Vec<Record> = begin.into_iter().chain(records.iter().cloned()).collect();
+    answer_of_part(question, &all)
+}
+
+/// Of a log that begins with any record.
+fn answer_of_part(question: Question, records: &[Record]) -> Answer {
     let mut history = History::new(question);
     records.iter().for_each(|record| history.add(record));
     history.answer()
@@ -84,7 +96,7 @@ fn the_answer_is_about_one_address_port_protocol_and_remote() {
     for (question, is_found) in [
         (Question { port: 41_000, ..asked.clone() }, false),
         (Question { address: "192.168.44.130".parse().unwrap(), ..asked.clone() }, false),
-        (Question { protocol: Some("TCP".into()), ..asked.clone() }, true),
+        (Question { protocol: Some("tcp".into()), ..asked.clone() }, true),
         (Question { protocol: Some("udp".into()), ..asked.clone() }, false),
         (
             Question { remote: remote("203.0.113.10"), remote_port: Some(443), ..asked.clone() },
@@ -123,9 +135,10 @@ fn two_may_have_it_towards_different_remotes() {
 fn a_gap_is_told_and_what_is_there_after_it_goes_on() {
     let before = [mark("10:00:00"), begin("11:00:00"), Record::Gap(gap("12:00:00", "12:30:00"))];
     // It is still there.
-    let goes_on = [&before[..], &[live("12:31:00", "11:00:01"), mark("14:00:00")]].concat();
+    let live_again = [live("12:31:00", "11:00:01"), complete("12:31:00"), mark("14:00:00")];
+    let goes_on = [&before[..], &live_again].concat();
     // It is not: nobody saw it end.
-    let is_gone = [&before[..], &[mark("14:00:00")]].concat();
+    let is_gone = [&before[..], &[complete("12:31:00"), mark("14:00:00")]].concat();
     let uncertain = Some(Uncertain::Gap(gap("12:00:00", "12:30:00")));
     let whole = (at("11:00:00"), None);
     let cut = (at("11:00:00"), Some(at("12:00:00")));
@@ -140,6 +153,55 @@ fn a_gap_is_told_and_what_is_there_after_it_goes_on() {
         let answer = answer(at_time(time), records);
         assert_eq!((times(&answer), answer.uncertain), (holders, uncertain), "{time}");
     }
+}
+
+#[test]
+fn nobody_is_not_said_before_all_flows_are_in_the_log() {
+    let not_complete = |from, to| {
+        let (from, to) = (at(from), at(to));
+        Some(Uncertain::Gap(Gap { from, to, lost: None, why: Why::NotComplete }))
+    };
+    // One began before the log did, and lives.
+    let records = [mark("10:00:00"), mark("11:00:00")];
+    let answer = answer_of_part(at_time("10:30:00"), &records);
+    assert_eq!(answer.uncertain, not_complete("10:00:00", "11:00:00"));
+    // Whoever writes the log ended when it had not read all flows again after a gap.
+    let cut = [complete("10:00:00"), Record::Gap(gap("11:00:00", "11:10:00")), mark("11:30:00")];
+    for (time, uncertain) in [
+        ("10:30:00", None),
+        ("11:05:00", Some(Uncertain::Gap(gap("11:00:00", "11:10:00")))),
+        ("11:20:00", not_complete("11:00:00", "11:30:00")),
+    ] {
+        let answer = answer_of_part(at_time(time), &cut);
+        assert_eq!(answer.uncertain, uncertain, "{time}");
+    }
+    // There was another gap before, so that nobody knows who was there between them.
+    let again = [&cut[..], &[Record::Gap(gap("11:40:00", "11:50:00")), complete("11:51:00")]];
+    let answer = answer_of_part(at_time("11:20:00"), &again.concat());
+    assert_eq!(answer.uncertain, not_complete("11:00:00", "11:50:00"));
+    let answer = answer_of_part(at_time("11:50:30"), &again.concat());
+    assert_eq!(answer.uncertain, None);
+}
+
+#[test]
+fn a_clock_that_was_set_back_hides_nobody() {
+    // A little, and by an hour.
+    let records = [mark("10:00:00"), begin("11:00:01"), end("11:00:00"), mark("12:00:00")];
+    let held = (at("11:00:01"), Some(at("11:00:01")));
+    assert_eq!(times(&answer(at_time("11:00:01"), &records)), [held]);
+    let back = Gap { why: Why::ClockSetBack, ..gap("11:05:00", "12:05:00") };
+    let records = [
+        mark("10:00:00"),
+        begin("12:00:00"),
+        Record::Gap(back.clone()),
+        live("11:05:01", "11:00:01"),
+        complete("11:05:01"),
+        end("11:30:00"),
+        mark("13:00:00"),
+    ];
+    let answer = answer(at_time("11:20:00"), &records);
+    assert_eq!(times(&answer), [(at("11:00:01"), Some(at("11:30:00")))]);
+    assert_eq!(answer.uncertain, Some(Uncertain::Gap(back)));
 }
 
 #[test]
@@ -177,7 +239,8 @@ fn the_router_goes_on_where_the_log_ends() {
     assert_eq!((times(&known), known.uncertain), (vec![(at("10:00:00"), None)], None));
 
     let mut history = History::new(at_time("12:00:00"));
-    [begin("10:00:00"), mark("11:00:00")].iter().for_each(|record| history.add(record));
+    let records = [complete("09:00:00"), begin("10:00:00"), mark("11:00:00")];
+    records.iter().for_each(|record| history.add(record));
     history.goes_on_at(at("12:30:00"));
     history.is_known_until(at("13:00:00"));
     let known = history.answer();

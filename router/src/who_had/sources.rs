@@ -32,9 +32,8 @@ pub(crate) fn ask(
         if damaged > 0 {
             notes.push(format!("{}: {damaged} lines are no records", log.display()));
         }
-        let is_enough = history.end().is_some_and(|end| question.to <= end);
         if logs.len() == 1
-            && !is_enough
+            && !history.is_enough()
             && let Err(error) = ask_router(&mut history, socket, now)
         {
             notes.push(format!("the log ends before that time, and {error}"));
@@ -142,8 +141,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::nat_log::record::Session;
     use crate::nat_log::record::tests::{at, session};
+    use crate::nat_log::record::{At, Session};
 
     fn line(record: &Record) -> String {
         String::from_utf8(record.line().unwrap()).unwrap()
@@ -155,7 +154,8 @@ mod tests {
         let log = directory.path().join("nat.log");
         let began = session("2026-11-22T10:00:00Z");
         let ended = Session { time: at("2026-11-22T12:00:00Z"), ..began.clone() };
-        std::fs::write(rotated(&log, 2), line(&Record::Begin(began.clone()))).unwrap();
+        let complete = line(&Record::Complete(At { time: began.time }));
+        std::fs::write(rotated(&log, 2), complete + &line(&Record::Begin(began.clone()))).unwrap();
         std::fs::write(rotated(&log, 1), "{\"event\":\"mark\",\"ti\n").unwrap();
         let mut text = line(&Record::End(ended));
         write!(text, "{{\"event\":\"begin\",").unwrap();

@@ -36,6 +36,11 @@ impl Running {
         self.0.as_mut().unwrap()
     }
 
+    /// What it has printed in all, when it ends by itself.
+    fn into_printed(mut self) -> Printed {
+        Printed::of(&self.0.take().unwrap().wait_with_output().unwrap())
+    }
+
     /// What it has printed in all, after this signal.
     fn end(mut self, signal: Signal) -> Printed {
         let child = self.0.take().unwrap();

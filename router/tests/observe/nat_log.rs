@@ -47,23 +47,70 @@ fn the_log_goes_on_where_it_ended_and_tells_what_it_missed() {
     // Flows are read between two pages of events.
     let mut written = kinds(&router);
     written.sort();
-    assert_eq!(written, ["begin", "begin", "end", "live", "start", "stop"]);
+    assert_eq!(written, ["begin", "begin", "complete", "end", "live", "start", "stop"]);
 
-    // Nothing is missed and nothing is written twice, though nobody wrote meanwhile.
+    // Nothing is missed and nothing happens twice, though nobody wrote meanwhile.
     router.happens("begin", 41_006, 0);
     let second = log(&router);
     wait_until("the log goes on", WITHIN, || ports(&router, "begin").contains(&41_006));
     assert_eq!(ports(&router, "begin"), [41_000, 41_002, 41_006]);
+    assert!(!kinds(&router).contains(&"gap".to_owned()));
 
+    let flows_read = || kinds(&router).iter().filter(|kind| *kind == "complete").count();
+    wait_until("the flows are read again", WITHIN, || flows_read() == 2);
     router.restarts();
     wait_until("the gap is told", WITHIN, || kinds(&router).contains(&"gap".to_owned()));
-    wait_until("the flows are read again", WITHIN, || ports(&router, "live").len() == 2);
+    wait_until("the flows are read again", WITHIN, || flows_read() == 3);
+    assert_eq!(ports(&router, "live"), [41_002; 3]);
     let lines = lines(&router.path("nat.log"));
     let gap = lines.iter().find(|line| line["event"] == "gap").unwrap();
     assert_eq!((&gap["why"], &gap["lost"]), (&Value::from("router_restarted"), &Value::Null));
     let ended = second.end(Signal::INT);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.error.contains("a gap in the log"), "{ended:?}");
+}
+
+#[test]
+fn a_flow_that_outlives_the_file_of_its_begin_is_in_those_that_are_kept() {
+    let router = Router::start();
+    router.happens("begin", 41_002, 300);
+    router.has_flow(41_002, 300);
+    // More than two files' worth.
+    for _ in 0..4_000 {
+        router.happens("begin", 41_000, 200);
+        router.happens("end", 41_000, 200);
+    }
+    let (socket, file) = (router.word("socket"), router.word("nat.log"));
+    let rotates = ["--max-size", "1", "--keep", "1"];
+    let mut command = spillway(&["nat-log", "--to", &file, "--socket", &socket]);
+    let running = Running::start(command.args(rotates));
+    let has = |name: &str, kind: &str| {
+        // Its last line may be half written.
+        let text = std::fs::read_to_string(router.path(name)).unwrap_or_default();
+        let (event, port) = (format!("\"event\":\"{kind}\""), "\"pod_port\":41002,");
+        text.lines().any(|line| line.contains(&event) && line.contains(port))
+    };
+    wait_until("the file with its begin is gone", WITHIN, || {
+        // Rotated meanwhile, the older one is the newer one a moment later.
+        let has_begin = ["nat.log", "nat.log.1", "nat.log"].map(|name| has(name, "begin"));
+        has_begin == [false; 3] && has("nat.log", "live")
+    });
+    let ended = running.end(Signal::TERM);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let said = who_had(41_003, "-200s", &["--log", &file, "--socket", "/nowhere"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.output.contains("41002"), "{said:?}");
+}
+
+#[test]
+fn a_second_writer_of_a_file_is_refused() {
+    let router = Router::start();
+    let first = log(&router);
+    wait_until("the log has begun", WITHIN, || kinds(&router).contains(&"complete".to_owned()));
+    let second = log(&router).into_printed();
+    assert_eq!(second.code, Some(1), "{second:?}");
+    assert!(second.error.contains("another process writes the NAT log"), "{second:?}");
+    assert_eq!(first.end(Signal::TERM).code, Some(0));
 }
 
 #[test]
