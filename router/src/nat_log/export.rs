@@ -3,20 +3,25 @@
 
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp};
 
 use super::ipfix::{Encoder, has_records};
 use super::record::Record;
+use super::recorder::has_passed;
 
 /// How often templates are sent again over UDP, where a collector may have missed them, or have begun
 /// later.
 const TEMPLATES_AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
-/// How long a collector that could not be reached is left alone.
+/// How long a collector that could not be reached is left alone, at least.
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
+
+/// How many times as long as the attempt has taken it is left alone: a name server that does not answer
+/// takes half a minute, and events are not read meanwhile.
+const RETRY_TIMES: i32 = 9;
 
 /// How long making a connection, or writing to one, may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,7 +46,8 @@ pub(crate) struct Exporter {
     connection: Option<Connection>,
     /// When templates were sent last, by this connection.
     templates: Option<Timestamp>,
-    retry: Option<Timestamp>,
+    /// When it could not be reached last, and how long it is left alone since.
+    failed: Option<(Timestamp, SignedDuration)>,
     waiting: Vec<Record>,
     /// Events of sessions that did not come to the collector since the start.
     not_sent: u64,
@@ -63,7 +69,7 @@ impl Exporter {
             encoder: Encoder::default(),
             connection: None,
             templates: None,
-            retry: None,
+            failed: None,
             waiting: Vec::new(),
             not_sent: 0,
             told: 0,
@@ -90,15 +96,16 @@ impl Exporter {
         }
         let waiting = std::mem::take(&mut self.waiting);
         let mut sent = 0;
+        let began = Instant::now();
         if let Err(error) = self.try_send(&waiting, &mut sent, now) {
             let lost = waiting.len() - sent;
             self.not_sent += lost as u64;
-            if self.retry.is_none_or(|retry| retry <= now) {
+            if !self.is_left_alone(now) {
                 tracing::warn!(
                     "the collector {} cannot be reached, and {lost} records are lost to it: {error}",
                     self.to
                 );
-                self.retry = now.checked_add(RETRY).ok();
+                self.failed = Some(left_alone(now, began.elapsed()));
             }
             // A message may have been cut off: nothing can follow it.
             self.connection = None;
@@ -125,11 +132,16 @@ impl Exporter {
         Ok(())
     }
 
+    fn is_left_alone(&self, now: Timestamp) -> bool {
+        self.failed.is_some_and(|(failed, alone)| !has_passed(alone, failed, now))
+    }
+
     fn connect(&mut self, now: Timestamp) -> io::Result<()> {
-        if self.connection.is_some() {
+        if self.connection.as_ref().is_some_and(|connection| !connection.has_ended()) {
             return Ok(());
         }
-        if self.retry.is_some_and(|retry| now < retry) {
+        self.connection = None;
+        if self.is_left_alone(now) {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
@@ -140,7 +152,7 @@ impl Exporter {
                     if self.transport == Transport::Tcp {
                         self.encoder = Encoder::default();
                     }
-                    (self.connection, self.templates, self.retry) = (Some(connection), None, None);
+                    (self.connection, self.templates, self.failed) = (Some(connection), None, None);
                     return Ok(());
                 }
                 Err(error) => last = error,
@@ -153,7 +165,7 @@ impl Exporter {
         let is_due = match (self.templates, self.transport) {
             (None, _) => true,
             (Some(_), Transport::Tcp) => false,
-            (Some(sent), Transport::Udp) => now.duration_since(sent) >= TEMPLATES_AGAIN,
+            (Some(sent), Transport::Udp) => has_passed(TEMPLATES_AGAIN, sent, now),
         };
         if is_due {
             let message = self.encoder.templates(now);
@@ -173,6 +185,13 @@ impl Exporter {
     }
 }
 
+/// From when on a collector is left alone, and for how long, to which an attempt was made `now` that took
+/// so long.
+fn left_alone(now: Timestamp, took: Duration) -> (Timestamp, SignedDuration) {
+    let took = SignedDuration::try_from(took).unwrap_or(RETRY);
+    (now, took.saturating_mul(1 + RETRY_TIMES).max(RETRY))
+}
+
 impl Connection {
     fn to(address: SocketAddr, transport: Transport) -> io::Result<Self> {
         match transport {
@@ -190,6 +209,21 @@ impl Connection {
                 stream.set_write_timeout(Some(TIMEOUT))?;
                 Ok(Self::Tcp(stream))
             }
+        }
+    }
+
+    /// Whether the collector has ended it: what is written then is lost without an error at first.
+    fn has_ended(&self) -> bool {
+        let Self::Tcp(stream) = self else { return false };
+        let peek = || {
+            stream.set_nonblocking(true)?;
+            let peeked = stream.peek(&mut [0]);
+            stream.set_nonblocking(false)?;
+            peeked
+        };
+        match peek() {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
     }
 }
@@ -235,6 +269,47 @@ mod tests {
         assert_eq!((exporter.not_sent, exporter.told), (2, 2));
         let (mut stream, _) = listener.accept().unwrap();
         assert_eq!([(); 3].map(|()| next(&mut stream)), [(10, 2), (10, 259), (10, 256)]);
+    }
+
+    #[test]
+    fn what_a_collector_that_has_ended_the_connection_misses_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let mut exporter = Exporter::new(&address, Transport::Tcp);
+        let begin = Record::Begin(session("2026-11-22T14:00:00Z"));
+        exporter.add(&begin, at("2026-11-22T14:00:00Z"));
+        exporter.send(at("2026-11-22T14:00:00Z"));
+        let (mut stream, _) = listener.accept().unwrap();
+        assert_eq!([(); 2].map(|()| next(&mut stream)), [(10, 2), (10, 256)]);
+        drop((stream, listener));
+        exporter.add(&begin, at("2026-11-22T14:00:01Z"));
+        exporter.send(at("2026-11-22T14:00:01Z"));
+        assert_eq!(exporter.not_sent, 1);
+    }
+
+    #[test]
+    fn a_collector_whose_name_takes_long_to_find_is_left_alone_for_longer() {
+        let now = at("2026-11-22T14:00:00Z");
+        for (took, alone) in [(0, 5), (2, 20), (30, 300)] {
+            let alone = SignedDuration::from_secs(alone);
+            assert_eq!(left_alone(now, Duration::from_secs(took)), (now, alone));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_keep_a_collector_waiting() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let mut exporter = Exporter::new(&address.to_string(), Transport::Tcp);
+        let begin = Record::Begin(session("2026-11-22T14:00:00Z"));
+        exporter.add(&begin, at("2026-11-22T14:00:00Z"));
+        exporter.send(at("2026-11-22T14:00:00Z"));
+        assert_eq!(exporter.not_sent, 1);
+        let _listener = TcpListener::bind(address).unwrap();
+        exporter.add(&begin, at("2026-11-22T13:00:00Z"));
+        exporter.send(at("2026-11-22T13:00:00Z"));
+        assert_eq!((exporter.not_sent, exporter.told), (1, 1));
     }
 
     #[test]
