@@ -354,6 +354,26 @@ pub(crate) fn protocol_name(number: u8) -> String {
     }
 }
 
+/// A protocol's number, from its name or its number.
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn protocol_number(text: &str) -> Result<u8, String> {
+    let is_named = |number: &u8| protocol_name(*number).eq_ignore_ascii_case(text);
+    let named = || (0..=u8::MAX).find(is_named);
+    text.parse().ok().or_else(named).ok_or_else(|| {
+        "expected tcp, udp, icmp, icmpv6, sctp, gre, esp or a number from 0 to 255".to_owned()
+    })
+}
+
+/// A protocol as [`protocol_name`] has it, from its name or its number.
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn protocol(text: &str) -> Result<String, String> {
+    protocol_number(text).map(protocol_name)
+}
+
 fn state_name(state: FlowState) -> &'static str {
     match state {
         FlowState::Opening => "opening",

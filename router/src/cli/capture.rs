@@ -21,7 +21,7 @@ use spillway_api::{
 
 use self::line::{about, line};
 use self::pcapng::{Direction, Packet, Writer};
-use crate::answer::protocol_name;
+use crate::answer::protocol_number;
 
 /// How often the router is asked for packets when there were none left: it tells nobody by itself.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -105,14 +105,6 @@ impl Options {
             snaplen: self.snaplen,
         }
     }
-}
-
-/// A protocol's number, from its name or its number.
-fn protocol_number(text: &str) -> Result<u8, String> {
-    let named = || (0..=u8::MAX).find(|number| protocol_name(*number) == text);
-    text.parse().ok().or_else(named).ok_or_else(|| {
-        "expected tcp, udp, icmp, icmpv6, sctp, gre, esp or a number from 0 to 255".to_owned()
-    })
 }
 
 /// What an interface of a file says of itself.

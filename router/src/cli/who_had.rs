@@ -16,6 +16,7 @@ use super::table::Align::Left;
 use super::table::Table;
 use super::time::{before, duration, time};
 use super::{Query, print};
+use crate::answer::protocol;
 use crate::observe::follow::now;
 use crate::who_had::{Answer, HOLDERS_MAX, Holder, Question, Uncertain, ask};
 
@@ -33,7 +34,7 @@ pub(super) struct Options {
     #[arg(value_name = "ADDRESS:PORT@TIME")]
     what: What,
     /// Of this protocol: tcp, udp, icmp, icmpv6, sctp, gre, esp, or its number.
-    #[arg(long, value_name = "PROTOCOL")]
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
     protocol: Option<String>,
     /// Towards this remote: several pods may have one port, each towards another one. A port may follow.
     #[arg(long, value_name = "ADDRESS[:PORT]")]
@@ -107,12 +108,12 @@ impl Options {
         let within = SignedDuration::try_from(self.within)?;
         let socket = self.what.socket;
         Ok(Question {
-            address: socket.ip(),
+            address: socket.ip().to_canonical(),
             port: socket.port(),
             from: before(at, self.within).unwrap_or(Timestamp::MIN),
             to: at.checked_add(within).unwrap_or(Timestamp::MAX).min(now.max(at)),
             protocol: self.protocol.clone(),
-            remote: self.remote.map(|remote| remote.address),
+            remote: self.remote.map(|remote| remote.address.to_canonical()),
             remote_port: self.remote.and_then(|remote| remote.port),
         })
     }
@@ -230,6 +231,27 @@ mod tests {
         let remote: Remote = "2001:db8::1".parse().unwrap();
         assert_eq!((remote.address.to_string(), remote.port), ("2001:db8::1".into(), None));
         assert!("example.org".parse::<Remote>().is_err());
+    }
+
+    #[test]
+    fn what_is_asked_is_put_as_the_log_has_it() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let now: Timestamp = "2026-11-22T14:00:00Z".parse().unwrap();
+        let words = ["", "[::ffff:192.0.2.1]:1@now", "--remote", "::ffff:203.0.113.10"];
+        for (protocol, expected) in [("TCP", "tcp"), ("6", "tcp"), ("58", "icmpv6"), ("99", "99")] {
+            let line = [&words[..], &["--protocol", protocol]].concat();
+            let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
+            let question = line.options.question(now).unwrap();
+            assert_eq!(question.address, IpAddr::from([192, 0, 2, 1]));
+            assert_eq!(question.remote, Some([203, 0, 113, 10].into()));
+            assert_eq!(question.protocol.as_deref(), Some(expected));
+        }
+        let line = [&words[..], &["--protocol", "tpc"]].concat();
+        assert!(<Line as clap::Parser>::try_parse_from(line).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::record::{Record, Session};
+use crate::answer::protocol_number;
 
 /// Bytes of a message at most: with the headers of IPv6 and UDP it goes through every network of IPv6
 /// in one piece (RFC 8200, section 5).
@@ -216,32 +217,21 @@ fn put_session(
     };
     message.extend(milliseconds(time).to_be_bytes());
     message.push(event);
-    message.push(protocol_number(&session.protocol));
+    message.push(protocol_number(&session.protocol).unwrap_or_default());
     put_u16(message, session.pod_port);
     put_u16(message, session.egress_port);
     put_u16(message, session.remote_port);
     put_u16(message, session.remote_port);
     let destination = session.pod_destination.unwrap_or(session.remote_address);
     let outside = [session.egress_address, destination, session.remote_address];
-    for address in [session.pod_address].into_iter().chain(outside) {
-        match address {
-            IpAddr::V4(address) => message.extend(address.octets()),
-            IpAddr::V6(address) => message.extend(address.octets()),
+    let addresses = [session.pod_address].into_iter().chain(outside);
+    for ((_, length), address) in translation.addresses().into_iter().zip(addresses) {
+        match (address, length) {
+            (IpAddr::V4(address), 4) => message.extend(address.octets()),
+            (IpAddr::V6(address), 16) => message.extend(address.octets()),
+            // A NAT64 session has outlived its prefix: nobody knows where the pod has sent to.
+            _ => message.resize(message.len() + usize::from(length), 0),
         }
-    }
-}
-
-/// The number of a protocol, of the router's words for them; 0 of none.
-fn protocol_number(name: &str) -> u8 {
-    match name {
-        "icmp" => 1,
-        "tcp" => 6,
-        "udp" => 17,
-        "gre" => 47,
-        "esp" => 50,
-        "icmpv6" => 58,
-        "sctp" => 132,
-        number => number.parse().unwrap_or_default(),
     }
 }
 
@@ -373,6 +363,18 @@ mod tests {
         assert_eq!(sets(&message)[0].1[..12], [0, 0, 0, 77, 0, 0, 0, 0, 0, 0, 0, 3]);
         let (nothing, _) = encoder.sessions(at("2026-11-22T14:00:01Z"), &[]);
         assert_eq!((sequence(&nothing), has_records(&nothing)), (5, false));
+    }
+
+    #[test]
+    fn a_session_that_has_outlived_its_prefix_is_as_long_as_its_template_says() {
+        let session =
+            Session { pod_address: "fd00::40".parse().unwrap(), ..session("2026-11-22T14:00:00Z") };
+        let records = [Record::End(session)];
+        let (message, _) = Encoder::default().sessions(at("2026-11-22T14:00:01Z"), &records);
+        let (set, record) = sets(&message)[0];
+        assert_eq!((set, record.len()), (257, Translation::Nat64.record_bytes()));
+        let remote = [203, 0, 113, 10];
+        assert_eq!((&record[38..54], &record[54..]), (&[0; 16][..], &remote[..]));
     }
 
     #[test]

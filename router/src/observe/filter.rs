@@ -6,6 +6,8 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use spillway_api::{Event, EventKind};
 
+use crate::answer::protocol;
+
 /// What events must be. One that is given several times is met by any of its values; all that are
 /// given must be met.
 #[derive(Clone, Debug, Default, Args)]
@@ -39,7 +41,7 @@ pub(crate) struct Filter {
     #[arg(long, value_name = "PORT")]
     to_port: Vec<u16>,
     /// Of this protocol: tcp, udp, icmp, icmpv6, sctp, gre, esp, or its number.
-    #[arg(long, value_name = "PROTOCOL")]
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
     protocol: Vec<String>,
     /// What became of the packet. Where flows begin and end, packets are forwarded.
     #[arg(long, value_enum, ignore_case = true)]
@@ -97,7 +99,7 @@ impl Filter {
             && any(&self.port, |port| [from_port, to_port].contains(port))
             && any(&self.from_port, |port| from_port == *port)
             && any(&self.to_port, |port| to_port == *port)
-            && any(&self.protocol, |protocol| event.protocol.eq_ignore_ascii_case(protocol))
+            && any(&self.protocol, |protocol| event.protocol == *protocol)
             && any(&self.verdict, |verdict| *verdict == verdict_of(event.kind))
             && any(&self.kind, |kind| *kind == kind_of(event.kind))
             && any(&self.drop_reason, |reason| is_dropped_for(event, reason))

@@ -89,6 +89,7 @@ fn each_option_lets_through_what_it_says() {
         ("--from-port 41000", [true, false, true]),
         ("--to-port 41000", [false; 3]),
         ("--protocol TCP", [true, false, true]),
+        ("--protocol 6", [true, false, true]),
         ("--protocol udp --protocol tcp", [true; 3]),
         ("--verdict forwarded", [true, false, true]),
         ("--verdict DROPPED", [false, true, false]),
