@@ -295,7 +295,7 @@ pub(crate) fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRe
     let seconds_since = |at: Nanos| now.saturating_sub(at) / 1_000_000_000;
     let nat64_prefix = gateway.programmed.as_ref().and_then(|p| p.document.nat64_prefix);
     let original = as_sent(tuple(&record.original), &gateway.numbers, nat64_prefix);
-    let pod = gateway.pod_names.of_flow(original.source);
+    let pod = gateway.pod_names.of_flow(original.source, record.created_ns);
     Flow {
         worker: u32::try_from(worker).unwrap_or(u32::MAX),
         protocol: protocol_name(record.original.protocol),

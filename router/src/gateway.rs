@@ -34,6 +34,7 @@ use crate::numbers::Assigned;
 use crate::pod_names::PodNames;
 use crate::policy_names::PolicyNames;
 use crate::seldom::Seldom;
+use crate::worker::now;
 use crate::workers::Workers;
 
 /// A document in force.
@@ -233,7 +234,7 @@ impl Gateway {
         self.policy_names.change(&document, next(self.epoch));
         self.book.open(&document);
         self.accounts = Arc::new(self.book.for_tables(&self.policy_names));
-        self.pod_names = std::mem::take(&mut self.pod_names).after(&document);
+        self.pod_names = std::mem::take(&mut self.pod_names).after(&document, now());
         self.programmed = Some(Programmed {
             extent: compile::extent(&document, &policies),
             document,

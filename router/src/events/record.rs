@@ -136,7 +136,7 @@ impl Kept {
         let original = as_sent(tuple(&flow.original), numbers, nat64_prefix);
         Self {
             original,
-            pod: pods.of_flow(original.source).cloned(),
+            pod: pods.of_flow(original.source, flow.created_ns).cloned(),
             reply: Some(tuple(&flow.reply)),
             policy: policies.name(flow.epoch, flow.policy),
             peer: Some(numbers.peer(flow.peer)),

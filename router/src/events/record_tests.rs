@@ -55,7 +55,7 @@ fn names(policy: &str, epoch: u32) -> PolicyNames {
 fn pods() -> PodNames {
     let text = "{generation: 1, tunnels: [], egress_addresses: [], policies: [], pod_names: \
                 [{name: shop/cart-0, addresses: [10.0.1.40]}]}";
-    PodNames::default().after(&Document::parse(text).unwrap())
+    PodNames::default().after(&Document::parse(text).unwrap(), 0)
 }
 
 /// A record with these events, by workers 0, 1, …
