@@ -94,8 +94,9 @@ impl Access {
             return None;
         }
         Some(Response::refused(
-            "this socket is read-only, and the request would change something: use the operator's \
-             socket (`socket` in the router's configuration), as root",
+            "this socket is read-only, and the request would change something, or ask for packets or \
+             for the whole state document: use the operator's socket (`socket` in the router's \
+             configuration), as root",
         ))
     }
 }

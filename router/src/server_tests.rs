@@ -156,6 +156,7 @@ fn a_read_only_socket_refuses_what_would_change_something_and_nothing_else() {
         ("{\"request\":\"usage\"}", true),
         ("{\"request\":\"trace\",\"from\":\"10.0.1.40\",\"to\":\"203.0.113.10\"}", true),
         ("{\"request\":\"events\"}", true),
+        ("{\"request\":\"state\"}", false),
         ("{\"request\":\"put_state\",\"document\":\"generation: 1\"}", false),
         ("{\"request\":\"drain\",\"draining\":true}", false),
         ("{\"request\":\"drain\",\"draining\":false}", false),

@@ -97,8 +97,8 @@ pub enum Request {
 }
 
 impl Request {
-    /// Whether the answer is all that comes of it: what the read-only socket takes. Every request is
-    /// named here, so that a new one is decided on.
+    /// Whether the answer is all that comes of it, and is short: what the read-only socket takes. Every
+    /// request is named here, so that a new one is decided on.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         match self {
@@ -109,8 +109,9 @@ impl Request {
             | Self::Drops
             | Self::Usage
             | Self::Trace(_)
-            | Self::State
             | Self::Events { .. } => true,
+            // A document may have 64 MiB, and the router holds it for each client that does not read it.
+            Self::State => false,
             // Packets are more than anybody who looks may see.
             Self::Capture(_) | Self::TakeCaptured { .. } => false,
             Self::LogLevel { filter, .. } => filter.is_none(),
