@@ -1,8 +1,8 @@
 //! `spillway sysdump`.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, IsTerminal as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -57,9 +57,33 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn Write>> {
         );
         return Ok(Box::new(io::stdout()));
     }
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let file = file.map_err(|error| {
+    let open = || {
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        // One that was there has a mode of its own; a pipe or a device keeps it.
+        if file.metadata()?.is_file() {
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
+        Ok(file)
+    };
+    let file = open().map_err(|error: io::Error| {
         anyhow::anyhow!("cannot write {}: {}", path.display(), os_error(&error))
     })?;
     Ok(Box::new(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_else_may_read_an_archive_also_where_a_file_was_there() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("dump.tar.gz");
+        std::fs::write(&path, "an older one").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        open(&path).unwrap();
+        let metadata = std::fs::metadata(&path).unwrap();
+        assert_eq!((metadata.permissions().mode() & 0o777, metadata.len()), (0o600, 0));
+    }
 }

@@ -4,8 +4,12 @@
 const REMOVED: &str = "(removed)";
 
 /// Words whose value is a secret, in lower case. `key` alone is not one: BPF maps have keys.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 13] = [
     "token",
+    "passphrase",
+    "api_key",
+    "api-key",
+    "apikey",
     "password",
     "passwd",
     "secret",
@@ -25,16 +29,16 @@ pub(super) fn redact(text: &str) -> String {
     let mut redacted = String::with_capacity(text.len());
     let mut in_pem = false;
     for line in text.split_inclusive('\n') {
-        if line.contains("-----BEGIN") {
-            in_pem = true;
+        let (begin, end) = (line.rfind("-----BEGIN"), line.rfind("-----END"));
+        if begin.is_some() {
             redacted.push_str(REMOVED);
             redacted.push('\n');
-        }
-        if !in_pem {
+        } else if !in_pem {
             redacted.push_str(&without_keys(&without_values(line)));
         }
-        if line.contains("-----END") {
-            in_pem = false;
+        if begin.is_some() || end.is_some() {
+            // The next one may begin on the line on which this one ends.
+            in_pem = begin > end;
         }
     }
     redacted
@@ -85,6 +89,11 @@ mod tests {
                 "x\n(removed)\ny\n",
             ),
             ("-----BEGIN X----- abc -----END X-----\nz", "(removed)\nz"),
+            (
+                "-----BEGIN X-----\na\n-----END X----------BEGIN Y-----\nb\n-----END Y-----\nz",
+                "(removed)\n(removed)\nz",
+            ),
+            ("api-key: a\nkey_passphrase=b\n", "api-key:(removed)\nkey_passphrase=(removed)\n"),
         ] {
             assert_eq!(redact(text), expected);
         }

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use spillway_api::{Client, ClientError, Status};
+use spillway_api::{Client, ClientError, Event, FlowPage, Status};
 
 use super::Entry;
 
-/// Rows of flows, policies and events, at most.
-const ROWS_MAX: usize = 20_000;
+/// Rows of flows, policies and events, at most: so many are not cut in an entry.
+const ROWS_MAX: usize = 8_000;
 
 /// What lies between the two times that counters are asked for, at least.
 const BETWEEN: Duration = Duration::from_secs(2);
@@ -32,20 +32,15 @@ impl Router {
         router.add("usage.json", Client::usage);
         router.add("log-level.json", |client| client.log_level(None, None));
         router.add("policies.json", |client| {
-            rows(client, |client, cursor| {
+            rows(client, 0, |client, cursor| {
                 client.policies(cursor).map(|page| (page.rows, page.next))
             })
         });
         router.add("flows.json", |client| {
-            rows(client, |client, cursor| client.flows(cursor).map(|page| (page.rows, page.next)))
+            let page = |page: FlowPage| (page.rows, page.next);
+            rows(client, 0, |client, cursor| client.flows(cursor).map(page))
         });
-        router.add("events.json", |client| {
-            rows(client, |client, cursor| {
-                let page = client.events(cursor)?;
-                let next = (!page.events.is_empty()).then_some(page.next);
-                Ok((page.events, next))
-            })
-        });
+        router.add("events.json", last_events);
         router.add("state.json", Client::state);
         router
     }
@@ -93,13 +88,24 @@ impl Router {
     }
 }
 
-/// The rows of all pages, up to [`ROWS_MAX`].
+/// The last events.
+fn last_events(client: &mut Client) -> Result<Vec<Event>, ClientError> {
+    let end = client.events(u64::MAX)?.next;
+    rows(client, end.saturating_sub(ROWS_MAX as u64), |client, cursor| {
+        let page = client.events(cursor)?;
+        let next = (!page.events.is_empty()).then_some(page.next);
+        Ok((page.events, next))
+    })
+}
+
+/// The rows of all pages from `first` on, up to [`ROWS_MAX`].
 fn rows<T>(
     client: &mut Client,
+    first: u64,
     page: impl Fn(&mut Client, u64) -> Result<(Vec<T>, Option<u64>), ClientError>,
 ) -> Result<Vec<T>, ClientError> {
     let mut all = Vec::new();
-    let mut cursor = Some(0);
+    let mut cursor = Some(first);
     while let Some(start) = cursor.filter(|_| all.len() < ROWS_MAX) {
         let (rows, next) = page(client, start)?;
         all.extend(rows);
@@ -107,4 +113,64 @@ fn rows<T>(
     }
     all.truncate(ROWS_MAX);
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::IpAddr;
+    use std::os::unix::net::UnixListener;
+
+    use spillway_api::{EventKind, EventPage, Request, Response, Tuple};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn event(number: u64) -> Event {
+        let nobody = IpAddr::from([0; 4]);
+        let original =
+            Tuple { source: nobody, source_port: 0, destination: nobody, destination_port: 0 };
+        Event {
+            number,
+            time_us: number,
+            worker: 0,
+            kind: EventKind::Begin,
+            protocol: "tcp".to_owned(),
+            original,
+            reply: None,
+            pod: None,
+            policy: None,
+            peer: None,
+            reason: None,
+            total: None,
+        }
+    }
+
+    #[test]
+    fn of_many_events_the_last_are_taken() {
+        const LAST: u64 = 3 * ROWS_MAX as u64;
+        let directory = TempDir::new().unwrap();
+        let socket = directory.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            for line in BufReader::new(&stream).lines() {
+                let Request::Events { cursor, limit } =
+                    serde_json::from_str(&line.unwrap()).unwrap()
+                else {
+                    panic!("only events were to be asked for");
+                };
+                let from = cursor.clamp(1, LAST + 1);
+                let next = (from + u64::from(limit)).min(LAST + 1);
+                let events = (from..next).map(event).collect();
+                let page = EventPage { events, first: 1, next, lost: 0, since_us: 0 };
+                let line = serde_json::to_string(&Response::Events(page)).unwrap() + "\n";
+                (&stream).write_all(line.as_bytes()).unwrap();
+            }
+        });
+        let events = last_events(&mut Client::connect(&socket).unwrap()).unwrap();
+        let numbers = |event: Option<&Event>| event.map(|event| event.number);
+        assert_eq!(numbers(events.first()), Some(LAST + 1 - ROWS_MAX as u64));
+        assert_eq!((numbers(events.last()), events.len()), (Some(LAST), ROWS_MAX));
+    }
 }
