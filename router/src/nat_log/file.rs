@@ -69,24 +69,22 @@ impl LogFile {
         self.begun = 0;
     }
 
-    /// Goes on with a new file where somebody else has moved or removed this one.
-    pub(crate) fn follow_name(&mut self) -> anyhow::Result<()> {
+    /// Goes on with a new file where somebody else has moved or removed this one. Whether it does: nobody
+    /// knows how long that one is kept.
+    pub(crate) fn follow_name(&mut self) -> anyhow::Result<bool> {
         let ours = self.file.metadata().with_context(|| cannot("look at", &self.path))?;
         match std::fs::metadata(&self.path) {
             Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
                 // It may have been cut.
                 self.bytes = self.bytes.min(named.len() + self.waiting.len() as u64);
-                return Ok(());
+                return Ok(false);
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| cannot("look at", &self.path)),
         }
         self.sync()?;
-        self.start_anew()?;
-        // Nobody knows how long the moved one is kept.
-        self.begun = u32::MAX;
-        Ok(())
+        self.start_anew().map(|()| true)
     }
 
     /// Appends a record, to a new file if it is time for one.
@@ -278,19 +276,17 @@ mod tests {
         let mut log = LogFile::open(&path, rotation(1 << 20)).unwrap();
         log.append(&mark("2026-11-22T14:00:00Z")).unwrap();
         log.sync().unwrap();
-        log.follow_name().unwrap();
-        assert!(!log.wants_all_flows());
+        assert!(!log.follow_name().unwrap());
         std::fs::rename(&path, &moved).unwrap();
         log.append(&mark("2026-11-22T14:00:01Z")).unwrap();
-        log.follow_name().unwrap();
-        assert!(log.wants_all_flows(), "the new file stands for itself");
+        assert!(log.follow_name().unwrap());
         log.append(&mark("2026-11-22T14:00:02Z")).unwrap();
         log.sync().unwrap();
         assert_eq!(times(&moved), ["2026-11-22T14:00:00Z", "2026-11-22T14:00:01Z"]);
         assert_eq!(times(&path), ["2026-11-22T14:00:02Z"]);
         // As `copytruncate` of logrotate does.
         File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-        log.follow_name().unwrap();
+        assert!(!log.follow_name().unwrap());
         assert_eq!(log.bytes, 0);
     }
 

@@ -187,7 +187,11 @@ impl Recorder {
                     if let Some(position) = source.position().filter(|_| self.listing.is_none()) {
                         save(cursor, position)?;
                     }
-                    file.follow_name()?;
+                    if file.follow_name()? {
+                        // Also those that are in the other one already.
+                        let is_news = self.listing.is_some_and(|listing| listing.is_news);
+                        self.listing = Some(Listing { cursor: 0, is_news });
+                    }
                 }
                 if self.listing.is_none() && file.wants_all_flows() {
                     self.listing = Some(Listing { cursor: 0, is_news: false });

@@ -103,6 +103,21 @@ fn a_flow_that_outlives_the_file_of_its_begin_is_in_those_that_are_kept() {
 }
 
 #[test]
+fn a_log_that_somebody_has_moved_begins_anew_with_all_flows() {
+    let router = Router::start();
+    router.happens("begin", 41_002, 300);
+    router.has_flow(41_002, 300);
+    let running = log(&router);
+    wait_until("the log has begun", WITHIN, || kinds(&router).contains(&"complete".to_owned()));
+    std::fs::rename(router.path("nat.log"), router.path("moved")).unwrap();
+    wait_until("there is another", WITHIN, || {
+        kinds(&router).contains(&"complete".to_owned()) && ports(&router, "live") == [41_002]
+    });
+    assert_eq!(running.end(Signal::TERM).code, Some(0));
+    assert!(!kinds(&router).contains(&"begin".to_owned()), "that is in the other one");
+}
+
+#[test]
 fn a_second_writer_of_a_file_is_refused() {
     let router = Router::start();
     let first = log(&router);
