@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use spillway_api::limits::{PAGE_ROWS_MAX, USAGE_FLOWS_MAX};
 use spillway_api::{
     API_VERSION, Applied, Device, Drops, EngineDrop, EventPage, Flow, FlowPage, Frames, LogLevel,
-    MacAddress, Nat64Prefix, POLICY_NOT_KNOWN, PolicyPage, RefusedState, Request, Response,
-    RingStatistics, Status, SteeringOutcome, Tuple, Usage, Verdict, Worker, policy_page,
+    MacAddress, Nat64Prefix, POLICY_NOT_KNOWN, PolicyPage, PortBlock, PortBlockPage, RefusedState,
+    Request, Response, RingStatistics, Status, SteeringOutcome, Tuple, Usage, Verdict, Worker,
+    policy_page,
 };
 use spillway_engine::{DropReason, FlowRecord, FlowState, Nanos};
 use spillway_xdp::SteerOutcome;
@@ -49,6 +50,9 @@ pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
             Ok(Response::Policies(policies(gateway, cursor, limit)))
         }
         Request::Flows { cursor, limit } => flows(gateway, cursor, limit).map(Response::Flows),
+        Request::PortBlocks { cursor, limit } => {
+            port_blocks(gateway, cursor, limit).map(Response::PortBlocks)
+        }
         Request::Drops => drops(gateway).map(Response::Drops),
         Request::Usage => usage(gateway, Instant::now()).map(Response::Usage),
         Request::Trace(packet) => trace(gateway, &packet).map(Response::Trace),
@@ -192,6 +196,7 @@ fn worker(id: u32, report: &Report) -> Worker {
         flows_expired: engine.flows_expired,
         flows_deselected: engine.flows_deselected,
         leases_crowded: engine.leases_crowded,
+        port_blocks: engine.port_blocks,
         received: engine.received,
         transmitted: engine.transmitted,
         dropped: engine.dropped.iter().sum(),
@@ -228,15 +233,59 @@ fn frames(reports: &[Report]) -> Frames {
 
 /// A page of flows, worker by worker. The cursor is the worker's number and its own cursor.
 fn flows(gateway: &Gateway, cursor: u64, limit: u32) -> anyhow::Result<FlowPage> {
-    let limit = usize::try_from(limit.clamp(1, PAGE_ROWS_MAX))?.min(FLOWS_MAX);
-    let (id, within) = (usize::try_from(cursor >> 32)?, u32::try_from(cursor & 0xffff_ffff)?);
-    let Some(page) = gateway.workers.flows(id, within, limit)? else {
+    let at = Cursor::of(cursor, limit)?;
+    let Some(page) = gateway.workers.flows(at.worker, at.within, at.limit)? else {
         return Ok(FlowPage { rows: Vec::new(), next: None });
     };
-    let rows = page.flows.iter().map(|record| flow(gateway, id, page.now, record)).collect();
-    let next = page.next.map_or((id as u64 + 1) << 32, |next| (id as u64) << 32 | u64::from(next));
-    let last = id + 1 >= usize::from(gateway.config.workers) && page.next.is_none();
-    Ok(FlowPage { rows, next: (!last).then_some(next) })
+    let row = |record| flow(gateway, at.worker, page.now, record);
+    Ok(FlowPage { rows: page.flows.iter().map(row).collect(), next: at.next(gateway, page.next) })
+}
+
+fn port_blocks(gateway: &Gateway, cursor: u64, limit: u32) -> anyhow::Result<PortBlockPage> {
+    let at = Cursor::of(cursor, limit)?;
+    let Some(page) = gateway.workers.port_blocks(at.worker, at.within, at.limit)? else {
+        return Ok(PortBlockPage { rows: Vec::new(), next: None });
+    };
+    let row = |block: &spillway_engine::PortBlock| {
+        let pod_address = pod_as_sent(block.pod, &gateway.numbers);
+        PortBlock {
+            worker: u32::try_from(at.worker).unwrap_or(u32::MAX),
+            pod: gateway.pod_names.of_flow(pod_address, block.since_ns).map(ToString::to_string),
+            pod_address,
+            egress_address: block.egress,
+            first_port: block.first,
+            last_port: block.last,
+            flows: block.flows,
+            age_s: page.now.saturating_sub(block.since_ns) / 1_000_000_000,
+        }
+    };
+    let next = at.next(gateway, page.next);
+    Ok(PortBlockPage { rows: page.blocks.iter().map(row).collect(), next })
+}
+
+/// Where a page of what workers have starts: the worker, and where with it.
+struct Cursor {
+    worker: usize,
+    within: u32,
+    limit: usize,
+}
+
+impl Cursor {
+    fn of(cursor: u64, limit: u32) -> anyhow::Result<Self> {
+        Ok(Self {
+            worker: usize::try_from(cursor >> 32)?,
+            within: u32::try_from(cursor & 0xffff_ffff)?,
+            limit: usize::try_from(limit.clamp(1, PAGE_ROWS_MAX))?.min(FLOWS_MAX),
+        })
+    }
+
+    /// That of the next page: with the same worker, or the one after it.
+    fn next(&self, gateway: &Gateway, within: Option<u32>) -> Option<u64> {
+        let worker = self.worker as u64;
+        let has_other = self.worker + 1 < usize::from(gateway.config.workers);
+        let of_same = within.map(|within| worker << 32 | u64::from(within));
+        of_same.or_else(|| has_other.then_some((worker + 1) << 32))
+    }
 }
 
 /// A page of what has happened until now.
@@ -245,7 +294,8 @@ fn events(gateway: &mut Gateway, cursor: u64, limit: u32) -> anyhow::Result<Even
     let record = gateway.record.as_ref().context(
         "this router keeps no events: `events.kept` of its configuration says how many it should",
     )?;
-    Ok(record.page(cursor, limit, gateway.events_lost()))
+    let page = record.page(cursor, limit, gateway.events_lost());
+    Ok(EventPage { port_blocks: gateway.config.port_blocks.blocks_per_pod() > 0, ..page })
 }
 
 /// What flows use: what was counted last, if that is young.
@@ -339,6 +389,12 @@ pub(crate) fn as_sent(tuple: Tuple, numbers: &Assigned, prefix: Option<Nat64Pref
         (destination, _) => destination,
     };
     Tuple { source: source.into(), destination, ..tuple }
+}
+
+/// A pod's address as it sends, where a number may stand for it.
+pub(crate) fn pod_as_sent(pod: IpAddr, numbers: &Assigned) -> IpAddr {
+    let tuple = Tuple { source: pod, source_port: 0, destination: pod, destination_port: 0 };
+    as_sent(tuple, numbers, None).source
 }
 
 pub(crate) fn protocol_name(number: u8) -> String {

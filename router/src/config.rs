@@ -10,6 +10,7 @@ use spillway_api::limits::{DOCUMENT_BYTES_MAX, TIMEOUT_S_MAX};
 use spillway_api::{
     Document, FieldPath, PolicyTimeouts, Problem, check_device_name, list, os_error, whole,
 };
+use spillway_engine::steer::Run;
 use spillway_engine::{Nanos, Timeouts};
 
 /// Devices at most.
@@ -32,6 +33,9 @@ const EVENTS_MAX: u64 = 1_048_576;
 
 /// Bytes of a Unix socket's path at most (`sun_path` less its end).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Port blocks of a pod at most.
+const BLOCKS_PER_POD_MAX: u64 = spillway_engine::BLOCKS_PER_POD_MAX as u64;
 
 /// The largest number of a group: one more says "none" to the kernel.
 const GROUP_MAX: u64 = u32::MAX as u64 - 1;
@@ -91,6 +95,41 @@ pub(crate) struct Config {
     /// What is kept of what happens to flows and packets.
     #[serde(default)]
     pub(crate) events: EventsConfig,
+    /// Whether pods have whole blocks of ports.
+    #[serde(default)]
+    pub(crate) port_blocks: PortBlocksConfig,
+}
+
+/// Whether pods have whole blocks of ports on egress addresses, so that who keeps a record of them writes
+/// down blocks instead of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PortBlocksConfig {
+    /// Ports of a block; 8, 16, 32, 64, 128 or 256. Default: 0, ports are leased one by one.
+    #[serde(deserialize_with = "whole::<_, _, 0, 256>")]
+    pub(crate) size: u16,
+    /// Blocks that a pod can have on one egress address with one worker; 1 to 16. Default: 16.
+    #[serde(deserialize_with = "whole::<_, _, 1, BLOCKS_PER_POD_MAX>")]
+    pub(crate) per_pod: u8,
+}
+
+impl Default for PortBlocksConfig {
+    fn default() -> Self {
+        Self { size: 0, per_pod: 16 }
+    }
+}
+
+impl PortBlocksConfig {
+    /// Ports that are of one class in a row.
+    pub(crate) fn run(self) -> Run {
+        Run::of(self.size).unwrap_or(Run::ONE)
+    }
+
+    /// As the engine takes it: 0 where there are no blocks.
+    pub(crate) fn blocks_per_pod(self) -> u8 {
+        if self.size == 0 { 0 } else { self.per_pod }
+    }
 }
 
 /// What is kept of what happens to flows and packets, for those who ask.
@@ -321,6 +360,12 @@ impl Config {
         if !matches!(self.frame_size, 2_048 | 4_096) {
             let message = format!("expected 2048 or 4096, found {}", self.frame_size);
             return Err(FieldPath::root("frame_size").problem(message));
+        }
+        let size = self.port_blocks.size;
+        if !matches!(size, 0 | 8 | 16 | 32 | 64 | 128 | 256) {
+            let message =
+                format!("expected 8, 16, 32, 64, 128 or 256, or 0 for none, found {size}");
+            return Err(FieldPath::root("port_blocks").field("size").problem(message));
         }
         check_path(&FieldPath::root("runtime_dir"), &self.runtime_dir)?;
         self.check_sockets()

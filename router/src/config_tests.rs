@@ -39,7 +39,7 @@ fn every_option_can_be_set() {
     let config = Config::parse(
         "devices: [{name: eth0, queues: 4, mode: native, zero_copy: true}, {name: eth1, mode: \
          generic}]\nworkers: 64\ntunnel_port: 4789\nframe_size: 4096\numem_frames: 65536\n\
-         flows_max: 1\nruntime_dir: /tmp/a\nread_only_group: 9602\ntimeouts: {udp: 30}\nidle: spin\nunclassified_tunnel_frames: pass\nevents: {kept: 9, drops_per_second: 0, forwarded_one_in: 1000}\n",
+         flows_max: 1\nruntime_dir: /tmp/a\nread_only_group: 9602\ntimeouts: {udp: 30}\nidle: spin\nunclassified_tunnel_frames: pass\nevents: {kept: 9, drops_per_second: 0, forwarded_one_in: 1000}\nport_blocks: {size: 128, per_pod: 2}\n",
     )
     .unwrap();
     assert_eq!(config.devices[0].queues, Some(4));
@@ -58,6 +58,12 @@ fn every_option_can_be_set() {
     assert_eq!(config.unclassified_tunnel_frames, Unclassified::Pass);
     let events = EventsConfig { kept: 9, drops_per_second: 0, forwarded_one_in: 1_000 };
     assert_eq!(config.events, events);
+    assert_eq!(config.port_blocks, PortBlocksConfig { size: 128, per_pod: 2 });
+    assert_eq!(
+        (config.port_blocks.run(), config.port_blocks.blocks_per_pod()),
+        (Run::of(128).unwrap(), 2)
+    );
+    assert_eq!(PortBlocksConfig::default().run(), Run::ONE);
 }
 
 /// (what stands after `devices: [{name: eth0}]`, the whole refusal)
@@ -66,7 +72,7 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
         "worker: 2",
         "line 2, column 1: worker: unknown field \"worker\"; expected one of devices, \
       workers, tunnel_port, frame_size, umem_frames, flows_max, mss_clamp, timeouts, runtime_dir, \
-      socket, read_only_socket, read_only_group, idle, unclassified_tunnel_frames, events",
+      socket, read_only_socket, read_only_group, idle, unclassified_tunnel_frames, events, port_blocks",
     ),
     ("workers: 0", "line 2, column 10: workers: expected a whole number from 1 to 64, found 0"),
     ("workers: 65", "line 2, column 10: workers: expected a whole number from 1 to 64, found 65"),
@@ -112,6 +118,14 @@ const REFUSED_OPTIONS: &[(&str, &str)] = &[
     (
         "events: {kept: 1048577}",
         "line 2, column 16: events.kept: expected a whole number from 0 to 1048576, found 1048577",
+    ),
+    (
+        "port_blocks: {size: 48}",
+        "line 2, column 21: port_blocks.size: expected 8, 16, 32, 64, 128 or 256, or 0 for none, found 48",
+    ),
+    (
+        "port_blocks: {per_pod: 17}",
+        "line 2, column 24: port_blocks.per_pod: expected a whole number from 1 to 16, found 17",
     ),
     (
         "read_only_socket: read.sock",

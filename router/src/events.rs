@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crossbeam::queue::ArrayQueue;
 use spillway_engine::policy::PolicyIndex;
 use spillway_engine::tables::Tables;
-use spillway_engine::{DropReason, Engine, FlowEvent, FlowRecord, Nanos, Tuple};
+use spillway_engine::{BlockEvent, DropReason, Engine, FlowEvent, FlowRecord, Nanos, Tuple};
 
 pub(crate) use record::{Clock, Meaning, Record};
 pub(crate) use sampler::{Sampler, Seen};
@@ -31,6 +31,8 @@ pub(crate) const WAITING_MAX: usize = 4096;
 pub(crate) enum Noted {
     /// A flow began or ended.
     Flow(FlowEvent),
+    /// A pod has a block of ports, or has it no more.
+    Block(BlockEvent),
     /// A packet was dropped, one of those that are sampled.
     Drop(DroppedPacket),
     /// A packet was forwarded, one of those that are sampled.
@@ -62,6 +64,7 @@ impl Noted {
     pub(crate) fn at(&self) -> Nanos {
         match self {
             Self::Flow(event) => event.at,
+            Self::Block(event) => event.at,
             Self::Drop(packet) => packet.at,
             Self::Forward(packet) => packet.at,
         }
@@ -143,10 +146,12 @@ impl Teller {
     /// Tells what has happened to flows since the last call. Whether the main thread should be woken.
     pub(crate) fn tell_of_flows(&self, engine: &mut Engine) -> bool {
         let mut any = false;
-        let lost = engine.take_events(|event| {
+        let mut put = |noted| {
             any = true;
-            self.outbox.put(Noted::Flow(event));
-        });
+            self.outbox.put(noted);
+        };
+        let mut lost = engine.take_block_events(|event| put(Noted::Block(event)));
+        lost += engine.take_events(|event| put(Noted::Flow(event)));
         if lost > 0 {
             self.outbox.lost.fetch_add(lost, Relaxed);
         }

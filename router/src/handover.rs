@@ -23,7 +23,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use spillway_engine::steer::{CLASSES, owner};
+use spillway_engine::steer::Owners;
 use spillway_engine::{Engine, Nanos, NotRestored, SavedDirection, SavedFlow, Traffic, Tuple};
 
 use crate::numbers::Assigned;
@@ -166,7 +166,7 @@ pub(crate) fn take_up(
     directory: &Path,
     boot: &BootId,
     now: Nanos,
-    owners: &[u8; CLASSES],
+    owners: &Owners,
     engines: &mut [Engine],
 ) -> anyhow::Result<Option<TakenUp>> {
     let path = directory.join(FILE);
@@ -188,12 +188,12 @@ pub(crate) fn take_up(
 /// one, that one is to hand them over: it had no port left, or there were other workers.
 fn restore(
     now: Nanos,
-    owners: &[u8; CLASSES],
+    owners: &Owners,
     engines: &mut [Engine],
     flow: &SavedFlow,
 ) -> Result<(), NotRestored> {
-    let home = owner(owners, flow.egress_port);
-    let first = owner(owners, flow.original.source_port);
+    let home = owners.owner(flow.egress_port);
+    let first = owners.owner(flow.original.source_port);
     if let Some(engine) = engines.get_mut(usize::from(first)).filter(|_| first != home) {
         engine.redirect(now, &flow.original, home)?;
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use etherparse::PacketBuilder;
 use proptest::prelude::*;
-use spillway_engine::steer::{KIND_TUNNEL, STEER_HEADER_LEN};
+use spillway_engine::steer::{KIND_TUNNEL, Owners, STEER_HEADER_LEN};
 use spillway_engine::tables::{Tables, TablesInput};
 use spillway_engine::{DropReason, EngineConfig, Timeouts, Verdict};
 use tempfile::TempDir;
@@ -18,8 +18,8 @@ const NOW: Nanos = 1_000 << 24;
 const FLOWS_MAX: u32 = 100;
 
 /// Class → worker, as `run` shares them out.
-fn owners(workers: u8) -> [u8; CLASSES] {
-    std::array::from_fn(|class| u8::try_from(class).unwrap() % workers)
+fn owners(workers: u8) -> Owners {
+    std::array::from_fn(|class| u8::try_from(class).unwrap() % workers).into()
 }
 
 fn engines(workers: u8) -> Vec<Engine> {
@@ -27,6 +27,7 @@ fn engines(workers: u8) -> Vec<Engine> {
         Engine::new(&EngineConfig {
             worker,
             owners: owners(workers),
+            blocks_per_pod: 0,
             flows_max: FLOWS_MAX,
             flows_max_ipv6: FLOWS_MAX,
             hash_key: [1, 2, 3, 4],
@@ -141,7 +142,7 @@ fn what_is_left_is_taken_up_once() {
         assert_eq!((take_up(), take_up()), (Some(all), None));
         assert_eq!(names().count(), 0);
         for (engine, worker) in engines.iter().zip(0..) {
-            let of = |flow: &SavedFlow| owner(&owners(workers), flow.egress_port);
+            let of = |flow: &SavedFlow| owners(workers).owner(flow.egress_port);
             assert!(engine.saved().all(|flow| of(&flow) == worker));
         }
         let mut again: Vec<SavedFlow> = engines.iter().flat_map(Engine::saved).collect();
@@ -259,7 +260,7 @@ fn what_finds_no_place_is_counted_by_its_reason() {
 fn a_flow_of_two_workers_goes_on() {
     let directory = TempDir::new().unwrap();
     let (owners, mut engines) = (owners(2), engines(2));
-    let worker = |port| owner(&owners, port);
+    let worker = |port| owners.owner(port);
     let other = (6000..).find(|port| worker(*port) != worker(5000)).unwrap();
     let split = SavedFlow { egress_port: other, ..flow(5000) };
     leave(directory.path(), &BOOT, &numbers(), [split].into_iter()).unwrap();

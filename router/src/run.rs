@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
+use spillway_engine::steer::Owners;
 use spillway_engine::tables::{Tables, TablesInput};
 use spillway_engine::{Carried, Engine, EngineConfig};
 use spillway_xdp::device::{self, DeviceInfo, DevicesConfig, SocketFd};
@@ -104,7 +105,7 @@ fn start(
     let take = |info: &DeviceInfo| DeviceLock::take(&config.runtime_dir, &info.name, info.ifindex);
     let locks = devices.iter().map(take).collect::<Result<_, _>>()?;
     let (lanes, sockets) = device::open(&devices_config(&config), &devices)?;
-    let owners = owners(config.workers);
+    let owners = owners(&config);
     steering::ensure_bpffs(&config.pin_directory())?;
     let steering = load_steering(&config, owners, &devices, &sockets)?;
 
@@ -113,6 +114,7 @@ fn start(
     let engine_config = EngineConfig {
         worker: 0,
         owners,
+        blocks_per_pod: config.port_blocks.blocks_per_pod(),
         flows_max: config.flows_max,
         flows_max_ipv6: config.flows_max,
         hash_key,
@@ -153,7 +155,7 @@ fn start(
 }
 
 /// Goes on with the flows of an earlier process, if it has left any, and with its numbers.
-fn take_up_flows(directory: &Path, owners: &[u8; 256], engines: &mut [Engine]) -> Assigned {
+fn take_up_flows(directory: &Path, owners: &Owners, engines: &mut [Engine]) -> Assigned {
     let boot = handover::boot_id();
     let taken = boot.and_then(|boot| handover::take_up(directory, &boot, now(), owners, engines));
     match taken {
@@ -188,12 +190,13 @@ fn leave_flows(directory: &Path, numbers: &Assigned, engines: &[Engine]) {
     }
 }
 
-/// Class → worker: an equal share for each.
-pub(crate) fn owners(workers: u8) -> [u8; 256] {
-    std::array::from_fn(|class| {
-        let worker = class % usize::from(workers.max(1));
+/// Class → worker: an equal share for each. Port blocks are of one class each.
+pub(crate) fn owners(config: &Config) -> Owners {
+    let of_class = std::array::from_fn(|class| {
+        let worker = class % usize::from(config.workers.max(1));
         u8::try_from(worker).unwrap_or_default()
-    })
+    });
+    Owners { of_class, run: config.port_blocks.run() }
 }
 
 /// The devices as they are to be opened.
@@ -215,14 +218,15 @@ pub(crate) fn devices_config(config: &Config) -> DevicesConfig {
 /// Loads the steering programs and gives each its sockets. Nothing is attached.
 pub(crate) fn load_steering(
     config: &Config,
-    owners: [u8; 256],
+    owners: Owners,
     devices: &[DeviceInfo],
     sockets: &[SocketFd],
 ) -> anyhow::Result<Steering> {
     let steering_config = SteeringConfig {
         tunnel_port: config.tunnel_port,
         workers: config.workers,
-        owners,
+        owners: owners.of_class,
+        port_mask: owners.run.mask(),
         unclassified: match config.unclassified_tunnel_frames {
             Unclassified::Drop => steering::Unclassified::Drop,
             Unclassified::Pass => steering::Unclassified::Pass,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, ensure};
 use spillway_api::{Trace, TraceRequest, TraceStep};
-use spillway_engine::steer::{self, CLASSES};
+use spillway_engine::steer::CLASSES;
 use spillway_engine::{DropReason, Engine, EngineConfig, Outlook, PortOutlook, SavedFlow, Verdict};
 use spillway_xdp::steering::{self, Trial, Tried};
 
@@ -139,7 +139,7 @@ fn try_frame(gateway: &Gateway, packet: &Packet) -> anyhow::Result<Tried> {
 /// its flow lives with, and where the owner has no port left, each of the others. Gives the owner, and what
 /// the one says that would send it on.
 fn look(gateway: &Gateway, port: u16, frame: &[u8]) -> anyhow::Result<(u8, u8, Outlook)> {
-    let (owner, workers) = (steer::owner(&gateway.engine.owners, port), gateway.config.workers);
+    let (owner, workers) = (gateway.engine.owners.owner(port), gateway.config.workers);
     let ask = |worker| gateway.workers.look(worker, frame.to_vec());
     let outlook = ask(owner)?;
     if let Some(other) = outlook.handed_to {
@@ -177,7 +177,8 @@ fn decide(
 ) -> anyhow::Result<Decision> {
     let mut engine = Engine::new(&EngineConfig {
         worker: 0,
-        owners: [0; CLASSES],
+        owners: [0; CLASSES].into(),
+        blocks_per_pod: 0,
         flows_max: 1,
         flows_max_ipv6: 1,
         pod_flows: Arc::default(),

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use spillway_engine::tables::Tables;
 use spillway_engine::{
     AccountNumber, BURST_MAX, Carried, Counters, DropReason, Engine, FlowRecord, Nanos, Outlook,
-    Ticket, Verdict,
+    PortBlock, Ticket, Verdict,
 };
 use spillway_xdp::{Frame, Lane, LaneStatistics};
 
@@ -44,6 +44,8 @@ pub(crate) enum Command {
     Report(Sender<Report>),
     /// Show flows from `cursor` on, `limit` at most.
     Flows { cursor: u32, limit: usize, reply: Sender<FlowPage> },
+    /// The same of port blocks.
+    PortBlocks { cursor: u32, limit: usize, reply: Sender<PortBlockPage> },
     /// Say what ended flows have carried, of each account below this number.
     Carried { accounts: usize, reply: Sender<Vec<Carried>> },
     /// Say what would become of a frame, as steering would give it.
@@ -71,6 +73,14 @@ pub(crate) struct Report {
 pub(crate) struct FlowPage {
     pub(crate) now: Nanos,
     pub(crate) flows: Vec<FlowRecord>,
+    pub(crate) next: Option<u32>,
+}
+
+/// Some of the blocks of ports that a worker has given to pods.
+#[derive(Clone, Debug)]
+pub(crate) struct PortBlockPage {
+    pub(crate) now: Nanos,
+    pub(crate) blocks: Vec<PortBlock>,
     pub(crate) next: Option<u32>,
 }
 
@@ -402,6 +412,11 @@ impl Worker {
                 let mut flows = Vec::with_capacity(limit);
                 let next = self.parts.engine.flows(cursor, limit, &mut flows);
                 let _ = reply.try_send(FlowPage { now: now(), flows, next });
+            }
+            Command::PortBlocks { cursor, limit, reply } => {
+                let mut blocks = Vec::with_capacity(limit);
+                let next = self.parts.engine.port_blocks(cursor, limit, &mut blocks);
+                let _ = reply.try_send(PortBlockPage { now: now(), blocks, next });
             }
             Command::Carried { accounts, reply } => {
                 let numbers = (0..AccountNumber::MAX).take(accounts);

@@ -19,7 +19,7 @@ use crate::config::{Config, Idle};
 use crate::events::{Outbox, Sampler, Teller};
 use crate::held::Unresolved;
 use crate::inbox::{Exchange, Inbox};
-use crate::worker::{Command, FlowPage, Report, Worker, WorkerParts};
+use crate::worker::{Command, FlowPage, PortBlockPage, Report, Worker, WorkerParts};
 
 /// Commands that wait for a worker, at most.
 const COMMANDS_MAX: usize = 16;
@@ -118,6 +118,19 @@ impl Workers {
             return Ok(None);
         }
         self.ask(id, |reply| Command::Flows { cursor, limit, reply }).map(Some)
+    }
+
+    /// A page of a worker's port blocks; `None` when there is no such worker.
+    pub(crate) fn port_blocks(
+        &self,
+        id: usize,
+        cursor: u32,
+        limit: usize,
+    ) -> anyhow::Result<Option<PortBlockPage>> {
+        if id >= self.handles.len() {
+            return Ok(None);
+        }
+        self.ask(id, |reply| Command::PortBlocks { cursor, limit, reply }).map(Some)
     }
 
     /// What ended flows have carried, of each account below a number, over all workers.

@@ -154,7 +154,7 @@ static __always_inline enum steer_outcome place(struct xdp_md *ctx, enum steer_o
 {
 	int overhead = frame->header.kind & UNDERLAY_6 ? TUNNEL_OVERHEAD_6 : TUNNEL_OVERHEAD;
 	int delta = 0; /* who asks is answered where the frame stands */
-	__u32 class = steer_class(frame->port);
+	__u32 class = steer_class(frame->port & port_mask);
 	__u32 *owner = bpf_map_lookup_elem(&owners, &class);
 	struct steer_header *header;
 	__u32 socket;

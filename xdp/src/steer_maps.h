@@ -17,6 +17,9 @@
 /* Fixed when the program is loaded. */
 const volatile __u16 tunnel_port = 8472;
 const volatile __u32 workers = 1;
+
+/* The bits of a port that its class is taken from. */
+const volatile __u16 port_mask = 0xffff;
 const volatile __u8 pass_unclassified = 0;
 
 /* Our tunnel addresses. */

@@ -154,7 +154,8 @@ pub(super) fn engine(family: AddressFamily, flows: u32, events: bool) -> Engine 
     };
     Engine::new(&EngineConfig {
         worker: 0,
-        owners: [0; 256],
+        owners: [0; 256].into(),
+        blocks_per_pod: 0,
         flows_max,
         flows_max_ipv6,
         hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 7],

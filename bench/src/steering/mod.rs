@@ -151,6 +151,7 @@ impl Rig {
             tunnel_port: world::TUNNEL_PORT,
             workers: 1,
             owners: [0; 256],
+            port_mask: u16::MAX,
             unclassified: Unclassified::Drop,
             // Only what is attached is pinned.
             pin_directory: "/nonexistent".into(),

@@ -9,8 +9,8 @@ use crate::capture::{CapturePage, CaptureRequest};
 use crate::event::EventPage;
 use crate::limits::{PAGE_ROWS_MAX, RESPONSE_BYTES_MAX};
 use crate::message::{
-    Applied, Drops, FlowPage, LogLevel, PolicyPage, Refusal, Request, Response, Status, Trace,
-    TraceRequest, Usage,
+    Applied, Drops, FlowPage, LogLevel, PolicyPage, PortBlockPage, Refusal, Request, Response,
+    Status, Trace, TraceRequest, Usage,
 };
 
 /// Where the router listens unless it is told otherwise.
@@ -150,6 +150,18 @@ impl Client {
     pub fn flows(&mut self, cursor: u64) -> Result<FlowPage, ClientError> {
         match self.exchange(&Request::Flows { cursor, limit: PAGE_ROWS_MAX })? {
             Response::Flows(page) => Ok(page),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// The blocks of ports that pods have from `cursor` on: 0, then each page's `next`.
+    ///
+    /// # Errors
+    ///
+    /// Any but [`ClientError::Unreachable`]; [`ClientError::Refused`] by a router that is older.
+    pub fn port_blocks(&mut self, cursor: u64) -> Result<PortBlockPage, ClientError> {
+        match self.exchange(&Request::PortBlocks { cursor, limit: PAGE_ROWS_MAX })? {
+            Response::PortBlocks(page) => Ok(page),
             other => Err(self.unexpected(other)),
         }
     }

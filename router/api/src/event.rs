@@ -24,6 +24,10 @@ pub struct EventPage {
     /// give away is lost.
     #[serde(default)]
     pub since_us: u64,
+    /// Whether pods have whole blocks of ports: who keeps a record of who had which port needs no flows that
+    /// have one.
+    #[serde(default)]
+    pub port_blocks: bool,
 }
 
 /// How many [`Event`]s there were and are.
@@ -48,11 +52,13 @@ pub struct Event {
     pub worker: u32,
     /// What happened.
     pub kind: EventKind,
-    /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `gre`, `esp`, or its number.
+    /// `tcp`, `udp`, `icmp`, `icmpv6`, `sctp`, `gre`, `esp`, or its number; `any` of a port block.
     pub protocol: String,
-    /// As the pod sends; of a dropped packet, as it came. With NAT64 it is IPv6's, and `reply` IPv4's.
+    /// As the pod sends; of a dropped packet, as it came. With NAT64 it is IPv6's, and `reply` IPv4's. Of a
+    /// port block the pod's address alone.
     pub original: Tuple,
-    /// As the outside answers: its destination is the egress address. None of a dropped packet.
+    /// As the outside answers: its destination is the egress address. None of a dropped packet. Of a port
+    /// block the egress address and the first port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Tuple>,
     /// The pod's name, `NAMESPACE/NAME`, where the state document tells it.
@@ -71,6 +77,9 @@ pub struct Event {
     /// What an ended flow carried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total: Option<FlowTotal>,
+    /// The last port of a port block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_port: Option<u16>,
 }
 
 /// What an [`Event`] is about. More kinds may be added.
@@ -85,6 +94,10 @@ pub enum EventKind {
     Drop,
     /// A packet was forwarded, one of those that are sampled.
     Forward,
+    /// A pod has a block of ports on an egress address from now on, and nobody else.
+    BlockBegin,
+    /// It has it no more.
+    BlockEnd,
 }
 
 /// What a flow carried from its begin to its end.

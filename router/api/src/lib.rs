@@ -33,10 +33,11 @@ pub use event::{Event, EventCounts, EventKind, EventPage, FlowTotal};
 pub use family::{IpFamily, check_host_address, check_not_mapped};
 pub use message::{
     API_VERSION, APPLY_BOUNDS_US, Applied, Device, Drops, EgressUsage, EngineDrop, Flow, FlowPage,
-    Frames, LogLevel, POLICY_NOT_KNOWN, PolicyPage, PolicyRow, PolicyUsage, Programmed,
-    Programming, Refusal, RefusedState, RemoteUsage, Request, Response, RingStatistics, Status,
-    SteeringOutcome, TRACE_BYTES, TRACE_BYTES_MAX, TRACE_POD_PORT, TRACE_REMOTE_PORT, Trace,
-    TraceProtocol, TraceRequest, TraceStep, Traffic, Tuple, Usage, Verdict, Worker,
+    Frames, LogLevel, POLICY_NOT_KNOWN, PolicyPage, PolicyRow, PolicyUsage, PortBlock,
+    PortBlockPage, Programmed, Programming, Refusal, RefusedState, RemoteUsage, Request, Response,
+    RingStatistics, Status, SteeringOutcome, TRACE_BYTES, TRACE_BYTES_MAX, TRACE_POD_PORT,
+    TRACE_REMOTE_PORT, Trace, TraceProtocol, TraceRequest, TraceStep, Traffic, Tuple, Usage,
+    Verdict, Worker,
 };
 pub use nat64::Nat64Prefix;
 pub use options::PolicyTimeouts;

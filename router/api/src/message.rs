@@ -43,6 +43,15 @@ pub enum Request {
         #[serde(default = "limit_default")]
         limit: u32,
     },
+    /// The blocks of ports that pods have, a page of them; none where ports are leased one by one.
+    PortBlocks {
+        /// Where the page starts: 0, then each answer's `next`.
+        #[serde(default)]
+        cursor: u64,
+        /// Rows at most; the router may give fewer.
+        #[serde(default = "limit_default")]
+        limit: u32,
+    },
     /// What was dropped, passed and steered, by reason.
     Drops,
     /// What flows use of egress addresses and policies: all of them are looked at for it.
@@ -106,6 +115,7 @@ impl Request {
             Self::Status { author } => !author,
             Self::Policies { .. }
             | Self::Flows { .. }
+            | Self::PortBlocks { .. }
             | Self::Drops
             | Self::Usage
             | Self::Trace(_)
@@ -135,6 +145,8 @@ pub enum Response {
     Policies(PolicyPage),
     /// To [`Request::Flows`].
     Flows(FlowPage),
+    /// To [`Request::PortBlocks`].
+    PortBlocks(PortBlockPage),
     /// To [`Request::Drops`].
     Drops(Drops),
     /// To [`Request::Usage`].
@@ -395,6 +407,9 @@ pub struct Worker {
     pub flows_deselected: u64,
     /// Leases of ports that found few left towards their remote, or none.
     pub leases_crowded: u64,
+    /// Blocks of ports that pods have.
+    #[serde(default)]
+    pub port_blocks: u64,
     /// Packets received.
     pub received: u64,
     /// Packets sent.
@@ -484,6 +499,37 @@ pub struct FlowPage {
     pub rows: Vec<Flow>,
     /// Where the next page starts; none after the last.
     pub next: Option<u64>,
+}
+
+/// A page of [`PortBlock`]s.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBlockPage {
+    /// The blocks, by worker, in no other order.
+    pub rows: Vec<PortBlock>,
+    /// Where the next page starts; none after the last.
+    pub next: Option<u64>,
+}
+
+/// Ports on an egress address that one pod has, of every protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortBlock {
+    /// The worker that its flows are with.
+    pub worker: u32,
+    /// The pod's name, `NAMESPACE/NAME`, where the state document tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The pod's address.
+    pub pod_address: IpAddr,
+    /// The egress address.
+    pub egress_address: IpAddr,
+    /// The first port.
+    pub first_port: u16,
+    /// The last one.
+    pub last_port: u16,
+    /// How many flows live in it.
+    pub flows: u32,
+    /// For how long the pod has it, in seconds; after a restart, since its oldest flow that lives began.
+    pub age_s: u64,
 }
 
 /// What stands for the policy of a [`Flow`] that has not spoken since the policies changed.

@@ -70,6 +70,8 @@ pub struct Counters {
     pub flows_live: u64,
     /// Leases of ports that found few left towards their remote, or none: soon newcomers are refused.
     pub leases_crowded: u64,
+    /// Port blocks that pods have now: a gauge.
+    pub port_blocks: u64,
 }
 
 impl Default for Counters {
@@ -94,6 +96,7 @@ impl Default for Counters {
             flows_deselected: 0,
             flows_live: 0,
             leases_crowded: 0,
+            port_blocks: 0,
         }
     }
 }
@@ -110,7 +113,9 @@ impl Counters {
         let Self { received, transmitted, fragmented, answered, announced, held, .. } = other;
         let Self { taken_over, handed_off, dropped, forward, reply, .. } = other;
         let Self { errors_sent, errors_limited, flows_created, flows_restored, .. } = other;
-        let Self { flows_expired, flows_deselected, flows_live, leases_crowded, .. } = other;
+        let Self {
+            flows_expired, flows_deselected, flows_live, leases_crowded, port_blocks, ..
+        } = other;
         for (count, more) in [
             (&mut self.received, received),
             (&mut self.transmitted, transmitted),
@@ -128,6 +133,7 @@ impl Counters {
             (&mut self.flows_deselected, flows_deselected),
             (&mut self.flows_live, flows_live),
             (&mut self.leases_crowded, leases_crowded),
+            (&mut self.port_blocks, port_blocks),
         ] {
             *count = count.wrapping_add(*more);
         }

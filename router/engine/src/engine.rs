@@ -25,8 +25,9 @@ use crate::accounts::{AccountNumber, Carried};
 use crate::family::{V4, V6};
 use crate::flow::{FlowRecord, NotRestored, PodFlows, SavedFlow, Timeouts};
 use crate::fragment::Fragments;
+use crate::nat::{BlockEvent, PortBlock};
 use crate::packet::{Usual, Wire};
-use crate::steer::CLASSES;
+use crate::steer::Owners;
 use crate::tables::{DeviceIndex, Tables};
 use crate::{Counters, DropReason, Ticket, Tuple};
 use answer::OfFamily;
@@ -57,8 +58,11 @@ pub const FLOWS_MAX: u32 = 1 << 28;
 pub struct EngineConfig {
     /// This worker.
     pub worker: u8,
-    /// Which worker owns each class of ports.
-    pub owners: [u8; CLASSES],
+    /// Which worker owns which ports.
+    pub owners: Owners,
+    /// How many port blocks, runs of `owners`, a pod can have on an egress address with this worker, at most
+    /// [`BLOCKS_PER_POD_MAX`]; 0: ports are leased one by one.
+    pub blocks_per_pod: u8,
     /// How many IPv4 flows this worker can have, 1 to [`FLOWS_MAX`].
     pub flows_max: u32,
     /// How many IPv6 flows it can have, at most [`FLOWS_MAX`].
@@ -351,6 +355,15 @@ impl Engine {
         Some(next | CURSOR_IPV6)
     }
 
+    /// The same of the port blocks that pods have.
+    pub fn port_blocks(&self, cursor: u32, limit: usize, out: &mut Vec<PortBlock>) -> Option<u32> {
+        if cursor & CURSOR_IPV6 == 0 {
+            return Some(self.v4.ports.blocks(cursor, limit, out).unwrap_or(CURSOR_IPV6));
+        }
+        let next = self.v6.ports.blocks(cursor & !CURSOR_IPV6, limit, out)?;
+        Some(next | CURSOR_IPV6)
+    }
+
     /// The flow that has this tuple: as its pod sends, or as the outside answers.
     #[must_use]
     pub fn flow(&self, tuple: &Tuple) -> Option<FlowRecord> {
@@ -401,6 +414,11 @@ impl Engine {
     /// began there: it only ends here.
     pub fn take_events(&mut self, mut take: impl FnMut(FlowEvent)) -> u64 {
         self.v4.journal.take(&mut take) + self.v6.journal.take(&mut take)
+    }
+
+    /// The same of port blocks.
+    pub fn take_block_events(&mut self, mut take: impl FnMut(BlockEvent)) -> u64 {
+        self.v4.ports.take_block_events(&mut take) + self.v6.ports.take_block_events(&mut take)
     }
 
     /// What flows of an account have carried that have ended, or that go on under another one. With what its

@@ -40,5 +40,6 @@ pub use flow::{
     TIMEOUT_NS_MAX, Timeouts, Tuple,
 };
 pub use fragment::Fragments;
+pub use nat::{BLOCKS_PER_POD_MAX, BlockEvent, PortBlock};
 pub use reassembly::DATAGRAM_NS_MAX;
 pub use ticket::Ticket;

@@ -1,5 +1,6 @@
 //! Network address translation: choosing a port, and rewriting a packet.
 
+mod blocks;
 mod crowded;
 mod error;
 mod identification;
@@ -11,6 +12,7 @@ mod rest;
 mod rewrite;
 mod sctp;
 
+pub use blocks::{BLOCKS_PER_POD_MAX, BlockEvent, PortBlock};
 pub(crate) use identification::Identifications;
 pub(crate) use mapping::Mappings;
 pub(crate) use port::{Ports, Use, Wish};

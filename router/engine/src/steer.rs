@@ -85,18 +85,120 @@ pub const CLASSES: usize = 256;
 /// close to 2^16 / golden ratio, so that neighbouring ports and ports of one parity spread evenly.
 pub const CLASS_MULTIPLIER: u16 = 0x9e37;
 
-/// The class of a port or echo identifier: which worker owns the flow is decided by it alone, in
-/// both directions. Every class has exactly 256 ports.
+/// The class of a port or echo identifier, where neighbours are of different classes: which worker owns
+/// the flow is decided by the class alone, in both directions. Every class has exactly 256 ports.
 #[must_use]
 pub const fn class(port: u16) -> u8 {
     (port.wrapping_mul(CLASS_MULTIPLIER) >> 8) as u8
 }
 
-/// The worker that frames with this port of ours come to, if `owners` says who owns each class.
-#[must_use]
-pub fn owner(owners: &[u8; CLASSES], port: u16) -> u8 {
-    // Every class has its place.
-    owners.get(usize::from(class(port))).copied().unwrap_or_default()
+/// `CLASS_MULTIPLIER` times this is 1, modulo 2^16.
+const CLASS_INVERSE: u16 = inverse(CLASS_MULTIPLIER);
+
+/// The inverse of an odd number modulo 2^16, by Newton's iteration.
+const fn inverse(odd: u16) -> u16 {
+    let mut inverse = odd;
+    let mut step = 0;
+    while step < 4 {
+        inverse = inverse.wrapping_mul(2_u16.wrapping_sub(odd.wrapping_mul(inverse)));
+        step += 1;
+    }
+    inverse
+}
+
+const _: () = assert!(CLASS_INVERSE.wrapping_mul(CLASS_MULTIPLIER) == 1);
+
+/// The port of a class with this number in it; each class has 256.
+pub(crate) const fn port_of(class: u8, number: u8) -> u16 {
+    u16::from_be_bytes([class, number]).wrapping_mul(CLASS_INVERSE)
+}
+
+/// How many ports in a row are of one class: a power of two, 1 to 256. A run starts at a multiple of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run(u16);
+
+impl Run {
+    /// Neighbours are of different classes.
+    pub const ONE: Self = Self(1);
+
+    /// A run of so many ports, if there can be one.
+    #[must_use]
+    pub const fn of(ports: u16) -> Option<Self> {
+        if ports.is_power_of_two() && ports <= 256 { Some(Self(ports)) } else { None }
+    }
+
+    /// The bits of a port that tell its run.
+    #[must_use]
+    pub const fn mask(self) -> u16 {
+        !(self.0 - 1)
+    }
+
+    /// The class of a port: that of the first one of its run.
+    #[must_use]
+    pub const fn class(self, port: u16) -> u8 {
+        class(port & self.mask())
+    }
+
+    /// How many runs a class has.
+    pub(crate) const fn in_class(self) -> u16 {
+        256 / self.0
+    }
+
+    /// The first port of the run of a class with this number in it.
+    pub(crate) fn of_class(self, class: u8, number: u16) -> u16 {
+        let [_, number] = (number * self.0).to_be_bytes();
+        port_of(class, number)
+    }
+
+    /// The first port of the run that a port is in.
+    pub(crate) const fn first(self, port: u16) -> u16 {
+        port & self.mask()
+    }
+
+    /// The last port of the run that begins with this one.
+    pub(crate) const fn last(self, first: u16) -> u16 {
+        first | !self.mask()
+    }
+
+    /// One of the run that begins with `first`: where counting to `number` ends that starts anew after each
+    /// round.
+    pub(crate) const fn at(self, first: u16, number: u16) -> u16 {
+        first | number & !self.mask()
+    }
+
+    /// The ports of the run that begins with this one.
+    pub(crate) fn ports(self, first: u16) -> impl Iterator<Item = u16> + use<> {
+        first..=self.last(first)
+    }
+}
+
+/// Which worker owns which ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owners {
+    /// The worker of each class.
+    pub of_class: [u8; CLASSES],
+    /// How many ports in a row are of one class.
+    pub run: Run,
+}
+
+impl From<[u8; CLASSES]> for Owners {
+    fn from(of_class: [u8; CLASSES]) -> Self {
+        Self { of_class, run: Run::ONE }
+    }
+}
+
+impl Owners {
+    /// The worker that frames with this port of ours come to.
+    #[must_use]
+    pub fn owner(&self, port: u16) -> u8 {
+        // Every class has its place.
+        self.of_class.get(usize::from(self.run.class(port))).copied().unwrap_or_default()
+    }
+
+    /// The highest number of a worker.
+    pub(crate) fn last(&self) -> u8 {
+        self.of_class.iter().copied().max().unwrap_or_default()
+    }
 }
 
 /// The steer header, taken apart.
@@ -141,6 +243,25 @@ mod tests {
             sizes[usize::from(class(port))] += 1;
         }
         assert_eq!(sizes, [256; CLASSES]);
+    }
+
+    #[test]
+    fn runs_part_the_ports_of_each_class() {
+        for run in (0..=8).map(|bits| Run::of(1 << bits).unwrap()) {
+            let mut seen = vec![false; 1 << 16];
+            for (class, number) in
+                (0..=u8::MAX).flat_map(|it| (0..run.in_class()).map(move |k| (it, k)))
+            {
+                let first = run.of_class(class, number);
+                for port in run.ports(first) {
+                    assert_eq!((run.class(port), run.first(port)), (class, first));
+                    assert!(!std::mem::replace(&mut seen[usize::from(port)], true), "{port} twice");
+                }
+            }
+            assert!(seen.iter().all(|seen| *seen), "{run:?}");
+        }
+        assert!((0..=u16::MAX).all(|port| Run::ONE.class(port) == class(port)));
+        assert_eq!([0, 3, 96, 512].map(Run::of), [None; 4]);
     }
 
     #[test]

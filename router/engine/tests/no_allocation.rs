@@ -12,6 +12,7 @@ use common::build::{Body, arp, changed, cut, packet};
 use common::gateway::*;
 use etherparse::ArpOperation;
 use spillway_engine::policy::{NatOptions, Policies, Policy};
+use spillway_engine::steer::{Owners, Run};
 use spillway_engine::tables::TablesInput;
 use spillway_engine::{ANNOUNCEMENT_ROOM, BURST_MAX, DropReason, EngineConfig, Timeouts, Verdict};
 
@@ -146,6 +147,36 @@ fn allocates_nothing(options: NatOptions, mut input: TablesInput, mut bursts: Ve
     assert_eq!(counters.dropped_for(DropReason::NoFlow), 1_000 + 5_000);
     assert_eq!(counters.held, 64, "later ones that came first; for the others there was no room");
     assert!(flows.len() >= 9_000);
+}
+
+/// Blocks that begin, are full, rest and end.
+#[test]
+fn port_blocks_allocate_nothing() {
+    let owners = Owners { run: Run::of(64).unwrap(), ..config().owners };
+    let config = EngineConfig { owners, blocks_per_pod: 16, flows_max: 9_000, ..config() };
+    let mut gateway = Gateway::with(config, tables());
+    let request = |port| tunnel_frame(&packet(Body::Udp, (POD, port), (REMOTE, 53), 64));
+    let mut frames: Vec<Vec<u8>> = (2_000..4_048).map(request).collect();
+    let mut frames: Vec<&mut [u8]> = frames.iter_mut().map(Vec::as_mut_slice).collect();
+    let mut verdicts = [Verdict::Drop(DropReason::UnknownKind); BURST_MAX];
+    let (mut blocks, mut events) = (Vec::with_capacity(100), 0);
+
+    let before = ALLOCATIONS.get();
+    for burst in frames.chunks_mut(BURST_MAX) {
+        gateway.engine.process(gateway.now, &gateway.tables, burst, &mut verdicts);
+        gateway.engine.take_block_events(|_| events += 1);
+        gateway.engine.take_events(drop);
+    }
+    gateway.engine.port_blocks(0, 50, &mut blocks);
+    gateway.pass(304);
+    gateway.pass(100);
+    gateway.engine.take_block_events(|_| events += 1);
+    let allocated = ALLOCATIONS.get() - before;
+
+    let counters = gateway.engine.counters();
+    assert_eq!((allocated, blocks.len(), events), (0, 16, 32));
+    assert_eq!(counters.dropped_for(DropReason::PortsExhausted), 1_024);
+    assert_eq!((counters.flows_expired, counters.port_blocks), (1_024, 0));
 }
 
 /// Both ways, and the copies that replies leave as.

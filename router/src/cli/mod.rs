@@ -16,6 +16,7 @@ mod man;
 mod nat_log;
 mod observe;
 mod policies;
+mod port_blocks;
 mod preflight;
 mod ready;
 #[cfg(test)]
@@ -90,6 +91,9 @@ enum Command {
     Policies(Query),
     /// Show the live flows.
     Flows(Query),
+    /// Show which pods have which blocks of ports, where `port_blocks` of the configuration says that they have
+    /// some.
+    PortBlocks(Query),
     /// Show what was dropped, passed and steered, by reason.
     Drops {
         #[command(flatten)]
@@ -270,6 +274,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Flows(query) => {
             let rows = flows::all(&mut query.connect()?)?;
             query.show(&rows, |rows| flows::table(rows))
+        }
+        Command::PortBlocks(query) => {
+            let rows = port_blocks::all(&mut query.connect()?)?;
+            query.show(&rows, |rows| port_blocks::table(rows))
         }
         Command::Drops { query, all } => {
             let drops = query.connect()?.drops()?;

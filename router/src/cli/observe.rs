@@ -109,7 +109,7 @@ fn read_past(
 ) -> anyhow::Result<VecDeque<Event>> {
     let mut kept = VecDeque::new();
     loop {
-        let Batch { gaps, events } = source.poll()?;
+        let Batch { gaps, events, .. } = source.poll()?;
         tell(&gaps);
         // Who is slower than the router would never come to the end.
         let is_last = events.last().is_none_or(|event| time(event.time_us) > now);

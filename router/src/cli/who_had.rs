@@ -197,13 +197,26 @@ fn table(holders: &[Holder]) -> String {
     let mut table = Table::new(columns.map(|heading| (heading, Left)));
     for holder in holders {
         let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "?".to_owned());
+        let pod = holder.pod_address;
+        // Who has a whole block of ports may have spoken with anybody.
+        let any = || "any".to_owned();
+        let [address, protocol, remote, policy, node] = match &holder.session {
+            None => [pod.to_string(), any(), any(), any(), "?".to_owned()],
+            Some(session) => [
+                SocketAddr::new(pod, session.pod_port).to_string(),
+                session.protocol.clone(),
+                SocketAddr::new(session.remote_address, session.remote_port).to_string(),
+                or_unknown(&session.policy),
+                or_unknown(&session.peer.map(|peer| peer.to_string())),
+            ],
+        };
         table.row([
             or_unknown(&holder.pod),
-            SocketAddr::new(holder.pod_address, holder.pod_port).to_string(),
-            holder.protocol.clone(),
-            SocketAddr::new(holder.remote_address, holder.remote_port).to_string(),
-            or_unknown(&holder.policy),
-            or_unknown(&holder.peer.map(|peer| peer.to_string())),
+            address,
+            protocol,
+            remote,
+            policy,
+            node,
             holder.from.to_string(),
             holder.to.map_or("still there".to_owned(), |to| to.to_string()),
         ]);

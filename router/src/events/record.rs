@@ -1,17 +1,17 @@
 //! The last events: numbered, in words that outlive the documents and flows that they are of. Pure.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use spillway_api::limits::PAGE_ROWS_MAX;
 use spillway_api::{
     Event, EventCounts, EventKind, EventPage, FlowTotal, Nat64Prefix, Tuple as ApiTuple,
 };
-use spillway_engine::{FlowChange, FlowEvent, FlowRecord, Nanos, Tuple};
+use spillway_engine::{BlockEvent, FlowChange, FlowEvent, FlowRecord, Nanos, PortBlock, Tuple};
 
 use super::{DroppedPacket, ForwardedPacket, Noted};
-use crate::answer::{as_sent, protocol_name, tuple};
+use crate::answer::{as_sent, pod_as_sent, protocol_name, tuple};
 use crate::numbers::Assigned;
 use crate::pod_names::PodNames;
 use crate::policy_names::PolicyNames;
@@ -55,6 +55,7 @@ struct Kept {
     peer: Option<IpAddr>,
     reason: Option<&'static str>,
     total: Option<FlowTotal>,
+    last_port: Option<u16>,
 }
 
 /// The last events, of all workers.
@@ -80,6 +81,7 @@ impl Record {
         let time_us = clock.wall_us_at(noted.at());
         let kept = match noted {
             Noted::Flow(event) => Kept::of_change(event, meaning),
+            Noted::Block(event) => Kept::of_block(event, meaning),
             Noted::Drop(packet) => Kept::of_drop(packet, meaning),
             Noted::Forward(ForwardedPacket { flow, .. }) => {
                 Kept::of_flow(flow, EventKind::Forward, meaning)
@@ -106,7 +108,7 @@ impl Record {
         let kept = self.kept.iter().skip(skip).take(limit);
         let events: Vec<Event> = (from..).zip(kept).map(|(at, kept)| kept.event(at)).collect();
         let next = from + events.len() as u64;
-        EventPage { events, first, next, lost, since_us: self.since_us }
+        EventPage { events, first, next, lost, since_us: self.since_us, port_blocks: false }
     }
 
     /// How many there were, and are.
@@ -144,6 +146,28 @@ impl Kept {
         }
     }
 
+    fn of_block(BlockEvent { is_begin, block, .. }: &BlockEvent, meaning: Meaning<'_>) -> Self {
+        let PortBlock { pod, egress, first, last, since_ns, .. } = *block;
+        let pod = pod_as_sent(pod, meaning.numbers);
+        let nobody = |of: IpAddr| match of {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let tuple = |source, destination, destination_port| ApiTuple {
+            source,
+            source_port: 0,
+            destination,
+            destination_port,
+        };
+        let kind = if *is_begin { EventKind::BlockBegin } else { EventKind::BlockEnd };
+        Self {
+            reply: Some(tuple(nobody(egress), egress, first)),
+            pod: meaning.pods.of_flow(pod, since_ns).cloned(),
+            last_port: Some(last),
+            ..Self::of(0, tuple(pod, nobody(pod), 0), kind)
+        }
+    }
+
     fn of_drop(packet: &DroppedPacket, meaning: Meaning<'_>) -> Self {
         let Meaning { policies, pods, numbers, .. } = meaning;
         Self {
@@ -156,18 +180,23 @@ impl Kept {
     }
 
     fn of_tuple(original: &Tuple, kind: EventKind) -> Self {
+        Self::of(original.protocol, tuple(original), kind)
+    }
+
+    fn of(protocol: u8, original: ApiTuple, kind: EventKind) -> Self {
         Self {
             time_us: 0,
             worker: 0,
             kind,
-            protocol: original.protocol,
-            original: tuple(original),
+            protocol,
+            original,
             reply: None,
             pod: None,
             policy: None,
             peer: None,
             reason: None,
             total: None,
+            last_port: None,
         }
     }
 
@@ -177,7 +206,10 @@ impl Kept {
             time_us: self.time_us,
             worker: self.worker,
             kind: self.kind,
-            protocol: protocol_name(self.protocol),
+            protocol: match self.last_port {
+                Some(_) => "any".to_owned(),
+                None => protocol_name(self.protocol),
+            },
             original: self.original,
             reply: self.reply,
             pod: self.pod.as_deref().map(str::to_owned),
@@ -185,6 +217,7 @@ impl Kept {
             peer: self.peer,
             reason: self.reason.map(str::to_owned),
             total: self.total,
+            last_port: self.last_port,
         }
     }
 }

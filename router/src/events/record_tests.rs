@@ -90,6 +90,7 @@ fn an_event_tells_who_had_which_address_and_port_and_when() {
         peer: Some(address("192.168.1.2")),
         reason: None,
         total: None,
+        last_port: None,
     };
     let total = FlowTotal {
         duration_ms: 301_000,
@@ -186,6 +187,43 @@ fn pages_go_on_where_the_last_one_ended_and_say_what_is_gone() {
     assert_eq!(record.counts(6), EventCounts { noted: 10, kept: 4, lost: 6 });
     let empty = Record::new(4, 0).page(9, 9, 0);
     assert_eq!((empty.first, empty.next, empty.events.len()), (1, 1, 0));
+}
+
+#[test]
+fn an_event_tells_which_ports_a_pod_has_and_has_no_more() {
+    let block = PortBlock {
+        pod: address("10.0.1.40"),
+        egress: address("192.0.2.1"),
+        first: 4_096,
+        last: 4_159,
+        since_ns: 100 * SECOND,
+        flows: 0,
+    };
+    let noted = |at, is_begin| Noted::Block(BlockEvent { at: at * SECOND, is_begin, block });
+    let page = record(9, &[noted(100, true), noted(200, false)]).page(0, 1_000, 0);
+    let begun = Event {
+        number: 1,
+        time_us: CLOCK.wall_us - 400_000_000,
+        worker: 0,
+        kind: EventKind::BlockBegin,
+        protocol: "any".to_owned(),
+        original: tuple(&tuple_of(("10.0.1.40", 0), ("0.0.0.0", 0))),
+        reply: Some(tuple(&tuple_of(("0.0.0.0", 0), ("192.0.2.1", 4_096)))),
+        pod: Some("shop/cart-0".to_owned()),
+        policy: None,
+        peer: None,
+        reason: None,
+        total: None,
+        last_port: Some(4_159),
+    };
+    let ended = Event {
+        number: 2,
+        time_us: CLOCK.wall_us - 300_000_000,
+        worker: 1,
+        kind: EventKind::BlockEnd,
+        ..begun.clone()
+    };
+    assert_eq!(page.events, [begun, ended]);
 }
 
 #[test]

@@ -81,7 +81,9 @@ impl Exporter {
         match record {
             // Where nobody knows how many they are, that there are some is told.
             Record::Gap(gap) => self.not_sent += gap.lost.unwrap_or(1),
-            record if record.session().is_some() => self.waiting.push(record.clone()),
+            record if record.session().is_some() || record.block().is_some() => {
+                self.waiting.push(record.clone());
+            }
             _ => {}
         }
         if self.waiting.len() >= WAITING_MAX {
@@ -123,7 +125,7 @@ impl Exporter {
             self.told = not_sent;
         }
         while *sent < records.len() {
-            let (message, taken) = self.encoder.sessions(now, &records[*sent..]);
+            let (message, taken) = self.encoder.records(now, &records[*sent..]);
             if has_records(&message) {
                 self.write(&message)?;
             }

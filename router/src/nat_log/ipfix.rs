@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::record::{Record, Session};
+use super::record::{Block, Record, Session};
 use crate::answer::protocol_number;
 
 /// Bytes of a message at most: with the headers of IPv6 and UDP it goes through every network of IPv6
@@ -45,6 +45,13 @@ const NAT_EVENT: Element = (230, 1);
 const POST_NAT_SOURCE_IPV6: Element = (281, 16);
 const POST_NAT_DESTINATION_IPV6: Element = (282, 16);
 const OBSERVATION_TIME: Element = (323, 8);
+const PORT_RANGE_START: Element = (361, 2);
+const PORT_RANGE_END: Element = (362, 2);
+const PORT_RANGE_STEP: Element = (363, 2);
+const PORT_RANGE_PORTS: Element = (364, 2);
+
+/// The values of natEvent: a port block was allocated, and given back.
+const BLOCK_EVENTS: (u8, u8) = (16, 17);
 
 /// What every session has, in front of its addresses.
 const OF_ALL: [Element; 7] = [
@@ -69,8 +76,8 @@ enum Translation {
 impl Translation {
     const ALL: [Self; 3] = [Self::Nat44, Self::Nat64, Self::Nat66];
 
-    fn of(session: &Session) -> Self {
-        match (session.pod_address, session.egress_address) {
+    fn of(pod: IpAddr, egress: IpAddr) -> Self {
+        match (pod, egress) {
             (IpAddr::V4(_), _) => Self::Nat44,
             (IpAddr::V6(_), IpAddr::V4(_)) => Self::Nat64,
             (IpAddr::V6(_), IpAddr::V6(_)) => Self::Nat66,
@@ -109,10 +116,41 @@ impl Translation {
         }
     }
 
-    fn record_bytes(self) -> usize {
-        let elements = OF_ALL.into_iter().chain(self.addresses());
-        elements.map(|(_, length)| usize::from(length)).sum()
+    /// The template of its port blocks.
+    fn block_template(self) -> u16 {
+        match self {
+            Self::Nat44 => 260,
+            Self::Nat64 => 261,
+            Self::Nat66 => 262,
+        }
     }
+
+    /// What sessions have.
+    fn elements(self) -> Vec<Element> {
+        OF_ALL.into_iter().chain(self.addresses()).collect()
+    }
+
+    /// What port blocks have (RFC 8158, section 5.6.9).
+    fn block_elements(self) -> Vec<Element> {
+        let [source, source_outside, ..] = self.addresses();
+        let range = [PORT_RANGE_START, PORT_RANGE_END, PORT_RANGE_STEP, PORT_RANGE_PORTS];
+        [OBSERVATION_TIME, NAT_EVENT, source, source_outside].into_iter().chain(range).collect()
+    }
+}
+
+/// The template of a record, and what it has; none of one that no collector is told.
+fn template(record: &Record) -> Option<(u16, Vec<Element>)> {
+    if let Some(block) = record.block() {
+        let translation = Translation::of(block.pod_address, block.egress_address);
+        return Some((translation.block_template(), translation.block_elements()));
+    }
+    let session = record.session()?;
+    let translation = Translation::of(session.pod_address, session.egress_address);
+    Some((translation.template(), translation.elements()))
+}
+
+fn bytes(elements: &[Element]) -> usize {
+    elements.iter().map(|(_, length)| usize::from(*length)).sum()
 }
 
 /// The sessions and the number of sessions that were lost, as a collector shall learn them.
@@ -127,11 +165,12 @@ impl Encoder {
     pub(super) fn templates(&self, now: Timestamp) -> Vec<u8> {
         let mut message = self.begin(now);
         let set = begin_set(&mut message, TEMPLATE_SET);
-        for translation in Translation::ALL {
-            let elements = || OF_ALL.into_iter().chain(translation.addresses());
-            put_u16(&mut message, translation.template());
-            put_u16(&mut message, elements().map(|_| 1).sum());
-            elements().for_each(|element| put_element(&mut message, element));
+        let sessions = Translation::ALL.map(|of| (of.template(), of.elements()));
+        let blocks = Translation::ALL.map(|of| (of.block_template(), of.block_elements()));
+        for (number, elements) in sessions.into_iter().chain(blocks) {
+            put_u16(&mut message, number);
+            put_u16(&mut message, elements.iter().map(|_| 1).sum());
+            elements.into_iter().for_each(|element| put_element(&mut message, element));
         }
         end_set(&mut message, set);
         // Of three fields the first is what they are about (RFC 7011, section 4.3).
@@ -156,27 +195,27 @@ impl Encoder {
     }
 
     /// A message with as many of the records as there is room for, and how many these are. What is no
-    /// session is left out.
-    pub(super) fn sessions(&mut self, now: Timestamp, records: &[Record]) -> (Vec<u8>, usize) {
+    /// session or block is left out.
+    pub(super) fn records(&mut self, now: Timestamp, records: &[Record]) -> (Vec<u8>, usize) {
         let mut message = self.begin(now);
-        let mut open: Option<(Translation, usize)> = None;
+        let mut open: Option<(u16, usize)> = None;
         let mut taken = 0;
         for record in records {
-            let Some(session) = record.session() else {
+            let Some((template, elements)) = template(record) else {
                 taken += 1;
                 continue;
             };
-            let translation = Translation::of(session);
-            let is_new = open.is_none_or(|(of, _)| of != translation);
+            let is_new = open.is_none_or(|(of, _)| of != template);
             let header = if is_new { SET_HEADER_BYTES } else { 0 };
-            if message.len() + header + translation.record_bytes() > MESSAGE_BYTES_MAX {
+            if message.len() + header + bytes(&elements) > MESSAGE_BYTES_MAX {
                 break;
             }
             if is_new {
                 open.into_iter().for_each(|(_, set)| end_set(&mut message, set));
-                open = Some((translation, begin_set(&mut message, translation.template())));
+                open = Some((template, begin_set(&mut message, template)));
             }
-            put_session(&mut message, translation, record, session);
+            record.session().iter().for_each(|session| put_session(&mut message, record, session));
+            record.block().iter().for_each(|block| put_block(&mut message, record, block));
             self.sequence = self.sequence.wrapping_add(1);
             taken += 1;
         }
@@ -203,12 +242,35 @@ pub(super) fn has_records(message: &[u8]) -> bool {
     message.len() > HEADER_BYTES
 }
 
-fn put_session(
-    message: &mut Vec<u8>,
-    translation: Translation,
-    record: &Record,
-    session: &Session,
-) {
+fn put_block(message: &mut Vec<u8>, record: &Record, block: &Block) {
+    let (allocated, given_back) = BLOCK_EVENTS;
+    let (event, time) = match record {
+        Record::BlockEnd(_) => (given_back, block.time),
+        _ => (allocated, block.began.unwrap_or(block.time)),
+    };
+    message.extend(milliseconds(time).to_be_bytes());
+    message.push(event);
+    let [(_, pod), (_, outside), ..] =
+        Translation::of(block.pod_address, block.egress_address).addresses();
+    put_address(message, block.pod_address, pod);
+    put_address(message, block.egress_address, outside);
+    let Block { first_port, last_port, .. } = *block;
+    let ports = last_port.saturating_sub(first_port).saturating_add(1);
+    [first_port, last_port, 1, ports].into_iter().for_each(|number| put_u16(message, number));
+}
+
+/// An address in the room of an element of this length.
+fn put_address(message: &mut Vec<u8>, address: IpAddr, length: u16) {
+    match (address, length) {
+        (IpAddr::V4(address), 4) => message.extend(address.octets()),
+        (IpAddr::V6(address), 16) => message.extend(address.octets()),
+        // A NAT64 session has outlived its prefix: nobody knows where the pod has sent to.
+        _ => message.resize(message.len() + usize::from(length), 0),
+    }
+}
+
+fn put_session(message: &mut Vec<u8>, record: &Record, session: &Session) {
+    let translation = Translation::of(session.pod_address, session.egress_address);
     let (created, deleted) = translation.events();
     // One that was there already was created when it began.
     let (event, time) = match record {
@@ -226,12 +288,7 @@ fn put_session(
     let outside = [session.egress_address, destination, session.remote_address];
     let addresses = [session.pod_address].into_iter().chain(outside);
     for ((_, length), address) in translation.addresses().into_iter().zip(addresses) {
-        match (address, length) {
-            (IpAddr::V4(address), 4) => message.extend(address.octets()),
-            (IpAddr::V6(address), 16) => message.extend(address.octets()),
-            // A NAT64 session has outlived its prefix: nobody knows where the pod has sent to.
-            _ => message.resize(message.len() + usize::from(length), 0),
-        }
+        put_address(message, address, length);
     }
 }
 
@@ -275,7 +332,7 @@ fn put_length(message: &mut [u8], at: usize, length: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::tests::{at, session};
+    use super::super::record::tests::{at, block, session};
     use super::*;
 
     fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -305,19 +362,44 @@ mod tests {
         let sets = sets(&message);
         assert_eq!(sets.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 3]);
         let of_one = 4 + 11 * 4;
-        assert_eq!(sets[0].1.len(), 3 * of_one);
+        let of_block = 4 + 8 * 4;
+        assert_eq!(sets[0].1.len(), 3 * of_one + 3 * of_block);
         for (index, (first, bytes)) in [(256, 34), (257, 58), (258, 82)].into_iter().enumerate() {
             let template = &sets[0].1[index * of_one..][..of_one];
             assert_eq!((u16_at(template, 0), u16_at(template, 2)), (first, 11));
             let lengths = template[4..].chunks(4).map(|element| u16_at(element, 2));
             assert_eq!(lengths.sum::<u16>(), bytes);
         }
+        for (index, (first, bytes)) in [(260, 25), (261, 37), (262, 49)].into_iter().enumerate() {
+            let template = &sets[0].1[3 * of_one + index * of_block..][..of_block];
+            assert_eq!((u16_at(template, 0), u16_at(template, 2)), (first, 8));
+            let lengths = template[4..].chunks(4).map(|element| u16_at(element, 2));
+            assert_eq!(lengths.sum::<u16>(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_block_has_what_its_template_says() {
+        let block = block("2026-11-22T14:00:00.5Z");
+        let six = Block { pod_address: "fd00::40".parse().unwrap(), ..block.clone() };
+        let began = Some(at("2026-11-22T14:00:00.5Z"));
+        let live = Block { time: at("2026-11-22T15:00:00Z"), began, ..block.clone() };
+        let records = [Record::BlockBegin(block), Record::BlockLive(live), Record::BlockEnd(six)];
+        let now = at("2026-11-22T14:00:01Z");
+        let (message, taken) = Encoder::default().records(now, &records);
+        assert_eq!(taken, 3);
+        let time = 1_795_356_000_500_u64.to_be_bytes();
+        let ports = [16, 0, 16, 63, 0, 1, 0, 64];
+        let four = [&time[..], &[16, 10, 0, 1, 40, 192, 168, 44, 129], &ports].concat();
+        let pod = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40];
+        let six = [&time[..], &[17], &pod, &[192, 168, 44, 129], &ports].concat();
+        assert_eq!(sets(&message), [(260, &four.repeat(2)[..]), (261, &six[..])]);
     }
 
     #[test]
     fn a_session_has_what_its_template_says() {
         let begin = Record::Begin(session("2026-11-22T14:00:00.5Z"));
-        let (message, taken) = Encoder::default().sessions(at("2026-11-22T14:00:01Z"), &[begin]);
+        let (message, taken) = Encoder::default().records(at("2026-11-22T14:00:01Z"), &[begin]);
         assert_eq!(taken, 1);
         let milliseconds = 1_795_356_000_500_u64.to_be_bytes();
         let expected = [
@@ -351,7 +433,7 @@ mod tests {
             Record::Live(both_six),
         ];
         let mut encoder = Encoder::default();
-        let (message, taken) = encoder.sessions(at("2026-11-22T14:00:01Z"), &records);
+        let (message, taken) = encoder.records(at("2026-11-22T14:00:01Z"), &records);
         assert_eq!((taken, sequence(&message)), (5, 0));
         let events: Vec<(u16, u8)> = sets(&message).iter().map(|(id, set)| (*id, set[8])).collect();
         assert_eq!(events, [(256, 4), (257, 7), (258, 1)]);
@@ -361,7 +443,7 @@ mod tests {
         let message = encoder.not_sent(at("2026-11-22T14:00:01Z"), 77, 3);
         assert_eq!((sequence(&message), sets(&message)[0].0), (4, 259));
         assert_eq!(sets(&message)[0].1[..12], [0, 0, 0, 77, 0, 0, 0, 0, 0, 0, 0, 3]);
-        let (nothing, _) = encoder.sessions(at("2026-11-22T14:00:01Z"), &[]);
+        let (nothing, _) = encoder.records(at("2026-11-22T14:00:01Z"), &[]);
         assert_eq!((sequence(&nothing), has_records(&nothing)), (5, false));
     }
 
@@ -370,9 +452,9 @@ mod tests {
         let session =
             Session { pod_address: "fd00::40".parse().unwrap(), ..session("2026-11-22T14:00:00Z") };
         let records = [Record::End(session)];
-        let (message, _) = Encoder::default().sessions(at("2026-11-22T14:00:01Z"), &records);
+        let (message, _) = Encoder::default().records(at("2026-11-22T14:00:01Z"), &records);
         let (set, record) = sets(&message)[0];
-        assert_eq!((set, record.len()), (257, Translation::Nat64.record_bytes()));
+        assert_eq!((set, record.len()), (257, bytes(&Translation::Nat64.elements())));
         let remote = [203, 0, 113, 10];
         assert_eq!((&record[38..54], &record[54..]), (&[0; 16][..], &remote[..]));
     }
@@ -383,7 +465,7 @@ mod tests {
         let mut encoder = Encoder::default();
         let (mut rest, mut messages) = (&records[..], 0);
         while !rest.is_empty() {
-            let (message, taken) = encoder.sessions(at("2026-11-22T14:00:01Z"), rest);
+            let (message, taken) = encoder.records(at("2026-11-22T14:00:01Z"), rest);
             assert!(message.len() <= MESSAGE_BYTES_MAX && has_records(&message));
             assert_eq!(sequence(&message) as usize, records.len() - rest.len());
             (rest, messages) = (&rest[taken..], messages + 1);

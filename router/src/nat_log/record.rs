@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use spillway_api::{Event, EventKind, Flow, FlowTotal, POLICY_NOT_KNOWN, Tuple};
+use spillway_api::{Event, EventKind, Flow, FlowTotal, POLICY_NOT_KNOWN, PortBlock, Tuple};
 
 use crate::observe::follow::{Gap, time};
 
@@ -18,6 +18,12 @@ pub(crate) enum Record {
     End(Session),
     /// A flow was there when the log looked: its begin may be from before the log.
     Live(Session),
+    /// A pod has a block of ports from now on, and nobody else has one of them.
+    BlockBegin(Block),
+    /// It has it no more.
+    BlockEnd(Block),
+    /// A pod had a block when the log looked.
+    BlockLive(Block),
     /// Flows may have begun and ended of which nothing is known.
     Gap(Gap),
     /// Every flow that lives is in the log, behind the last gap: what is not has ended.
@@ -72,11 +78,44 @@ pub(crate) struct Session {
     pub(crate) total: Option<FlowTotal>,
 }
 
+/// A pod's ports on an egress address, of every protocol and towards every remote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Block {
+    /// When it was so.
+    pub(crate) time: Timestamp,
+    /// When the pod got it, if that is not now and is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) began: Option<Timestamp>,
+    /// The pod's name, `NAMESPACE/NAME`, where the state document tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<String>,
+    pub(crate) pod_address: IpAddr,
+    pub(crate) egress_address: IpAddr,
+    pub(crate) first_port: u16,
+    pub(crate) last_port: u16,
+}
+
 impl Record {
     /// What is logged of an event; nothing of single packets.
     pub(crate) fn of_event(event: Event) -> Option<Self> {
         let reply = event.reply?;
         let at = time(event.time_us);
+        if let Some(last_port) = event.last_port {
+            let block = Block {
+                time: at,
+                began: None,
+                pod: event.pod,
+                pod_address: event.original.source,
+                egress_address: reply.destination,
+                first_port: reply.destination_port,
+                last_port,
+            };
+            return match event.kind {
+                EventKind::BlockBegin => Some(Self::BlockBegin(block)),
+                EventKind::BlockEnd => Some(Self::BlockEnd(block)),
+                _ => None,
+            };
+        }
         let began = event.total.and_then(|total| {
             let lasted = i64::try_from(total.duration_ms).ok()?;
             at.checked_sub(SignedDuration::from_millis(lasted)).ok()
@@ -91,15 +130,29 @@ impl Record {
         match event.kind {
             EventKind::Begin => Some(Self::Begin(Session { began: None, ..session })),
             EventKind::End => Some(Self::End(session)),
-            EventKind::Drop | EventKind::Forward => None,
+            EventKind::Drop | EventKind::Forward | EventKind::BlockBegin | EventKind::BlockEnd => {
+                None
+            }
         }
+    }
+
+    /// A block that a pod has now.
+    pub(crate) fn of_block(block: PortBlock, now: Timestamp) -> Self {
+        Self::BlockLive(Block {
+            time: now,
+            began: since(block.age_s, now),
+            pod: block.pod,
+            pod_address: block.pod_address,
+            egress_address: block.egress_address,
+            first_port: block.first_port,
+            last_port: block.last_port,
+        })
     }
 
     /// A flow that is there now.
     pub(crate) fn of_flow(flow: Flow, now: Timestamp) -> Self {
-        let age = SignedDuration::from_secs(i64::try_from(flow.age_s).unwrap_or(i64::MAX));
         let mut session = Session::of(now, flow.protocol, &flow.original, &flow.reply);
-        session.began = now.checked_sub(age).ok();
+        session.began = since(flow.age_s, now);
         session.pod = flow.pod;
         session.policy = Some(flow.policy).filter(|name| name != POLICY_NOT_KNOWN);
         session.peer = Some(flow.peer);
@@ -110,15 +163,31 @@ impl Record {
     pub(crate) fn session(&self) -> Option<&Session> {
         match self {
             Self::Begin(session) | Self::End(session) | Self::Live(session) => Some(session),
+            Self::BlockBegin(_) | Self::BlockEnd(_) | Self::BlockLive(_) => None,
             Self::Gap(_) | Self::Complete(_) => None,
             Self::Start(_) | Self::Mark(_) | Self::Stop(_) => None,
         }
+    }
+
+    /// The block that it is about.
+    pub(crate) fn block(&self) -> Option<&Block> {
+        match self {
+            Self::BlockBegin(block) | Self::BlockEnd(block) | Self::BlockLive(block) => Some(block),
+            _ => None,
+        }
+    }
+
+    /// Whether it says nothing that the records of blocks do not: a session with a port, which is in a block
+    /// of its pod.
+    pub(crate) fn is_in_a_block(&self) -> bool {
+        self.session().is_some_and(|session| session.egress_port != 0)
     }
 
     /// When it was written, or what it tells ended.
     pub(crate) fn time(&self) -> Timestamp {
         match self {
             Self::Begin(session) | Self::End(session) | Self::Live(session) => session.time,
+            Self::BlockBegin(block) | Self::BlockEnd(block) | Self::BlockLive(block) => block.time,
             Self::Gap(gap) => gap.to,
             Self::Complete(at) | Self::Start(at) | Self::Mark(at) | Self::Stop(at) => at.time,
         }
@@ -130,6 +199,12 @@ impl Record {
         line.push(b'\n');
         Ok(line)
     }
+}
+
+/// When something began that has this age.
+fn since(age_s: u64, now: Timestamp) -> Option<Timestamp> {
+    let age = SignedDuration::from_secs(i64::try_from(age_s).unwrap_or(i64::MAX));
+    now.checked_sub(age).ok()
 }
 
 impl Session {
@@ -180,6 +255,19 @@ pub(crate) mod tests {
         }
     }
 
+    /// 64 ports that 10.0.1.40 has on 192.168.44.129.
+    pub(crate) fn block(time: &str) -> Block {
+        Block {
+            time: at(time),
+            began: None,
+            pod: Some("shop/cart-0".to_owned()),
+            pod_address: "10.0.1.40".parse().unwrap(),
+            egress_address: "192.168.44.129".parse().unwrap(),
+            first_port: 4_096,
+            last_port: 4_159,
+        }
+    }
+
     #[test]
     fn every_record_is_a_line_and_the_same_again_when_it_is_read() {
         let began = Some(at("2026-11-22T13:00:00Z"));
@@ -196,6 +284,9 @@ pub(crate) mod tests {
             Record::Begin(session("2026-11-22T14:00:00Z")),
             Record::End(ended.clone()),
             Record::Live(ended),
+            Record::BlockBegin(block("2026-11-22T14:00:00Z")),
+            Record::BlockEnd(block("2026-11-22T14:00:00Z")),
+            Record::BlockLive(Block { began, ..block("2026-11-22T14:00:00Z") }),
             Record::Gap(gap),
             Record::Complete(now),
             Record::Start(now),

@@ -45,18 +45,36 @@ pub(crate) struct Recorder {
     synced: Timestamp,
     /// Until when the log says that nothing is missing.
     marked: Timestamp,
-    /// The live flows that are to be written down; none when they are.
+    /// What the router has now that is to be written down; none when it is.
     listing: Option<Listing>,
+    /// Whether pods have whole blocks of ports there: flows with a port are not written down then.
+    port_blocks: bool,
     is_away: bool,
 }
 
-/// Writing down the flows that live.
+/// Writing down what the router has now.
 #[derive(Clone, Copy, Debug)]
 struct Listing {
-    /// Where their next page begins.
+    what: Listed,
+    /// Where its next page begins.
     cursor: u64,
-    /// Whether the collector does not know of them all.
+    /// Whether the collector does not know of it all.
     is_news: bool,
+}
+
+/// What a router has: first the one, then the other.
+#[derive(Clone, Copy, Debug)]
+enum Listed {
+    /// The flows that live.
+    Flows,
+    /// The blocks of ports that pods have.
+    Blocks,
+}
+
+impl Listing {
+    fn new(is_news: bool) -> Self {
+        Self { what: Listed::Flows, cursor: 0, is_news }
+    }
 }
 
 /// The place of `FILE.cursor`.
@@ -67,7 +85,15 @@ pub(crate) fn cursor_file(log: &Path) -> PathBuf {
 impl Recorder {
     pub(crate) fn new(lines: Lines, exporter: Option<Exporter>) -> Self {
         let past = Timestamp::UNIX_EPOCH;
-        Self { lines, exporter, synced: past, marked: past, listing: None, is_away: false }
+        Self {
+            lines,
+            exporter,
+            synced: past,
+            marked: past,
+            listing: None,
+            port_blocks: false,
+            is_away: false,
+        }
     }
 
     /// Writes the log of the router that listens at `socket`. One that is not there may come.
@@ -75,7 +101,7 @@ impl Recorder {
         let mut stop = Stop::on_signals()?;
         let position = self.last_position()?;
         // Where the log goes on it has all flows already, but perhaps in files that were removed, or will be.
-        self.listing = Some(Listing { cursor: 0, is_news: position.is_none() });
+        self.listing = Some(Listing::new(position.is_none()));
         let follower = position.map_or_else(Follower::whole, Follower::from);
         let mut source = Source::new(socket, follower);
         self.write(&Record::Start(At { time: now() }))?;
@@ -100,38 +126,52 @@ impl Recorder {
             Err(error) => return self.away(error).map(|()| true),
         };
         self.is_away = false;
+        self.port_blocks = batch.port_blocks;
         let is_idle = batch.events.is_empty() && self.listing.is_none();
         for gap in batch.gaps {
             let why = gap.why.words();
             tracing::warn!("a gap in the log, from {} to {}: {why}", gap.from, gap.to);
             // What has begun meanwhile is among those.
             let was_news = self.listing.is_some_and(|listing| listing.is_news);
-            let is_news = was_news || gap.why != Why::ClockSetBack;
-            self.listing = Some(Listing { cursor: 0, is_news });
+            self.listing = Some(Listing::new(was_news || gap.why != Why::ClockSetBack));
             self.write(&Record::Gap(gap))?;
         }
         for record in batch.events.into_iter().filter_map(Record::of_event) {
-            self.write(&record)?;
+            self.write_wanted(&record)?;
         }
-        self.write_flows(source)?;
+        self.write_listing(source)?;
         if is_idle && has_passed(MARK, self.marked, asked) {
             self.write(&Record::Mark(At { time: asked }))?;
         }
         Ok(is_idle)
     }
 
-    /// Writes the next page of the live flows, if they are wanted.
-    fn write_flows(&mut self, source: &mut Source) -> anyhow::Result<()> {
-        let Some(Listing { cursor, is_news }) = self.listing else { return Ok(()) };
+    /// Writes the next page of what the router has now, if it is wanted: its flows, then its blocks.
+    fn write_listing(&mut self, source: &mut Source) -> anyhow::Result<()> {
+        let Some(listing) = self.listing else { return Ok(()) };
         let asked = now();
-        let page = match source.flows(cursor) {
+        let page = match listing.what {
+            Listed::Flows => source.flows(listing.cursor).map(|page| {
+                let rows = page.rows.into_iter().map(|row| Record::of_flow(row, asked));
+                (rows.collect::<Vec<_>>(), page.next)
+            }),
+            Listed::Blocks => source.port_blocks(listing.cursor).map(|page| {
+                let rows = page.rows.into_iter().map(|row| Record::of_block(row, asked));
+                (rows.collect(), page.next)
+            }),
+        };
+        let (records, next) = match page {
             Ok(page) => page,
             Err(error) => return self.away(error),
         };
-        for flow in page.rows {
-            self.write(&Record::of_flow(flow, asked))?;
-        }
-        self.listing = page.next.map(|cursor| Listing { cursor, is_news });
+        records.iter().try_for_each(|record| self.write_wanted(record))?;
+        self.listing = match (next, listing.what) {
+            (Some(cursor), _) => Some(Listing { cursor, ..listing }),
+            (None, Listed::Flows) if self.port_blocks => {
+                Some(Listing { what: Listed::Blocks, cursor: 0, ..listing })
+            }
+            (None, _) => None,
+        };
         if self.listing.is_none() {
             if let Lines::File(file, _) = &mut self.lines {
                 file.has_all_flows();
@@ -139,6 +179,11 @@ impl Recorder {
             self.write(&Record::Complete(At { time: asked }))?;
         }
         Ok(())
+    }
+
+    /// Writes what blocks do not say already.
+    fn write_wanted(&mut self, record: &Record) -> anyhow::Result<()> {
+        if self.port_blocks && record.is_in_a_block() { Ok(()) } else { self.write(record) }
     }
 
     /// A router that is being restarted comes back.
@@ -160,7 +205,7 @@ impl Recorder {
             Lines::Output(waiting) => waiting.extend(record.line()?),
             Lines::Nowhere => {}
         }
-        let is_known = matches!(record, Record::Live(_))
+        let is_known = matches!(record, Record::Live(_) | Record::BlockLive(_))
             && self.listing.is_some_and(|listing| !listing.is_news);
         if let Some(exporter) = self.exporter.as_mut().filter(|_| !is_known) {
             exporter.add(record, now());
@@ -190,11 +235,11 @@ impl Recorder {
                     if file.follow_name()? {
                         // Also those that are in the other one already.
                         let is_news = self.listing.is_some_and(|listing| listing.is_news);
-                        self.listing = Some(Listing { cursor: 0, is_news });
+                        self.listing = Some(Listing::new(is_news));
                     }
                 }
                 if self.listing.is_none() && file.wants_all_flows() {
-                    self.listing = Some(Listing { cursor: 0, is_news: false });
+                    self.listing = Some(Listing::new(false));
                 }
             }
             Lines::Output(waiting) => {

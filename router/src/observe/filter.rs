@@ -77,6 +77,10 @@ enum Kind {
     Drop,
     /// A packet was forwarded, one of those that are sampled.
     Forward,
+    /// A pod has a block of ports.
+    BlockBegin,
+    /// It has it no more.
+    BlockEnd,
 }
 
 impl Filter {
@@ -100,7 +104,7 @@ impl Filter {
             && any(&self.from_port, |port| from_port == *port)
             && any(&self.to_port, |port| to_port == *port)
             && any(&self.protocol, |protocol| event.protocol == *protocol)
-            && any(&self.verdict, |verdict| *verdict == verdict_of(event.kind))
+            && any(&self.verdict, |verdict| Some(*verdict) == verdict_of(event.kind))
             && any(&self.kind, |kind| *kind == kind_of(event.kind))
             && any(&self.drop_reason, |reason| is_dropped_for(event, reason))
             && any(&self.policy, |name| is_policy(event, name))
@@ -134,10 +138,12 @@ fn is_dropped_for(event: &Event, reason: &str) -> bool {
     event.kind == EventKind::Drop && event.reason.as_deref() == Some(reason)
 }
 
-fn verdict_of(kind: EventKind) -> Verdict {
+/// None of what is about no packet.
+fn verdict_of(kind: EventKind) -> Option<Verdict> {
     match kind {
-        EventKind::Drop => Verdict::Dropped,
-        EventKind::Begin | EventKind::End | EventKind::Forward => Verdict::Forwarded,
+        EventKind::Drop => Some(Verdict::Dropped),
+        EventKind::Begin | EventKind::End | EventKind::Forward => Some(Verdict::Forwarded),
+        EventKind::BlockBegin | EventKind::BlockEnd => None,
     }
 }
 
@@ -147,6 +153,8 @@ fn kind_of(kind: EventKind) -> Kind {
         EventKind::End => Kind::End,
         EventKind::Drop => Kind::Drop,
         EventKind::Forward => Kind::Forward,
+        EventKind::BlockBegin => Kind::BlockBegin,
+        EventKind::BlockEnd => Kind::BlockEnd,
     }
 }
 

@@ -40,6 +40,7 @@ fn begin() -> Event {
         peer: None,
         reason: None,
         total: None,
+        last_port: None,
     }
 }
 

@@ -194,6 +194,7 @@ mod tests {
             peer: None,
             reason: None,
             total: None,
+            last_port: None,
         };
         EventPage {
             next: numbers.end,
@@ -201,6 +202,7 @@ mod tests {
             first,
             lost,
             since_us: 0,
+            port_blocks: false,
         }
     }
 

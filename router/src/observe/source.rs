@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use spillway_api::{Client, ClientError, Event, FlowPage};
+use spillway_api::{Client, ClientError, Event, EventPage, FlowPage, PortBlockPage};
 
 use super::follow::{Follower, Gap, Position, Taken, Why, now};
 
@@ -14,6 +14,8 @@ pub(crate) struct Batch {
     pub(crate) gaps: Vec<Gap>,
     /// By number; none when nothing has happened since.
     pub(crate) events: Vec<Event>,
+    /// Whether pods have whole blocks of ports.
+    pub(crate) port_blocks: bool,
 }
 
 /// A router's events.
@@ -64,7 +66,8 @@ impl Source {
                     busy.for_each(|gap| gap.to = gap.to.max(now()));
                     let gaps = self.restarted.take().into_iter().chain(missing).collect();
                     self.client = Some(client);
-                    return Ok(Batch { gaps, events: page.events });
+                    let EventPage { events, port_blocks, .. } = page;
+                    return Ok(Batch { gaps, events, port_blocks });
                 }
             }
         }
@@ -81,6 +84,20 @@ impl Source {
             return Ok(FlowPage { rows: Vec::new(), next: Some(cursor) });
         };
         let page = client.flows(cursor)?;
+        self.client = Some(client);
+        Ok(page)
+    }
+
+    /// The same of the blocks of ports that pods have.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::flows`].
+    pub(crate) fn port_blocks(&mut self, cursor: u64) -> Result<PortBlockPage, ClientError> {
+        let Some(mut client) = self.client.take() else {
+            return Ok(PortBlockPage { rows: Vec::new(), next: Some(cursor) });
+        };
+        let page = client.port_blocks(cursor)?;
         self.client = Some(client);
         Ok(page)
     }
@@ -110,8 +127,7 @@ mod tests {
                 let mut requests = BufReader::new(&stream).lines();
                 for _ in 0..*pages {
                     requests.next().unwrap().unwrap();
-                    let page =
-                        EventPage { events: Vec::new(), first: 1, next: 1, lost: 0, since_us };
+                    let page = EventPage { first: 1, next: 1, since_us, ..EventPage::default() };
                     let line = serde_json::to_string(&Response::Events(page)).unwrap() + "\n";
                     (&stream).write_all(line.as_bytes()).unwrap();
                 }

@@ -230,7 +230,7 @@ fn load(config: &Config, infos: &[DeviceInfo]) -> Trial {
     if infos.is_empty() {
         return Trial::NotTried("no device is there");
     }
-    match load_steering(config, owners(config.workers), infos, &[]) {
+    match load_steering(config, owners(config), infos, &[]) {
         Ok(_) => Trial::Done,
         Err(error) => Trial::Refused(format!("{error:#}")),
     }

@@ -269,6 +269,8 @@ impl Page<'_> {
         }
         let held = workers.iter().map(|worker| (of_worker(worker), worker.held as f64));
         self.gauges("worker_held_packets", "Packets that wait for a neighbour.", held)?;
+        let blocks = workers.iter().map(|worker| (of_worker(worker), worker.port_blocks as f64));
+        self.gauges("worker_port_blocks", "Blocks of ports that pods have.", blocks)?;
         let flows = by(workers, "family", |worker| {
             let ipv4 = worker.flows.saturating_sub(worker.flows_ipv6);
             [("ipv4", ipv4), ("ipv6", worker.flows_ipv6)]

@@ -143,6 +143,7 @@ mod tests {
             peer: None,
             reason: None,
             total: None,
+            last_port: None,
         }
     }
 
@@ -163,7 +164,7 @@ mod tests {
                 let from = cursor.clamp(1, LAST + 1);
                 let next = (from + u64::from(limit)).min(LAST + 1);
                 let events = (from..next).map(event).collect();
-                let page = EventPage { events, first: 1, next, lost: 0, since_us: 0 };
+                let page = EventPage { events, first: 1, next, ..EventPage::default() };
                 let line = serde_json::to_string(&Response::Events(page)).unwrap() + "\n";
                 (&stream).write_all(line.as_bytes()).unwrap();
             }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use crate::nat_log::record::{Record, Session};
+use crate::nat_log::record::{Block, Record, Session};
 use crate::observe::follow::{Gap, Why};
 
 /// How much a begin may differ that is known from a flow's age: ages are in whole seconds.
@@ -40,6 +40,12 @@ impl Question {
             && self.remote_port.is_none_or(|port| session.remote_port == port)
     }
 
+    /// Of whom a block's pod spoke with nothing is known: any protocol, any remote.
+    fn is_about_block(&self, block: &Block) -> bool {
+        let ports = block.first_port..=block.last_port;
+        block.egress_address == self.address && ports.contains(&self.port)
+    }
+
     /// Whether it is about any of the time between these two.
     fn meets(&self, from: Timestamp, to: Timestamp) -> bool {
         from <= self.to && to >= self.from
@@ -57,6 +63,21 @@ fn is_protocol(session: &Session, name: &str) -> bool {
 pub(crate) struct Holder {
     pub(crate) pod: Option<String>,
     pub(crate) pod_address: IpAddr,
+    /// Its session; none where the pod had a whole block of ports: it may have spoken with anybody.
+    #[serde(flatten)]
+    pub(crate) session: Option<HolderSession>,
+    /// The block's first and last port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) block: Option<(u16, u16)>,
+    /// Since when.
+    pub(crate) from: Timestamp,
+    /// Until when; none of what has not ended yet.
+    pub(crate) to: Option<Timestamp>,
+}
+
+/// What a [`Holder`] did with the port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct HolderSession {
     pub(crate) pod_port: u16,
     pub(crate) protocol: String,
     pub(crate) remote_address: IpAddr,
@@ -64,10 +85,6 @@ pub(crate) struct Holder {
     pub(crate) policy: Option<String>,
     /// The tunnel peer behind which the pod was: its node.
     pub(crate) peer: Option<IpAddr>,
-    /// Since when.
-    pub(crate) from: Timestamp,
-    /// Until when; none of what has not ended yet.
-    pub(crate) to: Option<Timestamp>,
 }
 
 /// Why there may have been somebody else.
@@ -95,20 +112,80 @@ pub(crate) struct Answer {
     pub(crate) uncertain: Option<Uncertain>,
 }
 
-/// What a session is known by, while it lasts: no two have the same at one time.
+/// What a session or a block is known by, while it lasts: no two have the same at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    protocol: String,
-    pod: (IpAddr, u16),
-    remote: (IpAddr, u16),
+enum Key {
+    Session { protocol: String, pod: (IpAddr, u16), remote: (IpAddr, u16) },
+    Block { pod: IpAddr },
 }
 
-impl Key {
-    fn of(session: &Session) -> Self {
-        Self {
-            protocol: session.protocol.clone(),
-            pod: (session.pod_address, session.pod_port),
-            remote: (session.remote_address, session.remote_port),
+/// A record of somebody who had it.
+#[derive(Clone, Copy)]
+enum Seen<'a> {
+    Session(&'a Session),
+    Block(&'a Block),
+}
+
+impl Seen<'_> {
+    fn key(self) -> Key {
+        match self {
+            Self::Session(session) => Key::Session {
+                protocol: session.protocol.clone(),
+                pod: (session.pod_address, session.pod_port),
+                remote: (session.remote_address, session.remote_port),
+            },
+            Self::Block(block) => Key::Block { pod: block.pod_address },
+        }
+    }
+
+    fn is_asked_for(self, question: &Question) -> bool {
+        match self {
+            Self::Session(session) => question.is_about(session),
+            Self::Block(block) => question.is_about_block(block),
+        }
+    }
+
+    fn time(self) -> Timestamp {
+        match self {
+            Self::Session(session) => session.time,
+            Self::Block(block) => block.time,
+        }
+    }
+
+    fn began(self) -> Option<Timestamp> {
+        match self {
+            Self::Session(session) => session.began,
+            Self::Block(block) => block.began,
+        }
+    }
+
+    /// Who has it from its begin on.
+    fn holder(self) -> Holder {
+        let from = self.began().unwrap_or(self.time());
+        match self {
+            Self::Session(session) => Holder {
+                pod: session.pod.clone(),
+                pod_address: session.pod_address,
+                session: Some(HolderSession {
+                    pod_port: session.pod_port,
+                    protocol: session.protocol.clone(),
+                    remote_address: session.remote_address,
+                    remote_port: session.remote_port,
+                    policy: session.policy.clone(),
+                    peer: session.peer,
+                }),
+                block: None,
+                from,
+                to: None,
+            },
+            Self::Block(block) => Holder {
+                pod: block.pod.clone(),
+                pod_address: block.pod_address,
+                session: None,
+                block: Some((block.first_port, block.last_port)),
+                from,
+                to: None,
+            },
         }
     }
 }
@@ -150,8 +227,10 @@ impl History {
     /// Takes the next record, in the order of their times.
     pub(crate) fn add(&mut self, record: &Record) {
         match record {
-            Record::Begin(session) | Record::Live(session) => self.begin(session),
-            Record::End(session) => self.finish(session),
+            Record::Begin(session) | Record::Live(session) => self.begin(Seen::Session(session)),
+            Record::End(session) => self.finish(Seen::Session(session)),
+            Record::BlockBegin(block) | Record::BlockLive(block) => self.begin(Seen::Block(block)),
+            Record::BlockEnd(block) => self.finish(Seen::Block(block)),
             Record::Gap(gap) => self.gap(gap),
             Record::Complete(_) => self.incomplete = None,
             // Until it has reached the router it knows nothing.
@@ -192,11 +271,11 @@ impl History {
         }
     }
 
-    fn begin(&mut self, session: &Session) {
-        if !self.question.is_about(session) {
+    fn begin(&mut self, seen: Seen<'_>) {
+        if !seen.is_asked_for(&self.question) {
             return;
         }
-        let (key, holder) = (Key::of(session), holder(session));
+        let (key, holder) = (seen.key(), seen.holder());
         match self.open.get(&key) {
             // The same session, seen again.
             Some(open) if holder.from.duration_since(open.from).abs() <= AGE_WITHIN => {}
@@ -208,17 +287,16 @@ impl History {
         }
     }
 
-    fn finish(&mut self, session: &Session) {
-        if !self.question.is_about(session) {
+    fn finish(&mut self, seen: Seen<'_>) {
+        if !seen.is_asked_for(&self.question) {
             return;
         }
-        let key = Key::of(session);
-        let ended = self.open.remove(&key).unwrap_or_else(|| {
-            let known = self.known.map_or(session.time, |(begin, _)| begin);
-            Holder { from: session.began.unwrap_or(known), ..holder(session) }
+        let ended = self.open.remove(&seen.key()).unwrap_or_else(|| {
+            let known = self.known.map_or(seen.time(), |(begin, _)| begin);
+            Holder { from: seen.began().unwrap_or(known), ..seen.holder() }
         });
         // The clock may have been set back a little meanwhile.
-        self.keep(Holder { to: Some(session.time.max(ended.from)), ..ended });
+        self.keep(Holder { to: Some(seen.time().max(ended.from)), ..ended });
     }
 
     /// What was open may have ended in a gap, and somebody else may have been there. What is there
@@ -293,30 +371,15 @@ impl History {
     }
 }
 
-/// Whether two, of which the later began when the earlier did as far as is known, are one session.
+/// Whether two, of which the later began when the earlier did as far as is known, are one.
 fn is_same(earlier: &Holder, later: &Holder) -> bool {
-    let pod = |holder: &Holder| (holder.pod_address, holder.pod_port);
-    let remote = |holder: &Holder| (holder.remote_address, holder.remote_port);
-    pod(earlier) == pod(later)
-        && remote(earlier) == remote(later)
-        && earlier.protocol == later.protocol
+    let with = |holder: &Holder| {
+        let session = holder.session.as_ref();
+        session.map(|it| (it.pod_port, it.protocol.clone(), it.remote_address, it.remote_port))
+    };
+    earlier.pod_address == later.pod_address
+        && with(earlier) == with(later)
         && earlier.to.is_none_or(|to| to > later.from)
-}
-
-/// Who has it from the session's begin on.
-fn holder(session: &Session) -> Holder {
-    Holder {
-        pod: session.pod.clone(),
-        pod_address: session.pod_address,
-        pod_port: session.pod_port,
-        protocol: session.protocol.clone(),
-        remote_address: session.remote_address,
-        remote_port: session.remote_port,
-        policy: session.policy.clone(),
-        peer: session.peer,
-        from: session.began.unwrap_or(session.time),
-        to: None,
-    }
 }
 
 #[cfg(test)]

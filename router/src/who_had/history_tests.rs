@@ -1,6 +1,6 @@
 use super::*;
 use crate::nat_log::record::At;
-use crate::nat_log::record::tests::session;
+use crate::nat_log::record::tests::{block, session};
 
 /// A time of the day of these tests.
 fn at(time: &str) -> Timestamp {
@@ -260,4 +260,36 @@ fn more_than_anybody_reads_are_cut_off_and_told() {
     }
     history.is_known_until(at("12:00:00"));
     assert_eq!(history.answer().uncertain, Some(Uncertain::TooMany));
+}
+
+#[test]
+fn a_block_has_its_ports_of_every_protocol_towards_every_remote() {
+    let of_block = |time: &str| Block { time: at(time), ..block("2026-11-22T00:00:00Z") };
+    let records = [
+        mark("10:00:00"),
+        Record::BlockBegin(of_block("11:00:00")),
+        Record::BlockEnd(of_block("12:00:00")),
+        mark("13:00:00"),
+    ];
+    let ask = |port, time| {
+        let remote = Some("203.0.113.99".parse().unwrap());
+        let protocol = Some("udp".to_owned());
+        answer(Question { port, protocol, remote, ..at_time(time) }, &records)
+    };
+    for port in [4_096, 4_100, 4_159] {
+        let answer = ask(port, "11:30:00");
+        assert_eq!(times(&answer), [(at("11:00:00"), Some(at("12:00:00")))]);
+        let holder = &answer.holders[0];
+        assert_eq!((&holder.session, holder.block), (&None, Some((4_096, 4_159))));
+    }
+    for (port, time) in [(4_095, "11:30:00"), (4_160, "11:30:00"), (4_100, "12:30:00")] {
+        assert!(ask(port, time).holders.is_empty(), "{port} at {time}");
+    }
+    // One that was seen before and after a gap is one.
+    let began = Some(at("11:00:00"));
+    let live = |time| Record::BlockLive(Block { began, ..of_block(time) });
+    let gap = Record::Gap(gap("11:10:00", "11:20:00"));
+    let records = [live("11:05:00"), gap, live("11:20:00"), mark("13:00:00")];
+    let answer = answer(Question { port: 4_100, ..at_time("12:00:00") }, &records);
+    assert_eq!(times(&answer), [(at("11:00:00"), None)]);
 }

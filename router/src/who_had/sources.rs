@@ -125,7 +125,9 @@ fn read_events(
     loop {
         // Who is slower than the router would never come to the end.
         let is_last = page.events.last().is_none_or(|event| time(event.time_us) > now);
+        // Flows say more than the blocks that they are in.
         let records = page.events.into_iter().filter_map(Record::of_event);
+        let records = records.filter(|record| record.block().is_none());
         records.for_each(|record| history.add(&record));
         if is_last {
             return Ok(());

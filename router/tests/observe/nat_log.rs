@@ -196,3 +196,45 @@ fn without_a_file_the_log_is_printed_and_a_closed_pipe_ends_it() {
     });
     assert!(running.child().wait().unwrap().success());
 }
+
+#[test]
+fn where_pods_have_blocks_of_ports_the_log_has_blocks_and_what_has_no_port() {
+    let router = Router::start();
+    router.happens_to_block("block_begin", 41_000, 600);
+    router.happens("begin", 41_002, 590);
+    router.happens("end", 41_002, 580);
+    router.has_flow(41_004, 570);
+    // What has no port has the whole address: its record says it.
+    router.happens("begin", u16::MAX, 560);
+    router.has_block(41_000, 600);
+    let running = log(&router);
+    wait_until("the block is read", WITHIN, || kinds(&router).contains(&"block_live".into()));
+    router.happens_to_block("block_end", 41_000, 0);
+    wait_until("its end is logged", WITHIN, || kinds(&router).contains(&"block_end".into()));
+    router.has_block(41_064, 30);
+    router.restarts();
+    let live = || kinds(&router).iter().filter(|kind| *kind == "block_live").count();
+    wait_until("both are read again", WITHIN, || live() == 3);
+    assert_eq!(running.end(Signal::TERM).code, Some(0));
+    let mut written = kinds(&router);
+    written.sort();
+    let expected = ["begin", "block_begin", "block_end", "block_live", "block_live", "block_live"];
+    assert_eq!(written, [&expected[..], &["gap", "start", "stop"]].concat());
+
+    let file = router.word("nat.log");
+    let only = ["--log", &file, "--socket", "/nowhere"];
+    let held = who_had(41_033, "-300s", &only);
+    let said: Value = serde_json::from_str(&held.output).unwrap();
+    let holder = &said["holders"][0];
+    assert_eq!(
+        (&holder["pod"], &holder["pod_address"], &holder["block"], &holder["protocol"]),
+        (
+            &"shop/cart-0".into(),
+            &"10.0.1.40".into(),
+            &serde_json::json!([41_000, 41_063]),
+            &Value::Null
+        )
+    );
+    assert_eq!(said["holders"].as_array().map(Vec::len), Some(1), "{said}");
+    assert_eq!(who_had(41_064, "-300s", &only).code, Some(3), "the next block was nobody's");
+}

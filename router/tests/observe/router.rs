@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use spillway_api::{Event, EventPage, Flow, FlowPage, Request, Response};
+use spillway_api::{Event, EventPage, Flow, FlowPage, PortBlock, PortBlockPage, Request, Response};
 use tempfile::TempDir;
 
 /// What it knows.
@@ -18,6 +18,8 @@ struct State {
     events: Vec<Event>,
     lost: u64,
     flows: Vec<Flow>,
+    /// Blocks of ports that pods have; none where ports are leased one by one.
+    blocks: Option<Vec<PortBlock>>,
 }
 
 /// The router, and a directory with its socket.
@@ -75,6 +77,39 @@ impl Router {
         });
     }
 
+    /// The pod gets or gives back the 64 ports from this one on, so many seconds before now.
+    pub(crate) fn happens_to_block(&self, kind: &str, first: u16, seconds_ago: u64) {
+        let (time_us, none) = (micros(seconds_ago), "0.0.0.0");
+        self.change(|state| {
+            let number = state.events.last().map_or(1, |last| last.number + 1);
+            let event = json!({
+                "number": number, "time_us": time_us, "worker": 0, "kind": kind, "protocol": "any",
+                "original": {
+                    "source": "10.0.1.40", "source_port": 0,
+                    "destination": none, "destination_port": 0,
+                },
+                "reply": {
+                    "source": none, "source_port": 0,
+                    "destination": "192.168.44.129", "destination_port": first,
+                },
+                "pod": "shop/cart-0", "last_port": first + 63,
+            });
+            state.events.push(serde_json::from_value(event).unwrap());
+            state.blocks.get_or_insert_default();
+        });
+    }
+
+    /// The pod has the 64 ports from this one on, since so many seconds.
+    pub(crate) fn has_block(&self, first: u16, age: u64) {
+        let block = json!({
+            "worker": 0, "pod": "shop/cart-0", "pod_address": "10.0.1.40",
+            "egress_address": "192.168.44.129", "first_port": first, "last_port": first + 63,
+            "flows": 1, "age_s": age,
+        });
+        let block = serde_json::from_value(block).unwrap();
+        self.change(|state| state.blocks.get_or_insert_default().push(block));
+    }
+
     /// A pod's flow is there, since so many seconds.
     pub(crate) fn has_flow(&self, port: u16, age: u64) {
         let flow = json!({
@@ -94,8 +129,8 @@ impl Router {
     /// It ends, and another one starts that knows nothing of its events.
     pub(crate) fn restarts(&self) {
         self.change(|state| {
-            let flows = std::mem::take(&mut state.flows);
-            *state = State { since_us: micros(0), flows, ..State::default() };
+            let (flows, blocks) = (std::mem::take(&mut state.flows), state.blocks.take());
+            *state = State { since_us: micros(0), flows, blocks, ..State::default() };
         });
     }
 }
@@ -117,7 +152,7 @@ fn original(port: u16) -> Value {
 fn reply(port: u16) -> Value {
     json!({
         "source": "203.0.113.10", "source_port": 443,
-        "destination": "192.168.44.129", "destination_port": port + 1,
+        "destination": "192.168.44.129", "destination_port": port.wrapping_add(1),
     })
 }
 
@@ -151,13 +186,20 @@ fn answer(state: &State, request: &Request) -> Response {
             let next = events.last().map_or(end, |last| last.number + 1);
             let first = state.events.first().map_or(end, |first| first.number);
             let (lost, since_us) = (state.lost, state.since_us);
-            Response::Events(EventPage { events, first, next, lost, since_us })
+            let port_blocks = state.blocks.is_some();
+            Response::Events(EventPage { events, first, next, lost, since_us, port_blocks })
         }
         Request::Flows { cursor, .. } => {
             let at = usize::try_from(*cursor).unwrap();
             let rows: Vec<Flow> = state.flows.iter().skip(at).take(1).cloned().collect();
             let next = (at + 1 < state.flows.len()).then_some(cursor + 1);
             Response::Flows(FlowPage { rows, next })
+        }
+        Request::PortBlocks { cursor, .. } => {
+            let (at, all) = (usize::try_from(*cursor).unwrap(), state.blocks.iter().flatten());
+            let rows: Vec<PortBlock> = all.clone().skip(at).take(1).cloned().collect();
+            let next = (at + 1 < all.count()).then_some(cursor + 1);
+            Response::PortBlocks(PortBlockPage { rows, next })
         }
         other => Response::refused(format!("nobody has said what to answer to {other:?}")),
     }

@@ -23,6 +23,7 @@ mod owed;
 mod own_address;
 mod packets;
 mod page;
+mod port_blocks;
 mod read_only;
 mod restart;
 mod scan;
@@ -65,11 +66,14 @@ struct Layout {
     /// Of each device.
     queues: u32,
     workers: u8,
+    /// Ports of a block that pods have; 0: ports are leased one by one.
+    port_blocks: u16,
 }
 
 impl Layout {
     /// What most tests need.
-    const TWO_ARMED: Self = Self { two_armed: true, mode: "native", queues: 2, workers: 2 };
+    const TWO_ARMED: Self =
+        Self { two_armed: true, mode: "native", queues: 2, workers: 2, port_blocks: 0 };
 
     /// The devices of the router.
     fn devices(self) -> &'static [&'static str] {
@@ -182,12 +186,12 @@ fn default_route(namespace: &Namespace, through: &[&str]) {
 
 /// Writes the router's configuration and its document.
 fn configure(directory: &Path, layout: Layout) {
-    let Layout { mode, queues, workers, .. } = layout;
+    let Layout { mode, queues, workers, port_blocks, .. } = layout;
     let directory_name = directory.display();
     // Few events, so that memory is soon as large as it gets.
     let mut config = format!(
         "workers: {workers}\nruntime_dir: {directory_name}\nread_only_group: 9602\n\
-         events: {{kept: 4096}}\ndevices:\n"
+         events: {{kept: 4096}}\nport_blocks: {{size: {port_blocks}}}\ndevices:\n"
     );
     for device in layout.devices() {
         writeln!(config, "  - {{name: {device}, queues: {queues}, mode: {mode}}}").unwrap();

@@ -77,6 +77,9 @@ pub struct SteeringConfig {
     pub workers: u8,
     /// The worker that owns each class of ports, each less than `workers`.
     pub owners: [u8; 256],
+    /// The bits of a port that its class is taken from: all of them, or, so that ports in a row are of one
+    /// class, all but the lowest.
+    pub port_mask: u16,
     /// What becomes of frames to the tunnel that cannot be classified.
     pub unclassified: Unclassified,
     /// Where links are pinned: a bpffs, see [`ensure_bpffs`].

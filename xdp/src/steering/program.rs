@@ -82,6 +82,7 @@ impl Program {
         })?;
         constants.tunnel_port = config.tunnel_port;
         constants.workers = u32::from(config.workers);
+        constants.port_mask = config.port_mask;
         constants.pass_unclassified = u8::from(config.unclassified == Unclassified::Pass);
         open.maps
             .xsks

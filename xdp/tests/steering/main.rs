@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 
 use frames::*;
 use rig::*;
-use spillway_xdp::steering::{SteerOutcome, SteerTables, Unclassified, Verdict};
+use spillway_xdp::steering::{SteerOutcome, SteerTables, SteeringConfig, Unclassified, Verdict};
 
 use SteerOutcome::*;
 
@@ -334,6 +334,26 @@ fn nothing_to_an_announced_address_is_the_hosts() {
             assert_eq!(rig.run(&ping).outcome, expected, "identifier {identifier}");
         }
     }
+}
+
+#[test]
+fn ports_in_a_row_have_one_owner_where_the_mask_says_so() {
+    let config = SteeringConfig { port_mask: !63, ..config(Unclassified::Drop, "/nonexistent") };
+    let (zero, one) = (Rig::configured(&config, &[0]), Rig::configured(&config, &[1]));
+    let mut seen = [0; WORKERS as usize];
+    for port in (1024..=u16::MAX).step_by(331) {
+        let owner = owner(port / 64 * 64);
+        seen[usize::from(owner)] += 1;
+        let out = tunnel(&tcp((POD, port), (REMOTE, 443)));
+        let back = tcp((REMOTE, 443), (OWN, port));
+        for (frame, steered) in [(out, SteerTunnel), (back, SteerReply)] {
+            for (worker, rig) in [(0, &zero), (1, &one)] {
+                let expected = if owner == worker { steered } else { DropNoSocket };
+                assert_eq!(rig.run(&frame).outcome, expected, "port {port}, worker {worker}");
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 50), "{seen:?}");
 }
 
 #[test]

@@ -119,6 +119,7 @@ pub(crate) fn config(unclassified: Unclassified, pins: &str) -> SteeringConfig {
         tunnel_port: 8472,
         workers: WORKERS,
         owners: std::array::from_fn(|class| (class % usize::from(WORKERS)) as u8),
+        port_mask: u16::MAX,
         unclassified,
         pin_directory: pins.into(),
     }
@@ -127,6 +128,11 @@ pub(crate) fn config(unclassified: Unclassified, pins: &str) -> SteeringConfig {
 impl Rig {
     /// A program whose map has the sockets of these workers only.
     pub(crate) fn new(unclassified: Unclassified, workers: &[u8]) -> Self {
+        Self::configured(&config(unclassified, "/nonexistent"), workers)
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn configured(config: &SteeringConfig, workers: &[u8]) -> Self {
         require_root();
         static RIGS: AtomicU32 = AtomicU32::new(0);
         let rig = RIGS.fetch_add(1, Ordering::Relaxed);
@@ -148,8 +154,7 @@ impl Rig {
                 queues: info.queues,
                 mode: XdpMode::Native,
             };
-            let config = config(unclassified, "/nonexistent");
-            let mut steering = Steering::load(&config, std::slice::from_ref(&device)).unwrap();
+            let mut steering = Steering::load(config, std::slice::from_ref(&device)).unwrap();
             for socket in sockets.iter().filter(|socket| workers.contains(&socket.worker)) {
                 let fd = socket.fd.as_fd();
                 steering.register_socket(0, socket.queue, socket.worker, fd).unwrap();

@@ -13,7 +13,7 @@ use super::{Halt, Nanos};
 use crate::family::{Address, Family};
 use crate::flow::tick;
 use crate::packet::{Packet, Wire};
-use crate::steer::{self, CLASSES};
+use crate::steer::Owners;
 use crate::{DropReason, Ticket, Tuple};
 
 /// How many notices wait for the worker at most: more than a burst and a sweep make.
@@ -36,11 +36,11 @@ pub(super) type Notices = ArrayVec<Notice, NOTICES_MAX>;
 /// Tells the owner of a flow's port about it, if that is not this worker.
 fn tell_owner<A: Address>(
     notices: &mut Notices,
-    (owners, this): (&[u8; CLASSES], u8),
+    (owners, this): (&Owners, u8),
     original: &Tuple<A>,
     is_open: bool,
 ) {
-    let worker = steer::owner(owners, original.source_port);
+    let worker = owners.owner(original.source_port);
     if worker != this {
         // Without a notice the owner finds out later, by the time.
         let original = original.of_any_family();
@@ -58,11 +58,7 @@ pub(super) struct Ended<F: Family> {
 }
 
 /// Tells the owner of a flow's port of its end, if that is not this worker.
-pub(super) fn tell_of_end<F: Family>(
-    notices: &mut Notices,
-    this: (&[u8; CLASSES], u8),
-    ended: &Ended<F>,
-) {
+pub(super) fn tell_of_end<F: Family>(notices: &mut Notices, this: (&Owners, u8), ended: &Ended<F>) {
     for key in iter::once(&ended.original).chain(&ended.endpoint) {
         tell_owner(notices, this, key, false);
     }

@@ -144,7 +144,7 @@ impl<F: Wire> Translator<F> {
             return Err(self.ask_another(context, packet, None, DropReason::FlowTableFull));
         }
         self.flows.replies.prefetch_vacancy(reply_hash);
-        let lease = Wish { reply: wish.reply(), pod: tuple.source, now };
+        let lease = Wish { reply: wish.reply(), pod: tuple.source, now: self.now };
         let is_mapped = options.endpoint_independent && !packet.has_no_ports();
         let endpoint = is_mapped.then(|| endpoint(tuple, egress.address));
         if let Some(endpoint) = &endpoint {
@@ -168,6 +168,7 @@ impl<F: Wire> Translator<F> {
         reply.learn(way_back);
         reply.epoch = tables.epoch();
         let flow = self.flows.insert(original, reply).ok_or(DropReason::FlowTableFull)?;
+        self.ports.opened(egress.address, egress_port);
         self.holdings.opened(flow, &translation, Holding { place, is_mapped });
         self.journal.begin(&self.flows, flow, self.now);
         self.counters.flows_created += 1;

@@ -9,7 +9,7 @@ use super::nat64;
 use super::translator::{Translator, family_of};
 use super::{Engine, Nanos, underlay};
 use crate::DropReason;
-use crate::flow::{FlowRecord, SavedFlow, SlotIndex, Translation, Tuple, tick};
+use crate::flow::{FlowRecord, SavedFlow, SlotIndex, Translation, Tuple};
 use crate::nat::Wish;
 use crate::packet::{Direction, Packet, Wire};
 use crate::policy::PolicyIndex;
@@ -139,7 +139,7 @@ impl<F: Wire> Translator<F> {
         }
         let is_free =
             |reply: &Tuple<F::Address>| !holdings.mappings.has_port(reply) && flows.is_free(reply);
-        let wish = Wish { reply, pod: original.source, now: tick(now) };
+        let wish = Wish { reply, pod: original.source, now };
         let keeps_own = ports.forecast(egress, &wish, &is_free)?;
         Ok(if keeps_own { PortOutlook::Own } else { PortOutlook::Drawn })
     }

@@ -19,7 +19,13 @@ impl<F: Wire> Translator<F> {
         if self.owner(flow.egress_port) != self.worker {
             return Err(NotRestored::WrongWorker);
         }
-        self.flows.restore(now, flow)?;
+        let addresses = flow.original.of_family::<F::Address>().zip(F::address(flow.egress));
+        let (Tuple { source: pod, .. }, egress) = addresses.ok_or(NotRestored::Malformed)?;
+        self.ports.restored((egress, flow.egress_port), pod, flow.created_ns)?;
+        if let Err(reason) = self.flows.restore(now, flow) {
+            self.ports.not_restored((egress, flow.egress_port), now);
+            return Err(reason);
+        }
         self.not_taken_up = Some(0);
         self.counters.flows_restored += 1;
         self.counters.flows_live = u64::from(self.flows.live());

@@ -10,14 +10,14 @@ use super::life::Context;
 use super::own_address::Question;
 use super::{BURST_MAX, EngineConfig, FRAGMENTS_PORT, Halt, Nanos, Outlet, Verdict};
 use crate::flow::{
-    FlowRecord, Flows, Hasher, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Translation, Tuple, tick,
+    FlowRecord, Flows, Hasher, REDIRECTS_MAX, Redirects, SlotIndex, Sweep, Translation, Tuple,
 };
 use crate::fragment::Fragments;
-use crate::nat::{Identifications, Ports, Random};
+use crate::nat::{Identifications, Ports};
 use crate::nat64::FRAGMENT_HEADER;
 use crate::packet::{Direction, Packet, Transport, Usual, Wire};
 use crate::reassembly::Reassembly;
-use crate::steer::{self, CLASSES, FAMILY_6};
+use crate::steer::{FAMILY_6, Owners};
 use crate::tables::FamilyTables;
 use crate::{Counters, DropReason, Ticket};
 
@@ -28,7 +28,7 @@ pub(super) type Glances<F> = [Usual<F>; BURST_MAX];
 #[derive(Debug)]
 pub(super) struct Translator<F: Wire> {
     pub(super) worker: u8,
-    pub(super) owners: [u8; CLASSES],
+    pub(super) owners: Owners,
     /// How many workers there are.
     pub(super) workers: u8,
     pub(super) mss_clamp: bool,
@@ -56,10 +56,9 @@ impl<F: Wire> Translator<F> {
     /// One without flows, with room for `flows_max`.
     pub(super) fn new(config: &EngineConfig, flows_max: u32) -> Self {
         let hasher = Hasher::new(config.hash_key);
-        let random = Random::new(config.seed);
-        let last = config.owners.iter().copied().fold(config.worker, u8::max);
+        let last = config.owners.last().max(config.worker);
         let redirects_max = if last > 0 { REDIRECTS_MAX } else { 1 };
-        let gets_fragments = steer::owner(&config.owners, FRAGMENTS_PORT) == config.worker;
+        let gets_fragments = config.owners.owner(FRAGMENTS_PORT) == config.worker;
         let flows = Flows::new(flows_max, hasher);
         let (slots, pod_flows) = (flows.originals.slots(), config.pod_flows.clone());
         Self {
@@ -72,11 +71,11 @@ impl<F: Wire> Translator<F> {
             flows,
             redirects: Redirects::new(redirects_max, hasher),
             reassembly: Reassembly::new(gets_fragments, hasher),
-            ports: Ports::new(config.worker, &config.owners, random, hasher),
+            ports: Ports::new(config, flows_max, hasher),
             sweep: Sweep::new(config.timeouts),
             error_limits: std::array::from_fn(|_| std::array::from_fn(|_| ErrorLimit::new())),
             ping_limit: ErrorLimit::new(),
-            identifications: Identifications::new(config.worker, &config.owners),
+            identifications: Identifications::new(config.worker, last),
             notices: ArrayVec::new(),
             journal: Journal::new(config.events),
             not_taken_up: None,
@@ -123,6 +122,7 @@ impl<F: Wire> Translator<F> {
             self.sweep(now, tables);
         }
         self.redirects.expire(now);
+        self.ports.expire(now);
         self.reassembly.expire(now);
         self.counters.flows_live = u64::from(self.flows.live());
     }
@@ -221,7 +221,7 @@ impl<F: Wire> Translator<F> {
 
     /// The worker that owns the class of a port.
     pub(super) fn owner(&self, port: u16) -> u8 {
-        steer::owner(&self.owners, port)
+        self.owners.owner(port)
     }
 
     /// Checks a frame that steering has given to this worker.
@@ -310,7 +310,11 @@ impl<F: Wire> Translator<F> {
 
     /// What was counted, here and where ports are leased.
     pub(super) fn counted(&self) -> Counters {
-        Counters { leases_crowded: self.ports.leases_crowded(), ..self.counters.clone() }
+        Counters {
+            leases_crowded: self.ports.leases_crowded(),
+            port_blocks: self.ports.blocks_live(),
+            ..self.counters.clone()
+        }
     }
 
     pub(super) fn drop(&mut self, reason: DropReason) -> Verdict {
@@ -365,7 +369,7 @@ pub(super) fn end<F: Wire>(
 ) -> Ended<F> {
     journal.end(tables, flows, flow, (now, why));
     let ended = flows.remove(flow);
-    ports.released(&ended.reply(), ended.original.source, tick(now));
+    ports.released(&ended.reply(), ended.original.source, now);
     let has_mapping_ended = holdings.ended(flow, &ended);
     if has_mapping_ended {
         ports.forget_taken();

@@ -62,6 +62,8 @@ pub enum NotRestored {
     TableFull,
     /// Its pod's packets come to another worker, which cannot send more of them on.
     RedirectsFull,
+    /// Its port is in a block that is another pod's, or in one block more than its pod can have.
+    PortBlock,
 }
 
 impl fmt::Display for NotRestored {
@@ -72,6 +74,7 @@ impl fmt::Display for NotRestored {
             Self::Taken => "another flow has its tuple",
             Self::TableFull => "flows_max is reached",
             Self::RedirectsFull => "too many are not with the worker of their pod's packets",
+            Self::PortBlock => "another pod has the block of its port, or its pod has too many",
         })
     }
 }

@@ -7,7 +7,6 @@ use std::net::Ipv4Addr;
 use crate::family::Address;
 use crate::flow::{Hasher, Tuple};
 use crate::packet::{Packet, Wire, ipv4_addresses, replace_identification};
-use crate::steer::CLASSES;
 
 /// Counters by hash of source, destination and protocol.
 const PLACES: usize = 256;
@@ -26,8 +25,8 @@ pub(crate) struct Identifications {
 }
 
 impl Identifications {
-    pub(crate) fn new(worker: u8, owners: &[u8; CLASSES]) -> Self {
-        let last = owners.iter().copied().max().unwrap_or_default().max(worker);
+    /// Of one worker of those with numbers up to `last`.
+    pub(crate) fn new(worker: u8, last: u8) -> Self {
         Self {
             given: [0; PLACES],
             given_to_fragments: [0; PLACES],
@@ -100,7 +99,8 @@ mod tests {
             let mut owner_of = [None; 1 << 16];
             // Every worker, and what comes in fragments.
             for share in 0..=workers {
-                let shares = Identifications::new(workers_last(workers), &[0; CLASSES]).shares;
+                let last = workers_last(workers);
+                let shares = Identifications::new(last, last).shares;
                 let mut given = [0; PLACES];
                 for _ in 0..1 << 16 {
                     // As IPv4 has room for.

@@ -1,5 +1,7 @@
 //! Leasing a port (or echo identifier) on an egress address.
 //!
+//! Where pods have whole blocks of ports (`blocks.rs`), a port of the pod's blocks is taken. Else:
+//!
 //! A pod's own port is kept when it may be. Else a class is searched in a random order until a
 //! port is free: first the class of the pod's port, then the worker's others. So a lease fails
 //! only when this worker has no port left towards that remote; then others are asked
@@ -8,13 +10,15 @@
 
 use std::ops::RangeInclusive;
 
+use super::blocks::{BlockEvent, Blocks, PortBlock};
 use super::crowded::{Crowded, Remote, Taken};
 use super::rest::Resting;
 use crate::DropReason;
-use crate::flow::{Hasher, Tick, Tuple};
+use crate::engine::{EngineConfig, Nanos};
+use crate::flow::{Hasher, NotRestored, Tuple, tick};
 use crate::nat::Random;
 use crate::packet::Wire;
-use crate::steer::{CLASS_MULTIPLIER, CLASSES, class};
+use crate::steer::{CLASSES, class, port_of};
 use crate::tables::EgressAddress;
 
 /// After so many ports that were asked for in vain, a remote is remembered as crowded.
@@ -24,34 +28,13 @@ const ASKED_MAX: u32 = 32;
 /// taken, one search in 30 does.
 const LOOKED_AT_MAX: u32 = 32;
 
-/// `CLASS_MULTIPLIER` times this is 1, modulo 2^16.
-const CLASS_INVERSE: u16 = inverse(CLASS_MULTIPLIER);
-
-/// The inverse of an odd number modulo 2^16, by Newton's iteration.
-const fn inverse(odd: u16) -> u16 {
-    let mut inverse = odd;
-    let mut step = 0;
-    while step < 4 {
-        inverse = inverse.wrapping_mul(2_u16.wrapping_sub(odd.wrapping_mul(inverse)));
-        step += 1;
-    }
-    inverse
-}
-
-const _: () = assert!(CLASS_INVERSE.wrapping_mul(CLASS_MULTIPLIER) == 1);
-
-/// The port of a class with this number in it; each class has 256.
-const fn port_of(class: u8, number: u8) -> u16 {
-    u16::from_be_bytes([class, number]).wrapping_mul(CLASS_INVERSE)
-}
-
 /// What a new flow asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish<F: Wire> {
     /// The tuple of its replies, with the pod's own port.
     pub(crate) reply: Tuple<F::Address>,
     pub(crate) pod: F::Address,
-    pub(crate) now: Tick,
+    pub(crate) now: Nanos,
 }
 
 /// Who has a port towards a remote.
@@ -77,16 +60,21 @@ pub(crate) struct Ports<F: Wire> {
     /// Remotes towards which few ports are left, or none; of any remote, those that mappings leave.
     crowded: Crowded<F>,
     leases_crowded: u64,
+    /// Where pods have whole blocks of ports; nothing else of this decides then.
+    blocks: Option<Box<Blocks<F>>>,
 }
 
 impl<F: Wire> Ports<F> {
-    pub(crate) fn new(worker: u8, owners: &[u8; CLASSES], random: Random, hasher: Hasher) -> Self {
-        let owned = (0..=u8::MAX).zip(owners).filter(|(_, owner)| **owner == worker);
+    pub(crate) fn new(config: &EngineConfig, flows_max: u32, hasher: Hasher) -> Self {
+        let EngineConfig { worker, owners, blocks_per_pod, events, .. } = *config;
+        let owned = (0..=u8::MAX).zip(owners.of_class).filter(|(_, owner)| *owner == worker);
         let classes = owned.map(|(class, _)| class).collect();
+        let blocks = || Blocks::new(owners.run, blocks_per_pod, flows_max, hasher, events);
         Self {
             classes,
-            owns: owners.map(|owner| owner == worker),
-            random,
+            owns: owners.of_class.map(|owner| owner == worker),
+            blocks: (blocks_per_pod > 0).then(|| Box::new(blocks())),
+            random: Random::new(config.seed),
             hasher,
             resting: Resting::new(),
             crowded: Crowded::new(),
@@ -107,6 +95,11 @@ impl<F: Wire> Ports<F> {
         wish: &Wish<F>,
         use_of: &mut dyn FnMut(&Tuple<F::Address>) -> Use,
     ) -> Result<u16, DropReason> {
+        if let Some(blocks) = &mut self.blocks {
+            let leased = blocks.lease(&mut self.random, &self.classes, egress, wish, use_of);
+            self.leases_crowded += u64::from(leased.is_err());
+            return leased;
+        }
         let Wish { reply, pod, now } = *wish;
         let own = reply.destination_port;
         // Replies to a port of another worker's class would never come here.
@@ -124,7 +117,7 @@ impl<F: Wire> Ports<F> {
         let Self { hasher, resting, crowded, .. } = self;
         let is_rested = |port: u16| {
             let tuple = Tuple { destination_port: port, ..reply };
-            !resting.has(hasher.tuple(&tuple), pod, now)
+            !resting.has(hasher.tuple(&tuple), pod, tick(now))
         };
         if is_ours && is_rested(own) && may_be(own) {
             return Ok(own);
@@ -166,6 +159,10 @@ impl<F: Wire> Ports<F> {
         wish: &Wish<F>,
         is_free: &dyn Fn(&Tuple<F::Address>) -> bool,
     ) -> Result<bool, DropReason> {
+        if let Some(blocks) = &self.blocks {
+            let is_any_left = blocks.forecast(&self.classes, egress, wish, is_free);
+            return is_any_left.then_some(false).ok_or(DropReason::PortsExhausted);
+        }
         let Wish { reply, pod, now } = *wish;
         let range = egress.port_first..=egress.port_last;
         let with = |port| Tuple { destination_port: port, ..reply };
@@ -174,7 +171,7 @@ impl<F: Wire> Ports<F> {
             is_ours && range.contains(&port) && is_free(&with(port))
         };
         let own = reply.destination_port;
-        if !self.resting.has(self.hasher.tuple(&with(own)), pod, now) && may_be(own) {
+        if !self.resting.has(self.hasher.tuple(&with(own)), pod, tick(now)) && may_be(own) {
             return Ok(true);
         }
         let any_remote = Tuple { source: F::UNSPECIFIED, source_port: 0, ..reply };
@@ -196,9 +193,63 @@ impl<F: Wire> Ports<F> {
 
     /// A pod's flow with this reply tuple has ended: its port rests, and its remote is not
     /// exhausted.
-    pub(crate) fn released(&mut self, reply: &Tuple<F::Address>, pod: F::Address, now: Tick) {
-        self.resting.add(self.hasher.tuple(reply), pod, now);
+    pub(crate) fn released(&mut self, reply: &Tuple<F::Address>, pod: F::Address, now: Nanos) {
+        if let Some(blocks) = &mut self.blocks {
+            return blocks.ended(reply, pod, now);
+        }
+        self.resting.add(self.hasher.tuple(reply), pod, tick(now));
         self.crowded.released(&self.hasher, reply);
+    }
+
+    /// A flow has opened that leaves from this port, which was leased for it or is its mapping's.
+    pub(crate) fn opened(&mut self, egress: F::Address, port: u16) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.opened(egress, port);
+        }
+    }
+
+    /// A pod's flow of an earlier engine, which began at `since`, wants to go on with its port.
+    pub(crate) fn restored(
+        &mut self,
+        port: (F::Address, u16),
+        pod: F::Address,
+        since: Nanos,
+    ) -> Result<(), NotRestored> {
+        self.blocks.as_mut().map_or(Ok(()), |blocks| blocks.restored(port, pod, since))
+    }
+
+    /// [`Ports::restored`] was in vain.
+    pub(crate) fn not_restored(&mut self, (egress, port): (F::Address, u16), now: Nanos) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.left(egress, port, now);
+        }
+    }
+
+    /// Ends some blocks that have rested; ports by themselves need nothing.
+    pub(crate) fn expire(&mut self, now: Nanos) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.expire(now);
+        }
+    }
+
+    /// How many blocks pods have.
+    pub(crate) fn blocks_live(&self) -> u64 {
+        self.blocks.as_ref().map_or(0, |blocks| blocks.live().into())
+    }
+
+    /// Appends a page of them to `out`; gives the cursor of the next one.
+    pub(crate) fn blocks(
+        &self,
+        cursor: u32,
+        limit: usize,
+        out: &mut Vec<PortBlock>,
+    ) -> Option<u32> {
+        self.blocks.as_ref()?.page(cursor, limit, out)
+    }
+
+    /// Gives what has happened to blocks to `take`; and how many events were lost since the last call.
+    pub(crate) fn take_block_events(&mut self, take: impl FnMut(BlockEvent)) -> u64 {
+        self.blocks.as_mut().map_or(0, |blocks| blocks.take(take))
     }
 
     /// A mapping has ended, which kept its port from every remote: nothing is known of any now.

@@ -8,7 +8,7 @@ use crate::family::Family;
 use crate::flow::{Tick, tick};
 
 /// How long a port rests: 60 s, as long as Linux is in TIME_WAIT.
-const REST: Tick = tick(60_000_000_000);
+pub(super) const REST: Tick = tick(60_000_000_000);
 
 /// How many are remembered, a power of two; each has one place, and a newer one takes it.
 const PLACES: usize = 1 << 14;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use spillway_engine::steer::{CLASSES, owner};
+use spillway_engine::steer::{CLASSES, Owners, Run};
 use spillway_engine::tables::{Tables, TablesInput};
 use spillway_engine::{DropReason, Engine, EngineConfig, FlowRecord, Ticket, Verdict};
 
@@ -21,6 +21,7 @@ struct Waiting {
 pub struct Cluster {
     pub engines: Vec<Engine>,
     pub owners: [u8; CLASSES],
+    pub run: Run,
     pub input: TablesInput,
     pub tables: Tables,
     pub now: u64,
@@ -29,14 +30,16 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(workers: u8, config: EngineConfig, input: TablesInput) -> Self {
-        let owners = std::array::from_fn(|class| u8::try_from(class).unwrap() % workers);
+        let of_class = std::array::from_fn(|class| u8::try_from(class).unwrap() % workers);
+        let owners = Owners { of_class, ..config.owners };
         let engine = |worker: u8| {
             let seed = config.seed + u64::from(worker);
             Engine::new(&EngineConfig { worker, owners, seed, ..config.clone() })
         };
         Self {
             engines: (0..workers).map(engine).collect(),
-            owners,
+            owners: owners.of_class,
+            run: owners.run,
             tables: Tables::new(input.clone()),
             input,
             now: 1_000 * SECOND,
@@ -52,7 +55,7 @@ impl Cluster {
 
     /// The worker that steering gives frames with this port to.
     pub fn worker(&self, port: u16) -> usize {
-        owner(&self.owners, port).into()
+        Owners { of_class: self.owners, run: self.run }.owner(port).into()
     }
 
     /// Hands a whole packet in; gives what becomes of it.

@@ -223,7 +223,8 @@ pub fn embedded(address: Ipv4Addr) -> Ipv6Addr {
 pub fn config() -> EngineConfig {
     EngineConfig {
         worker: 0,
-        owners: [0; 256],
+        owners: [0; 256].into(),
+        blocks_per_pod: 0,
         flows_max: 4096,
         flows_max_ipv6: 4096,
         hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 7],
@@ -355,6 +356,7 @@ fn check_counters(before: &Counters, after: &Counters, verdict: Verdict) {
         flows_deselected: after.flows_deselected,
         flows_live: after.flows_live,
         leases_crowded: after.leases_crowded,
+        port_blocks: after.port_blocks,
         ..before.clone()
     };
     expected.received += 1;

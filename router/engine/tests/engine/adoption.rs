@@ -206,7 +206,7 @@ fn a_worker_has_so_many_flows_with_others_at_most() {
     input.v4.egress_addresses[0].port_first = 1024;
     let mut owners = [1; 256];
     owners[usize::from(class(5000))] = 0;
-    let config = EngineConfig { flows_max: 1 << 18, owners, ..config() };
+    let config = EngineConfig { flows_max: 1 << 18, owners: owners.into(), ..config() };
     let mut engine = spillway_engine::Engine::new(&config);
     let tables = spillway_engine::tables::Tables::new(input);
     let mut outcomes = std::collections::BTreeMap::new();
@@ -237,7 +237,7 @@ fn a_worker_has_so_many_flows_with_others_at_most() {
 fn what_cannot_be_handed_over_is_counted_as_dropped() {
     let mut owners = [1; 256];
     owners[usize::from(class(0))] = 0;
-    let config = EngineConfig { owners, ..config() };
+    let config = EngineConfig { owners: owners.into(), ..config() };
     let mut gateway = Gateway::with(config, tables());
     // A fragment of a flow of the other worker.
     let request = packet(Body::Udp, (POD, 5000), (REMOTE, 53), 64);

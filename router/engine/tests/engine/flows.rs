@@ -226,7 +226,7 @@ fn a_worker_leases_ports_of_its_own_classes_only() {
     let mut owners = [0; 256];
     owners.iter_mut().skip(1).step_by(2).for_each(|owner| *owner = 1);
     for worker in 0..2 {
-        let config = EngineConfig { worker, owners, flows_max: 40_000, ..config() };
+        let config = EngineConfig { worker, owners: owners.into(), flows_max: 40_000, ..config() };
         let mut gateway = Gateway::with(config, tables());
         for pod in [POD, OTHER_POD] {
             for port in (1..30_000).filter(|port| owners[usize::from(class(*port))] == worker) {

@@ -18,6 +18,7 @@ mod nat64;
 mod outlook;
 mod own_address;
 mod policy_options;
+mod port_blocks;
 mod readme;
 mod restart;
 mod robustness;

@@ -45,7 +45,7 @@ fn paired() -> (Vec<Ipv4Addr>, Policy) {
 fn a_pod_has_one_of_its_policys_addresses_on_every_worker_and_after_a_restart() {
     let (pods, policy) = paired();
     let gateway = |worker, seed| {
-        let config = EngineConfig { worker, owners: [worker; 256], seed, ..config() };
+        let config = EngineConfig { worker, owners: [worker; 256].into(), seed, ..config() };
         Gateway::with(config, with_policies(vec![policy.clone()]))
     };
     let mut gateways = [gateway(0, 1), gateway(1, 2)];
@@ -253,7 +253,7 @@ fn workers_count_a_pods_flows_together_and_flows_of_other_documents_too() {
     let pod_flows = Arc::default();
     let gateway = |worker| {
         let pod_flows = Arc::clone(&pod_flows);
-        let config = EngineConfig { worker, owners: [worker; 256], pod_flows, ..config() };
+        let config = EngineConfig { worker, owners: [worker; 256].into(), pod_flows, ..config() };
         Gateway::with(config, with_policies(two_policies(limited(3))))
     };
     let (mut one, mut other) = (gateway(0), gateway(1));

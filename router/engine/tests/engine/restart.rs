@@ -278,7 +278,7 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     (foreign_egress.original.source_port, foreign_egress.egress_port) = (own, foreign);
 
     let one = EngineConfig { flows_max: 1, ..config() };
-    let of_two = EngineConfig { owners, ..config() };
+    let of_two = EngineConfig { owners: owners.into(), ..config() };
     for (config, first, then, why) in [
         (config(), Some(flow), flow, NotRestored::Taken),
         (config(), Some(flow), another_pod, NotRestored::Taken),

@@ -9,8 +9,11 @@ use std::sync::Arc;
 
 use spillway_engine::policy::{NatOptions, Policies, Policy};
 use spillway_engine::steer::{KIND_MASK, KIND_TUNNEL, REPLY_IP_OFFSET, TUNNEL_IP_OFFSET};
+use spillway_engine::steer::{Owners, Run};
 use spillway_engine::tables::EgressAddress;
-use spillway_engine::{DropReason, EndReason, EngineConfig, Family, Tuple, V4, V6};
+use spillway_engine::{
+    BLOCKS_PER_POD_MAX, DropReason, EndReason, EngineConfig, Family, Tuple, V4, V6,
+};
 
 use crate::common::build::{Body, End, changed, cut, ethernet, packet, vxlan};
 use crate::common::cluster::{Cluster, Outcome};
@@ -56,8 +59,11 @@ fn addresses(egress: Egress, of: IpAddr) -> Vec<IpAddr> {
     }
 }
 
-fn config_for(flows_max: u32) -> EngineConfig {
-    EngineConfig { flows_max, flows_max_ipv6: flows_max, ..config() }
+/// With port blocks of this size, unless that is 1.
+fn config_for(flows_max: u32, block: u16) -> EngineConfig {
+    let owners = Owners { run: Run::of(block).unwrap(), ..config().owners };
+    let blocks_per_pod = if block > 1 { BLOCKS_PER_POD_MAX } else { 0 };
+    EngineConfig { flows_max, flows_max_ipv6: flows_max, owners, blocks_per_pod, ..config() }
 }
 
 fn egress_address<F: Family>(
@@ -82,6 +88,9 @@ pub(crate) struct Totals {
     pub(crate) restored: u64,
     /// Flows that began in the middle of a connection.
     pub(crate) picked_up: u64,
+    /// Flows that were in blocks of their pods whenever somebody looked, and those that found no block.
+    pub(crate) flows_in_blocks: u64,
+    pub(crate) refused_by_blocks: u64,
     pub(crate) drops: BTreeMap<DropReason, u64>,
     /// Flows that ended, as the events have told.
     pub(crate) ends: BTreeMap<EndReason, u64>,
@@ -97,6 +106,8 @@ impl Totals {
         self.fragments += other.fragments;
         self.restored += other.restored;
         self.picked_up += other.picked_up;
+        self.flows_in_blocks += other.flows_in_blocks;
+        self.refused_by_blocks += other.refused_by_blocks;
         for (reason, count) in &other.drops {
             *self.drops.entry(*reason).or_default() += count;
         }
@@ -113,6 +124,7 @@ impl Totals {
         assert!(self.restored > 1000, "{self:?}");
         assert!(self.own_ports > 1000 && self.flows - self.own_ports > 1000, "{self:?}");
         assert!(self.picked_up > 1000, "{self:?}");
+        assert!(self.flows_in_blocks > 10_000 && self.refused_by_blocks > 100, "{self:?}");
         for why in
             [EndReason::Expired, EndReason::Closed, EndReason::Deselected, EndReason::Replaced]
         {
@@ -139,6 +151,8 @@ pub(crate) struct World {
     random: Random,
     cluster: Cluster,
     flows_max: u32,
+    /// Ports of a block; 1 where they are leased one by one.
+    block: u16,
     /// When the last whole sweep began.
     swept: u64,
     /// Each pod's egress addresses, if a policy selects it.
@@ -168,10 +182,12 @@ impl World {
         let flows_max = random.pick(&[8, 64, 1024]);
         let ports =
             random.pick(&[(1024, 65_535), (16_384, 29_999), (40_000, 40_015), (40_000, 40_003)]);
+        let block = random.pick(&[1, 1, 1, 8, 16]);
         let mut world = Self {
-            cluster: Cluster::new(workers, config_for(flows_max), tables()),
+            cluster: Cluster::new(workers, config_for(flows_max, block), tables()),
             random,
             flows_max,
+            block,
             swept: 0,
             selected: [Some(ONE); 6],
             paired: BTreeMap::new(),
@@ -496,6 +512,11 @@ impl World {
             }
             Err(reason) => {
                 assert_eq!(reason, DropReason::PortsExhausted);
+                if self.block > 1 {
+                    // What is free may be another pod's block.
+                    self.totals.refused_by_blocks += 1;
+                    return;
+                }
                 let full = u64::from(self.flows_max);
                 let workers = 0..self.cluster.engines.len();
                 let has_room: Vec<_> = workers.map(|at| self.live(at, egress) < full).collect();
@@ -510,7 +531,7 @@ impl World {
         let port = u16::from_be_bytes([transport[at], transport[at + 1]]);
         assert!(range.contains(&port), "{port}");
         // Another worker's only when this one had none.
-        if self.worker(port) != worker {
+        if self.worker(port) != worker && self.block == 1 {
             let mut own = range.clone().filter(|port| self.worker(*port) == worker);
             let free = own.find(|port| !is_taken(*port, &[Life::Live, Life::Perhaps]));
             assert_eq!(free, None, "{original:?}");
@@ -522,7 +543,10 @@ impl World {
         let had = self.had.get(&with(own).reply()).filter(|(_, until)| self.cluster.now < *until);
         let rests = last.or(had.map(|(pod, _)| *pod)).is_some_and(|pod| pod != original.source);
         let may_keep = range.contains(&own) && !is_taken(own, &[Life::Live, Life::Perhaps]);
-        assert!(port == own || !may_keep || rests, "{original:?} could have kept its port");
+        assert!(
+            port == own || !may_keep || rests || self.block > 1,
+            "{original:?} could have kept its port"
+        );
         let flow = with(port);
         let remote = (original.destination, original.destination_port);
         assert_eq!((device, frame), outside(body, &flow, remote));

@@ -19,7 +19,7 @@ pub(super) fn compact(event: &Event) -> String {
         let _ = write!(line, " {words}");
     };
     event.pod.iter().for_each(|pod| add(pod.clone()));
-    add(tuple(&event.original));
+    add(original(event));
     egress(event).iter().for_each(|egress| add(format!("as {egress}")));
     event.policy.iter().for_each(|policy| add(format!("policy {policy}")));
     event.reason.iter().for_each(|reason| add(reason.clone()));
@@ -57,8 +57,8 @@ pub(super) fn table<'a>(events: impl IntoIterator<Item = &'a Event>) -> String {
             word(event.kind).to_owned(),
             event.protocol.clone(),
             event.pod.clone().unwrap_or_default(),
-            tuple(&event.original),
-            egress(event).map(|egress| egress.to_string()).unwrap_or_default(),
+            original(event),
+            egress(event).unwrap_or_default(),
             event.policy.clone().unwrap_or_default(),
             event.reason.clone().unwrap_or_default(),
             total(event).unwrap_or_default(),
@@ -75,12 +75,24 @@ fn word(kind: EventKind) -> &'static str {
         EventKind::End => "end",
         EventKind::Drop => "drop",
         EventKind::Forward => "forward",
+        EventKind::BlockBegin => "block-begin",
+        EventKind::BlockEnd => "block-end",
     }
 }
 
-/// What the outside sees.
-fn egress(event: &Event) -> Option<SocketAddr> {
-    event.reply.map(|reply| SocketAddr::new(reply.destination, reply.destination_port))
+/// As the pod sends; of a port block the pod.
+fn original(event: &Event) -> String {
+    match event.last_port {
+        Some(_) => event.original.source.to_string(),
+        None => tuple(&event.original),
+    }
+}
+
+/// What the outside sees: an address and its port, or the first one and the last one.
+fn egress(event: &Event) -> Option<String> {
+    let reply = event.reply?;
+    let first = SocketAddr::new(reply.destination, reply.destination_port);
+    Some(event.last_port.map_or(first.to_string(), |last| format!("{first}-{last}")))
 }
 
 /// What a flow carried, to the outside and back.
@@ -134,6 +146,7 @@ mod tests {
                 reply_packets: 4,
                 reply_bytes: 990,
             }),
+            last_port: None,
         }
     }
 
@@ -156,6 +169,33 @@ mod tests {
         assert_eq!(
             compact(&dropped),
             "2026-11-22T14:22:51.120000Z drop tcp 10.0.1.40:41000 -> 203.0.113.10:443 no-flow"
+        );
+    }
+
+    #[test]
+    fn a_port_block_is_a_pods_and_has_two_ports() {
+        let [pod, none] = [[10, 0, 1, 40], [0; 4]].map(std::net::IpAddr::from);
+        let tuple = |source, destination, destination_port| Tuple {
+            source,
+            source_port: 0,
+            destination,
+            destination_port,
+        };
+        let block = Event {
+            kind: EventKind::BlockBegin,
+            protocol: "any".to_owned(),
+            original: tuple(pod, none, 0),
+            reply: Some(tuple(none, [192, 168, 44, 129].into(), 4_096)),
+            policy: None,
+            reason: None,
+            total: None,
+            last_port: Some(4_159),
+            ..ended()
+        };
+        assert_eq!(
+            compact(&block),
+            "2026-11-22T14:22:51.120000Z block-begin any shop/cart-0 10.0.1.40 as \
+             192.168.44.129:4096-4159"
         );
     }
 

@@ -331,7 +331,8 @@ fn tables_ipv6() -> FamilyInput<V6> {
 fn engine<F: Sample>() -> Translator<F> {
     let config = EngineConfig {
         worker: 0,
-        owners: [0; CLASSES],
+        owners: [0; 256].into(),
+        blocks_per_pod: 0,
         flows_max: 64,
         flows_max_ipv6: 64,
         hash_key: [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0, 7],

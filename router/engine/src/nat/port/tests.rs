@@ -2,19 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::family::V4;
-use crate::flow::tick;
+use crate::flow::Timeouts;
 
 type Tuple = crate::flow::Tuple<Ipv4Addr>;
 
 const SECOND: u64 = 1_000_000_000;
 
 fn ports(worker: u8, owners: &[u8; CLASSES], seed: u64) -> Ports<V4> {
-    Ports::new(worker, owners, Random::new(seed), Hasher::new([3, 5, 7, 11]))
+    let config = EngineConfig {
+        worker,
+        owners: (*owners).into(),
+        blocks_per_pod: 0,
+        flows_max: 1,
+        flows_max_ipv6: 1,
+        hash_key: [3, 5, 7, 11],
+        seed,
+        timeouts: Timeouts::default(),
+        pod_flows: Arc::default(),
+        mss_clamp: true,
+        events: false,
+    };
+    Ports::new(&config, 1, Hasher::new(config.hash_key))
 }
 
 fn egress(port_first: u16, port_last: u16) -> EgressAddress {
@@ -42,7 +56,7 @@ const POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 40);
 const OTHER_POD: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 41);
 
 fn wish(pod_port: u16, pod: Ipv4Addr) -> Wish<V4> {
-    Wish { reply: reply(pod_port), pod, now: tick(1000 * SECOND) }
+    Wish { reply: reply(pod_port), pod, now: 1000 * SECOND }
 }
 
 fn leased_if(is_leased: bool) -> Use {
@@ -261,9 +275,9 @@ fn the_last_ports_are_found_without_asking_for_all_others_again() {
 fn a_port_that_another_pod_had_lately_is_taken_last() {
     let (all, nobody) = (egress(1024, 65_535), &mut |_: &Tuple| Use::Free);
     let mut ports = ports(0, &[0; CLASSES], 1);
-    let ended = tick(1000 * SECOND);
+    let ended = 1000 * SECOND;
     ports.released(&reply(40_001), OTHER_POD, ended);
-    let at = |now: u64, pod| Wish { now: tick(now * SECOND), ..wish(40_001, pod) };
+    let at = |now: u64, pod| Wish { now: now * SECOND, ..wish(40_001, pod) };
     let lease = ports.lease(&all, &at(1059, POD), nobody).unwrap();
     assert_ne!(lease, 40_001);
     assert_eq!(class(lease), class(40_001));

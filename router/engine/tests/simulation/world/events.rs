@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use spillway_engine::{
-    AccountNumber, Accounts, Carried, EndReason, FlowChange, FlowRecord, Traffic, Tuple,
+    AccountNumber, Accounts, BlockEvent, Carried, EndReason, FlowChange, FlowRecord, PortBlock,
+    Traffic, Tuple,
 };
 
 use super::*;
@@ -13,6 +14,8 @@ use super::*;
 #[derive(Debug, Default)]
 pub(super) struct Told {
     flows: BTreeMap<Tuple, (usize, Tuple)>,
+    /// The worker and the pod that have a block, by its address and first port.
+    blocks: BTreeMap<(IpAddr, u16), (usize, IpAddr)>,
     /// When they were followed last.
     until: u64,
     pub(super) ends: BTreeMap<EndReason, u64>,
@@ -51,14 +54,53 @@ impl Told {
             }
         }
     }
+
+    /// The same of blocks.
+    fn take_block(&mut self, worker: usize, event: &BlockEvent) {
+        let PortBlock { pod, egress, first, .. } = event.block;
+        match event.is_begin {
+            true => {
+                assert_eq!(self.blocks.insert((egress, first), (worker, pod)), None, "{event:?}")
+            }
+            false => {
+                assert_eq!(self.blocks.remove(&(egress, first)), Some((worker, pod)), "{event:?}");
+            }
+        }
+    }
 }
 
 impl World {
+    /// The engines have begun anew with the flows of others: they are asked for their blocks.
+    pub(super) fn told_of_blocks(&mut self) {
+        self.told.blocks.clear();
+        for (worker, engine) in self.cluster.engines.iter().enumerate() {
+            let (mut blocks, mut cursor) = (Vec::new(), Some(0));
+            while let Some(from) = cursor {
+                cursor = engine.port_blocks(from, 1000, &mut blocks);
+            }
+            for PortBlock { pod, egress, first, .. } in blocks {
+                assert_eq!(self.told.blocks.insert((egress, first), (worker, pod)), None);
+            }
+        }
+    }
+
     /// Follows the events: as many flows live as they say.
     pub(super) fn follow_events(&mut self) {
         let Self { cluster, told, .. } = self;
         for (worker, engine) in cluster.engines.iter_mut().enumerate() {
             assert_eq!(engine.take_events(|event| told.take(worker, &event)), 0, "none is lost");
+        }
+        for (worker, engine) in cluster.engines.iter_mut().enumerate() {
+            let lost = engine.take_block_events(|event| told.take_block(worker, &event));
+            assert_eq!(lost, 0, "none is lost");
+        }
+        if self.block > 1 {
+            self.totals.flows_in_blocks += told.flows.len() as u64;
+            for (reply, (worker, original)) in &told.flows {
+                let first = reply.destination_port / self.block * self.block;
+                let of = told.blocks.get(&(reply.destination, first));
+                assert_eq!(of, Some(&(*worker, original.source)), "{reply:?}");
+            }
         }
         let live: u64 = cluster.engines.iter().map(spillway_engine::Engine::flows_live).sum();
         assert_eq!(told.flows.len() as u64, live);

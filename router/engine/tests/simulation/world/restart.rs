@@ -15,8 +15,11 @@ impl World {
         let (seed, hash_key) = (number(), std::array::from_fn(|_| number()));
         let flows_max = self.flows_max;
         let (input, now) = (self.cluster.input.clone(), self.cluster.now);
-        self.cluster =
-            Cluster::new(workers, EngineConfig { seed, hash_key, ..config_for(flows_max) }, input);
+        self.cluster = Cluster::new(
+            workers,
+            EngineConfig { seed, hash_key, ..config_for(flows_max, self.block) },
+            input,
+        );
         self.cluster.now = now;
         for flow in saved {
             let home = self.cluster.worker(flow.egress_port);
@@ -35,6 +38,7 @@ impl World {
                 engine.redirect(now, &flow.original, home).unwrap();
             }
         }
+        self.told_of_blocks();
         self.carried_before();
     }
 }
