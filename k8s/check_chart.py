@@ -236,6 +236,18 @@ def check_test():
     check("and its socket", container["command"] == ["spillway", "ready", *socket])
 
 
+def check_before_end():
+    """What containers run before they end is what the router's tests run; and there is time for it."""
+    for seconds, expected in yaml.safe_load((HERE / "prestop.yaml").read_text()).items():
+        values = {"router": {"drainSeconds": seconds}, "natLog": {"enabled": True},
+                  "terminationGracePeriodSeconds": 20}
+        pod = yaml.safe_load(render(values)["daemonset.yaml"])["spec"]["template"]["spec"]
+        found = {one["name"]: one["lifecycle"]["preStop"]["exec"]["command"] for one in pod["containers"]}
+        check(f"before they end containers run {expected}, found {found}", found == expected)
+        grace = pod["terminationGracePeriodSeconds"]
+        check(f"they have {seconds} s and 20 s for it, found {grace}", grace == seconds + 20)
+
+
 def says_where(message, path):
     """Whether a refusal names the value: by its path, or by its name and its parent's path."""
     parent, _, name = path.rpartition(".")
@@ -294,6 +306,7 @@ def main(directory):
     service = check_service_monitor()
     check_nat_log()
     check_test()
+    check_before_end()
     check_refused()
     check_releases()
     check_package()

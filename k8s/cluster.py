@@ -244,6 +244,19 @@ def not_upgraded(config, values):
     check("the job is there to be looked at", exists("job", f"{RELEASE}-crds"))
 
 
+def drained(config, values):
+    """The handler before the end is another one, and back again: it is never taken away."""
+    for seconds in (300, 0, 60):
+        with Job():
+            release = config.upgrade(CHART, RELEASE, values | nested("router.drainSeconds", seconds), timeout=60)
+        check(f"upgraded to {seconds}: {release['status']}", release["status"] == "deployed")
+        pod = get("daemonset", RELEASE)["spec"]["template"]["spec"]
+        commands = [one["lifecycle"]["preStop"]["exec"]["command"] for one in pod["containers"]]
+        check(f"with {seconds} found {commands}", all(("drain" in words) == (seconds > 0) for words in commands))
+        grace = pod["terminationGracePeriodSeconds"]
+        check(f"there is time for {seconds} seconds: {grace}", grace == seconds + 10)
+
+
 def rolled_back(config, before):
     """Back to the first release: the definitions stay as they are."""
     definitions = get("crd", OURS), get("crd", CILIUMS)
@@ -285,6 +298,7 @@ def main():
         first = get("daemonset", RELEASE)
         not_upgraded(config, values)
         release = upgraded(config, values)
+        drained(config, budget)
         rolled_back(config, first)
         uninstalled(config, release)
     kubectl("delete", "--ignore-not-found", "--wait=false", "--filename", "-", text=text)

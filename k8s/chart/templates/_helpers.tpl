@@ -46,6 +46,16 @@ read_only_group: {{ include "spillway.readOnlyGroup" . }}
 {{- if or .Values.metrics.enabled .Values.natLog.enabled }}yes{{ end }}
 {{- end }}
 
+{{- /* What a container runs before it is told to end: `spillway drain` with these options, where the router is
+drained; else what changes nothing. There is always a handler, because API servers of old (1.20) refuse an object
+that one is taken out of: an empty one stays. The argument: a list of the chart and the options. */}}
+{{- define "spillway.beforeEnd" -}}
+{{- $words := list "--version" }}
+{{- if (first .).Values.router.drainSeconds }}{{ $words = prepend (rest .) "drain" }}{{ end -}}
+lifecycle:
+  preStop: {exec: {command: [spillway, {{ range $index, $word := $words }}{{ if $index }}, {{ end }}{{ quote $word }}{{ end }}]}}
+{{- end }}
+
 {{- /* The number of the group that may use the read-only socket. Distributions give numbers of four
 digits to people, from 1000 on: this one is far from both ends. */}}
 {{- define "spillway.readOnlyGroup" -}}

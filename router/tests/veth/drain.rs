@@ -1,8 +1,10 @@
 //! `spillway drain` and a running router: what flows goes on, and nothing new begins.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader};
 use std::net::UdpSocket;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use spillway_api::IpFamily;
@@ -21,6 +23,34 @@ fn drain(rig: &Rig, options: &[&str]) -> Output {
         .arg("--socket")
         .arg(rig.directory.path().join("spillway.sock"))
         .output()
+        .unwrap()
+}
+
+/// What the containers of a gateway's pod run before they are told to end, where `router.drainSeconds` is
+/// `seconds`: started at once, as kubelets do it.
+fn before_end(rig: &Rig, seconds: u32) -> Vec<(String, Child)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../k8s/prestop.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let all: BTreeMap<u32, BTreeMap<String, Vec<String>>> = serde_saphyr::from_str(&text).unwrap();
+    let directory = rig.directory.path().display().to_string();
+    let start = |(container, words): (&String, &Vec<String>)| {
+        let (program, options) = words.split_first().unwrap();
+        assert_eq!(program, "spillway");
+        let options = options.iter().map(|word| word.replace("/run/spillway", &directory));
+        (container.clone(), begin(rig, options))
+    };
+    all[&seconds].iter().map(start).collect()
+}
+
+/// Starts `spillway` with these words; it ends after a minute, whatever becomes of the test.
+fn begin(rig: &Rig, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Child {
+    Command::new("timeout")
+        .args(["60", env!("CARGO_BIN_EXE_spillway")])
+        .args(words)
+        .env("SPILLWAY_SOCKET", rig.directory.path().join("spillway.sock"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .unwrap()
 }
 
@@ -88,4 +118,68 @@ fn a_drained_router_keeps_its_flows_and_begins_no_other() {
     assert_eq!(printed(&undone), (true, "new flows begin again\n".to_owned(), String::new()));
     assert_eq!(rig.client().status().unwrap().draining_s, None);
     new.iter().for_each(|flow| exchange(&rig, *flow, 2));
+}
+
+#[test]
+fn a_pod_that_is_to_end_drains_its_router_as_the_chart_says() {
+    let rig = Rig::new("prestop", true);
+    let old = first_flow(IpFamily::V4);
+    let new = old + 1;
+    exchange(&rig, old, 0);
+
+    for (container, child) in before_end(&rig, 0) {
+        let (is_over, shown, error) = printed(&child.wait_with_output().unwrap());
+        assert!(is_over, "{container}: {shown}{error}");
+    }
+    assert_eq!(rig.client().status().unwrap().draining_s, None);
+
+    let mut running = before_end(&rig, 300);
+    assert_eq!(running.len(), 4);
+    let is_drained = || rig.client().status().unwrap().draining_s.is_some();
+    wait_until("the router is drained", WITHIN, is_drained);
+    exchange(&rig, old, 1);
+    send(&rig, new);
+    let refused = BTreeMap::from([("draining".to_owned(), 1)]);
+    wait_until("a new flow is refused", WITHIN, || dropped(&rig) == refused);
+    for (container, child) in &mut running {
+        assert_eq!(child.try_wait().unwrap(), None, "{container}");
+    }
+    // As short as it can be.
+    let hurried = state(2, &[], IpFamily::ALL.map(egress)) + "    timeouts: {udp: 1}\n";
+    rig.client().put_state(hurried).unwrap();
+    for (container, child) in running {
+        let (is_over, shown, error) = printed(&child.wait_with_output().unwrap());
+        let told = "no new flow begins\nflows left: 1\nflows left: 0\n";
+        assert_eq!((is_over, shown.as_str()), (true, told), "{container}: {error}");
+    }
+}
+
+#[test]
+fn whoever_watches_a_drain_changes_nothing_and_ends_with_it() {
+    let rig = Rig::new("watch-drain", true);
+    exchange(&rig, first_flow(IpFamily::V4), 0);
+    let nobody_drains = drain(&rig, &["--watch"]);
+    let told = "the router is not being drained\n".to_owned();
+    assert_eq!(printed(&nobody_drains), (true, told, String::new()));
+    assert_eq!(rig.client().status().unwrap().draining_s, None);
+
+    // Each line is there before the next step: what is printed is printed at once.
+    let watch = || {
+        let mut child = begin(&rig, ["drain", "--watch"]);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        drain(&rig, &["--timeout", "0"]);
+        for expected in ["no new flow begins", "flows left: 1"] {
+            assert_eq!(lines.next().unwrap().unwrap(), expected);
+        }
+        (child, lines)
+    };
+    let (undone, _lines) = watch();
+    drain(&rig, &["--undo"]);
+    let (is_over, _, error) = printed(&undone.wait_with_output().unwrap());
+    assert!(!is_over && error.contains("somebody has let new flows begin again"), "{error}");
+
+    let (mut ended, mut lines) = watch();
+    rig.spillway.signal("TERM");
+    assert_eq!(lines.next().unwrap().unwrap(), "no router answers");
+    assert!(ended.wait().unwrap().success());
 }
