@@ -126,6 +126,8 @@ with_policy() {
     matches "egress address: $EGRESS" control explain default/app1-a "$SERVER"
   check "explain: the exclusion" \
     matches "excludes $EXCLUDED" control explain default/app1-a "$EXCLUDED"
+  check "explain: what is in the cluster" \
+    matches "$WORKER1 is in the cluster" control explain default/app1-a "$WORKER1"
 }
 
 labels() {

@@ -77,12 +77,14 @@ impl Underlay {
 }
 
 /// What no object tells of the cluster's network, and what is the same for all of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// The family of the tunnels.
     pub underlay: Underlay,
     /// Where pods' IPv6 addresses reach IPv4 destinations through gateways, if they do.
     pub nat64_prefix: Option<Nat64Prefix>,
+    /// Ranges of the cluster that no object tells: services, pods of some address managers.
+    pub cluster_ranges: Vec<IpNet>,
 }
 
 /// A policy object, understood or not.
@@ -214,8 +216,8 @@ impl Cluster {
 
     /// The cluster's network.
     #[must_use]
-    pub fn network(&self) -> Network {
-        self.network
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     /// Whether a pod with these addresses has traffic to destinations of a family.

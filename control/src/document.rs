@@ -37,7 +37,7 @@ type Part = (DocumentPolicy, Vec<usize>);
 /// The document, of generation 0.
 pub(crate) fn document(cluster: &Cluster, here: &Here, carried: &[Carried<'_>]) -> Document {
     let node = cluster.node(&here.node);
-    let Network { underlay, nat64_prefix } = cluster.network();
+    let Network { underlay, nat64_prefix, .. } = *cluster.network();
     let own = node.and_then(|node| underlay.address(node));
     // All of this node's own family, whatever else other nodes have.
     let others = cluster.nodes().filter(|(name, _)| *name != here.node);

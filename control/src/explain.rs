@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, PodKey};
 use crate::family::Addresses;
 use crate::gateway::{candidates, choose};
 use crate::policy::Policy;
+use crate::ranges;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -19,6 +20,8 @@ pub struct Explanation {
     pub policy: Option<String>,
     /// The destination of it that matches.
     pub destination: Option<IpNet>,
+    /// The range of the cluster that it is in, which no policy decides about.
+    pub in_cluster: Option<IpNet>,
     /// The gateway that Cilium sends the pod's traffic to.
     pub gateway: Option<String>,
     /// The address that the policy names for it; without one, the gateway's own choice.
@@ -56,6 +59,14 @@ pub fn explain(cluster: &Cluster, key: &PodKey, destination: IpAddr) -> Explanat
         return found;
     }
     let destination = untranslated(prefix, destination, &mut found);
+    if let Some((range, origin)) = ranges::around(cluster, destination) {
+        found.in_cluster = Some(range);
+        found.why.push(format!(
+            "{destination} is in the cluster ({range}: {origin}): it is never translated, whatever \
+             policies say"
+        ));
+        return found;
+    }
     let family = IpFamily::of(destination);
     // Priority first, then the longest destination; of equals the first by name.
     let mut best: Option<(i32, u8, IpNet, &str, &Policy)> = None;

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `labels`, `policy`, `cluster`, `family`, `gateway`, `egress`, `prefixes`, `plan`, `document`,
-//! `pod_names` and `explain` are pure. The README beside this crate tells what policies mean and where that differs
-//! from Cilium.
+//! `ranges`, `pod_names` and `explain` are pure. The README beside this crate tells what policies mean and where
+//! that differs from Cilium.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
@@ -29,6 +29,7 @@ mod pods;
 pub mod policy;
 mod prefixes;
 pub mod publish;
+mod ranges;
 pub mod read;
 pub mod run;
 pub mod status;

@@ -36,10 +36,6 @@ enum Command {
         /// The router's socket.
         #[arg(long, env = "SPILLWAY_SOCKET", default_value = spillway_api::SOCKET_DEFAULT)]
         socket: PathBuf,
-        /// Ranges of the cluster beside those of its nodes and their pods: services, for instance.
-        /// Never translated. Several: with commas.
-        #[arg(long, env = "SPILLWAY_CLUSTER_RANGES", value_delimiter = ',')]
-        cluster_ranges: Vec<IpNet>,
         /// Egress addresses that Spillway has alone although they are the first of their interface.
         #[arg(long, env = "SPILLWAY_OWN_ADDRESSES", value_delimiter = ',')]
         own_addresses: Vec<IpAddr>,
@@ -100,12 +96,17 @@ struct NetworkArguments {
     /// `auto`: IPv4 if this node has an internal IPv4 address.
     #[arg(long, env = "SPILLWAY_UNDERLAY_PROTOCOL", value_enum, default_value_t)]
     underlay_protocol: Underlay,
+    /// Ranges of the cluster beside those of its nodes and their pods: services, for instance.
+    /// Never translated. Several: with commas.
+    #[arg(long, env = "SPILLWAY_CLUSTER_RANGES", value_delimiter = ',')]
+    cluster_ranges: Vec<IpNet>,
 }
 
 impl From<NetworkArguments> for Network {
     fn from(arguments: NetworkArguments) -> Self {
-        let NetworkArguments { nat64_prefix, underlay_protocol: underlay } = arguments;
-        Self { underlay, nat64_prefix }
+        let NetworkArguments { nat64_prefix, underlay_protocol: underlay, cluster_ranges } =
+            arguments;
+        Self { underlay, nat64_prefix, cluster_ranges }
     }
 }
 
@@ -143,7 +144,6 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
         Command::Run {
             node,
             socket,
-            cluster_ranges,
             own_addresses,
             announce_on,
             own_pods,
@@ -165,7 +165,6 @@ async fn start(arguments: Arguments) -> Result<ExitCode> {
                 own_addresses,
                 announce_on,
                 own_pods,
-                cluster_ranges,
                 reply_vni,
                 reply_vni_ipv6,
             };

@@ -89,6 +89,9 @@ pub fn service(object: core::Service) -> (PodKey, Vec<IpAddr>) {
     (pod_key(object.metadata), addresses)
 }
 
+/// Where the API server's own addresses are: a namespace, and which of its endpoints.
+pub(crate) const API_SERVER: (&str, &str) = ("default", "metadata.name=kubernetes");
+
 /// The API server's own addresses: the endpoints of the service `kubernetes`.
 #[must_use]
 pub fn api_server(object: core::Endpoints) -> (PodKey, Vec<IpAddr>) {

@@ -15,9 +15,7 @@ use crate::family::Addresses;
 use crate::gateway::{Host, candidates, choose};
 use crate::policy::Policy;
 use crate::prefixes::exclude;
-
-/// Never a destination outside of the cluster (RFC 3927; RFC 4291, 2.5.6).
-const LINK_LOCAL: [&str; 2] = ["169.254.0.0/16", "fe80::/10"];
+use crate::ranges;
 
 /// The label of nodes that Spillway runs on.
 pub const GATEWAY_LABEL: &str = "spillway.io/gateway";
@@ -35,8 +33,6 @@ pub struct Here {
     pub announce_on: Option<String>,
     /// The tunnel through which this node's own pods come, if they do.
     pub own_pods: Option<Tunnel>,
-    /// Ranges of the cluster that no object tells: services, pods of some address managers.
-    pub cluster_ranges: Vec<IpNet>,
     /// The VXLAN network identifier of replies.
     pub reply_vni: ReplyVni,
     /// That of IPv6 replies, where it is another.
@@ -104,7 +100,7 @@ pub struct Plan {
 /// Plans.
 #[must_use]
 pub fn plan(cluster: &Cluster, here: &Here) -> Plan {
-    let ranges = cluster_ranges(cluster, here);
+    let ranges = ranges::aggregated(cluster);
     let conflicts = conflicts(cluster);
     let (mut carried, mut reports) = (Vec::new(), Vec::new());
     for (name, object) in cluster.policies() {
@@ -247,40 +243,6 @@ fn outside(policy: &Policy, ranges: &[IpNet]) -> Result<(Vec<IpNet>, Vec<IpNet>)
         return Err(Finding::no("TooManyPrefixes", message));
     }
     Ok((destinations, exclusions))
-}
-
-/// What lies in the cluster and is never reached through a gateway.
-fn cluster_ranges(cluster: &Cluster, here: &Here) -> Vec<IpNet> {
-    let mut ranges = here.cluster_ranges.clone();
-    ranges.extend(LINK_LOCAL.iter().filter_map(|range| range.parse::<IpNet>().ok()));
-    for (_, node) in cluster.nodes() {
-        ranges.extend(&node.pod_ranges);
-        ranges.extend(node.internal.iter().copied().map(IpNet::from));
-    }
-    ranges.extend(cluster.api_servers().map(IpNet::from));
-    for family in IpFamily::ALL {
-        ranges.extend(around_all(family, cluster.services()));
-    }
-    IpNet::aggregate(&ranges)
-}
-
-/// The range of a family's services: the smallest prefix around their addresses, which is within the
-/// one that the API server gives them from. If that is wider than ranges of services are, there are
-/// several, and each address stands for itself.
-fn around_all(family: IpFamily, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
-    let length_min = match family {
-        IpFamily::V4 => 12,
-        IpFamily::V6 => 64,
-    };
-    let of_family = addresses.filter(|address| IpFamily::of(*address) == family);
-    let single: Vec<IpNet> = of_family.map(IpNet::from).collect();
-    let Some(first) = single.first() else { return single };
-    let mut around = *first;
-    while around.prefix_len() >= length_min && !single.iter().all(|one| around.contains(one)) {
-        let Some(wider) = around.supernet() else { break };
-        around = wider;
-    }
-    if around.prefix_len() >= length_min { vec![around] } else { single }
 }
 
 /// Policies of the same priority with the same destination that select the same pod: the first by

@@ -26,6 +26,14 @@ pub async fn read(client: Client, network: Network) -> Result<Cluster> {
     let pods = Api::<core::Pod>::all(client.clone()).list(&all).await;
     let pods = pods.context("cannot list the pods")?.items;
     cluster.change_pods(Change::All(pods.into_iter().map(objects::pod).collect()));
+    let services = Api::<core::Service>::all(client.clone()).list(&all).await;
+    let services = services.context("cannot list the services")?.items;
+    cluster.change_services(Change::All(services.into_iter().map(objects::service).collect()));
+    let (namespace, which) = objects::API_SERVER;
+    let servers = Api::<core::Endpoints>::namespaced(client.clone(), namespace);
+    let servers = servers.list(&ListParams::default().fields(which)).await;
+    let servers = servers.context("cannot list the endpoints of the API server")?.items;
+    cluster.change_api_servers(Change::All(servers.into_iter().map(objects::api_server).collect()));
     if watch::has_endpoints(&client).await.context("cannot ask for Cilium's kinds")? {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &objects::endpoint_resource());
         let endpoints = api.list_metadata(&all).await.context("cannot list Cilium's endpoints")?;

@@ -150,8 +150,8 @@ pub async fn watch(client: Client, updates: Sender<Update>) {
         follow(
             "endpoints",
             watch_objects(
-                Api::<core::Endpoints>::namespaced(client.clone(), "default"),
-                watcher::Config::default().fields("metadata.name=kubernetes"),
+                Api::<core::Endpoints>::namespaced(client.clone(), objects::API_SERVER.0),
+                watcher::Config::default().fields(objects::API_SERVER.1),
             ),
             objects::api_server,
             |change| updates.send(Update::ApiServers(change)),

@@ -200,7 +200,10 @@ fn what_is_in_the_cluster_is_never_translated() {
         json!({"apiVersion": "v1", "kind": "Service",
             "metadata": {"namespace": "default", "name": name}, "spec": {"clusterIP": address}})
     };
-    let plan = planned(&with([
+    let network =
+        Network { cluster_ranges: vec!["172.20.0.0/16".parse().unwrap()], ..Network::default() };
+    let mut cluster = Cluster::new(network);
+    let events = with([
         policy("all", 0, "app1", &json!(["0.0.0.0/0"])),
         policy("inside", 0, "app1", &json!(["10.0.1.0/24"])),
         service("kubernetes", "10.96.0.1"),
@@ -209,7 +212,9 @@ fn what_is_in_the_cluster_is_never_translated() {
         json!({"apiVersion": "v1", "kind": "Endpoints",
             "metadata": {"namespace": "default", "name": "kubernetes"},
             "subsets": [{"addresses": [{"ip": "192.168.44.5"}]}]}),
-    ]));
+    ]);
+    feed(&mut cluster, &events);
+    let plan = plan(&cluster, &here());
     let [all] = &plan.document.policies[..] else { panic!("{plan:?}") };
     let excluded: Vec<String> = all.excluded_destinations.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -218,12 +223,32 @@ fn what_is_in_the_cluster_is_never_translated() {
             "10.0.0.0/16",
             "10.96.0.0/22",
             "169.254.0.0/16",
+            "172.20.0.0/16",
             "192.168.44.5/32",
             "192.168.44.128/32",
             "192.168.211.128/32",
         ]
     );
     assert_eq!(plan.reports[1].carried.reason, "NothingOutside");
+
+    let (pod, key) = (ip("10.0.1.40"), ("default".to_owned(), "app1-a".to_owned()));
+    for (to, why) in [
+        ("10.0.1.50", "10.0.0.0/16: the pods of node worker1"),
+        ("10.96.3.200", "10.96.0.0/22: services"),
+        ("169.254.169.254", "169.254.0.0/16: link-local addresses"),
+        ("172.20.1.1", "172.20.0.0/16: one of --cluster-ranges"),
+        ("192.168.44.5", "192.168.44.5/32: the API server"),
+        ("192.168.44.128", "192.168.44.128/32: node worker2"),
+    ] {
+        let found = explain(&cluster, &key, ip(to));
+        assert_eq!((found.policy.as_deref(), decides(&plan.document, pod, ip(to))), (None, None));
+        let range = found.in_cluster.expect(to).to_string();
+        assert_eq!(why.split_once(": ").unwrap().0, range);
+        let said = format!("{to} is in the cluster ({why}): it is never translated, whatever");
+        assert!(found.why[0].starts_with(&said), "{found}");
+    }
+    let outside = explain(&cluster, &key, ip("10.96.4.1"));
+    assert_eq!((outside.policy.as_deref(), outside.in_cluster), (Some("all"), None), "{outside}");
 }
 
 #[test]
@@ -388,7 +413,7 @@ proptest! {
     #[test]
     fn only_the_objects_count_and_not_their_history(events in events(), seed in any::<u64>()) {
         let network = if seed & 2 == 0 { Network::default() } else { nat64() };
-        let mut cluster = Cluster::new(network);
+        let mut cluster = Cluster::new(network.clone());
         feed(&mut cluster, &worlds());
         feed(&mut cluster, &events);
         let lived = plan(&cluster, &dual_here());
@@ -403,7 +428,7 @@ proptest! {
         let length = fresh.len() as u64;
         fresh.rotate_left(usize::try_from(seed % length).unwrap());
         if seed % 2 == 0 { fresh.reverse(); }
-        let mut told_anew = Cluster::new(network);
+        let mut told_anew = Cluster::new(network.clone());
         feed(&mut told_anew, &fresh);
         prop_assert_eq!(&lived, &plan(&told_anew, &dual_here()));
 

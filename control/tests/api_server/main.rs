@@ -5,6 +5,7 @@
 mod router;
 mod server;
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -57,14 +58,15 @@ impl Cluster {
 
     /// Starts `spillway-control run` as its service account.
     fn control(&self) -> Process {
-        self.api.namespace.spawn([
-            "env",
-            &format!("KUBECONFIG={}", self.api.kubeconfig(ACCOUNT).display()),
-            CONTROL,
-            "run",
-            "--node=worker2",
-            &format!("--socket={}", self.router.socket().display()),
-        ])
+        self.control_with(&[])
+    }
+
+    /// The same with more options.
+    fn control_with(&self, options: &[&str]) -> Process {
+        let kubeconfig = format!("KUBECONFIG={}", self.api.kubeconfig(ACCOUNT).display());
+        let socket = format!("--socket={}", self.router.socket().display());
+        let words = ["env", &kubeconfig, CONTROL, "run", "--node=worker2", &socket];
+        self.api.namespace.spawn(words.iter().chain(options))
     }
 
     /// Waits until the router has these pods in a policy; none when the policy is not there.
@@ -188,6 +190,45 @@ fn policies_become_documents_and_are_answered() {
     api.kubectl(&["delete", "cegp", "missing"], "");
     wait_until("its status is gone", SOON, || cluster.conditions("missing").is_empty());
     assert!(control.is_running());
+}
+
+/// What `explain` says is what the router is given: also of what is in the cluster.
+#[test]
+fn explain_knows_what_the_running_control_plane_knows() {
+    let cluster = Cluster::new("explain");
+    let api = &cluster.api;
+    api.run_pod("app1-a", "app1", "worker1", &["10.0.1.40"]);
+    let mut all = policy("all", "app1", "192.168.44.129");
+    all["spec"]["destinationCIDRs"] = json!(["0.0.0.0/0"]);
+    api.apply(&all);
+    let ranges = "--cluster-ranges=172.20.0.0/16";
+    let _control = cluster.control_with(&[ranges]);
+    cluster.wait_for_pods("all", &["10.0.1.40"]);
+    let text = |what: &str, path: &str| api.kubectl(&["get", what, "kubernetes", "-o", path], "");
+    let service = text("service", "jsonpath={.spec.clusterIP}");
+    let server = text("endpoints", "jsonpath={.subsets[0].addresses[0].ip}");
+
+    let document = cluster.router.document().unwrap();
+    let kubeconfig = format!("KUBECONFIG={}", api.kubeconfig(ACCOUNT).display());
+    for (to, origin) in [
+        ("203.0.113.10", None),
+        ("192.168.211.128", Some("node worker1")),
+        ("172.20.1.1", Some("one of --cluster-ranges")),
+        (&service, Some("services")),
+        (&server, Some("the API server")),
+    ] {
+        // It exits with 1 where no policy decides.
+        let explain = format!("{kubeconfig} {CONTROL} explain default/app1-a {to} {ranges} --json");
+        let said = api.namespace.run(["sh", "-c", &format!("env {explain} || [ $? = 1 ]")]);
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let policy = origin.is_none().then_some("all");
+        assert_eq!(said["policy"].as_str(), policy, "{said:#}");
+        let to: IpAddr = to.parse().unwrap();
+        let excluded = &document.policies[0].excluded_destinations;
+        assert_eq!(excluded.iter().any(|range| range.contains(&to)), origin.is_some(), "{to}");
+        let why = said["why"].to_string();
+        assert!(origin.is_none_or(|origin| why.contains(&format!(": {origin})"))), "{why}");
+    }
 }
 
 /// What was said of a former policy of the same name is no answer for the new one; and the API server
