@@ -1,6 +1,7 @@
 //! `spillway sysdump`.
 
 use std::fs::{OpenOptions, Permissions};
+use std::hash::RandomState;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,12 @@ pub(super) struct Options {
     /// The router's configuration, YAML.
     #[arg(long, value_name = "FILE", default_value = "/etc/spillway/config.yaml")]
     config: PathBuf,
+    /// Replace addresses, also Ethernet's, and the names of pods, namespaces, policies and this host: by
+    /// others, the same always by the same within an archive, and prefixes by prefixes. Well-known ranges stay
+    /// (10.0.0.0/8 is still that), and so do ports, names of devices, makers of network cards, paths,
+    /// identifiers of pods and containers, and the kernel's own words.
+    #[arg(long)]
+    anonymise: bool,
 }
 
 /// Collects and writes; says on standard error where, and what is missing.
@@ -32,16 +39,23 @@ pub(super) fn sysdump(options: &Options, socket: &Path) -> anyhow::Result<()> {
     let directory = format!("spillway-sysdump-{}", date(now));
     let path = options.output.clone().unwrap_or_else(|| format!("{directory}.tar.gz").into());
     let mut output = open(&path)?;
-    let entries = collect(Sources { socket, config: &options.config });
+    // Another key each time.
+    let key = options.anonymise.then(RandomState::new);
+    let entries = collect(Sources { socket, config: &options.config }, key);
     write(&mut output, &directory, &entries, now)
         .with_context(|| format!("cannot write {}", path.display()))?;
     let missing = entries.iter().filter(|entry| entry.contents.is_err()).count();
     let all = entries.len();
+    let about = match options.anonymise {
+        true => {
+            "Others stand in the place of addresses and names: look at it before you publish it"
+        }
+        false => "Addresses and names of pods and policies are in it, secrets are not",
+    };
     // Standard error may be closed: then nobody wants to know.
     let _ = writeln!(
         io::stderr(),
-        "{}: {} of {all} entries; CONTENTS.txt says why others are missing. Addresses and names of pods and \
-         policies are in it, secrets are not",
+        "{}: {} of {all} entries; CONTENTS.txt says why others are missing. {about}",
         path.display(),
         all - missing
     );

@@ -2,13 +2,16 @@
 //!
 //! What is in it is listed here and in [`host`], and nothing else is read: no key, no environment, no memory
 //! of a process. What a secret may have slipped into nevertheless is looked through by [`redact`] before it is
-//! packed. What could not be had has an entry of its own that says why.
+//! packed. What could not be had has an entry of its own that says why. Whoever shows an archive to everybody has
+//! addresses and names replaced, by [`anonymise`].
 
+mod anonymise;
 mod archive;
 mod host;
 mod redact;
 mod router;
 
+use std::hash::BuildHasher;
 use std::time::SystemTime;
 
 pub(crate) use archive::{date, write};
@@ -44,9 +47,11 @@ pub(crate) struct Sources<'a> {
     pub(crate) config: &'a std::path::Path,
 }
 
-/// Collects everything; takes some seconds.
-pub(crate) fn collect(sources: Sources<'_>) -> Vec<Entry> {
-    let mut router = router::Router::ask(sources.socket);
+/// Collects everything; takes some seconds. With a key nobody can tell addresses and names from what stands in
+/// their places.
+pub(crate) fn collect(sources: Sources<'_>, key: Option<impl BuildHasher>) -> Vec<Entry> {
+    let names = key.is_some().then(anonymise::Names::new);
+    let mut router = router::Router::ask(sources.socket, names);
     let mut entries = vec![
         Entry::new("version.txt", Ok::<_, String>(version())),
         Entry::new("config.yaml", crate::config::read_text(sources.config)),
@@ -56,6 +61,9 @@ pub(crate) fn collect(sources: Sources<'_>) -> Vec<Entry> {
     // What is counted meanwhile shows what goes on.
     router.ask_again();
     entries.extend(router.into_entries());
+    if let Some(key) = key {
+        anonymise::anonymise(&mut entries, &mut anonymise::Addresses::new(key));
+    }
     for entry in &mut entries {
         if let Ok(text) = &mut entry.contents {
             *text = redact::redact(text);

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use serde::Serialize;
-use spillway_api::{Client, ClientError, Event, FlowPage, Status};
+use spillway_api::{Client, ClientError, Document, Event, FlowPage, Status};
 
 use super::Entry;
+use super::anonymise::Names;
 
 /// Rows of flows, policies and events, at most: so many are not cut in an entry.
 const ROWS_MAX: usize = 8_000;
@@ -19,14 +21,17 @@ pub(super) struct Router {
     client: Result<Client, String>,
     status: Option<Status>,
     asked: Instant,
+    /// What stands for names, where they are to be replaced.
+    names: Option<Names>,
     entries: Vec<Entry>,
 }
 
 impl Router {
     /// Asks it everything once.
-    pub(super) fn ask(socket: &Path) -> Self {
+    pub(super) fn ask(socket: &Path, names: Option<Names>) -> Self {
         let client = Client::connect(socket).map_err(|error| error.to_string());
-        let mut router = Self { client, status: None, asked: Instant::now(), entries: Vec::new() };
+        let (asked, entries) = (Instant::now(), Vec::new());
+        let mut router = Self { client, status: None, asked, names, entries };
         router.status = router.add("status.json", Client::status);
         router.add("drops-first.json", Client::drops);
         router.add("usage.json", Client::usage);
@@ -41,7 +46,7 @@ impl Router {
             rows(client, 0, |client, cursor| client.flows(cursor).map(page))
         });
         router.add("events.json", last_events);
-        router.add("state.json", Client::state);
+        router.add_state();
         router
     }
 
@@ -80,11 +85,36 @@ impl Router {
             Err(error) => Err(error.clone()),
         };
         let text = match &answer {
-            Ok(answer) => serde_json::to_string_pretty(answer).map_err(|error| error.to_string()),
+            Ok(answer) => self.text(answer).map_err(|error| error.to_string()),
             Err(error) => Err(error.clone()),
         };
         self.entries.push(Entry::new(format!("router/{name}"), text));
         answer.ok()
+    }
+
+    /// Adds the state document as it was written; where names are replaced, only what it says: comments may
+    /// have names too.
+    fn add_state(&mut self) {
+        if self.names.is_none() {
+            self.add("state.json", Client::state);
+            return;
+        }
+        let ask = |client: &mut Client| -> anyhow::Result<Option<Document>> {
+            Ok(client.state()?.map(|text| Document::parse(&text)).transpose()?)
+        };
+        let document = match &mut self.client {
+            Ok(client) => ask(client).context("the state document"),
+            Err(error) => Err(anyhow::anyhow!(error.clone())),
+        };
+        let text = document.and_then(|document| Ok(self.text(&document)?));
+        self.entries.push(Entry::new("router/state.json", text));
+    }
+
+    fn text(&mut self, answer: &impl Serialize) -> serde_json::Result<String> {
+        let Some(names) = &mut self.names else { return serde_json::to_string_pretty(answer) };
+        let mut answer = serde_json::to_value(answer)?;
+        names.replace(&mut answer);
+        serde_json::to_string_pretty(&answer)
     }
 }
 

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use spillway_api::{Drops, Flow, IpFamily, Status};
 
-use crate::Rig;
 use crate::drain::exchange;
-use crate::packets::first_flow;
+use crate::packets::{egress, first_flow, pod, server};
+use crate::{Rig, state};
 
 /// Secrets that a host may have; none of them may be in an archive.
 const KEY: &str = "0x00112233445566778899aabbccddeeff00112233";
@@ -35,7 +35,7 @@ fn write_ip(directory: &Path) {
 }
 
 /// Makes an archive in the gateway's namespace; gives its entries by name, and what was said.
-fn sysdump(rig: &Rig, socket: &str) -> (BTreeMap<String, String>, String) {
+fn sysdump(rig: &Rig, socket: &str, options: &[&str]) -> (BTreeMap<String, String>, String) {
     let directory = rig.directory.path();
     let tools = directory.join("tools");
     std::fs::create_dir_all(&tools).unwrap();
@@ -50,6 +50,7 @@ fn sysdump(rig: &Rig, socket: &str) -> (BTreeMap<String, String>, String) {
         .arg("--config")
         .arg(directory.join("config.yaml"))
         .args(["--socket", socket])
+        .args(options)
         .output()
         .unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -91,7 +92,7 @@ fn an_archive_has_what_a_report_needs_and_no_secrets() {
     let rig = Rig::new("sysdump", true);
     exchange(&rig, first_flow(IpFamily::V4), 0);
     let socket = rig.directory.path().join("spillway.sock").display().to_string();
-    let (entries, said) = sysdump(&rig, &socket);
+    let (entries, said) = sysdump(&rig, &socket, &[]);
     println!("{said}{}", entries["CONTENTS.txt"]);
     assert_no_secrets(&entries);
     // The secret was there to be had, and was asked not to be said.
@@ -134,7 +135,7 @@ fn an_archive_has_what_a_report_needs_and_no_secrets() {
 #[test]
 fn without_a_router_the_host_is_still_in_the_archive() {
     let rig = Rig::new("nodump", true);
-    let (entries, said) = sysdump(&rig, "/nonexistent/socket");
+    let (entries, said) = sysdump(&rig, "/nonexistent/socket", &[]);
     assert_no_secrets(&entries);
     assert!(!entries.contains_key("router/status.json"));
     assert!(entries.contains_key("host/proc/version"));
@@ -142,4 +143,60 @@ fn without_a_router_the_host_is_still_in_the_archive() {
     let missing = "router/status.json: MISSING: cannot reach Spillway at /nonexistent/socket";
     assert!(contents.contains(missing), "{contents}");
     assert!(said.contains("CONTENTS.txt says why others are missing"), "{said}");
+}
+
+#[test]
+fn an_anonymous_archive_has_others_in_the_place_of_addresses_and_names() {
+    let rig = Rig::new("anon-dump", true);
+    let pod = pod(first_flow(IpFamily::V6));
+    let named = format!("pod_names: [{{name: shop/till, addresses: ['{pod}']}}]\n# Ann's\n");
+    let document = state(2, &[], IpFamily::ALL.map(egress)) + &named;
+    rig.client().put_state(document.replace("name: all", "name: bank")).unwrap();
+    IpFamily::ALL.into_iter().for_each(|family| exchange(&rig, first_flow(family), 0));
+    let socket = rig.directory.path().join("spillway.sock").display().to_string();
+    let (entries, said) = sysdump(&rig, &socket, &["--anonymise"]);
+    assert!(said.contains("Others stand in the place of addresses and names"), "{said}");
+    assert_no_secrets(&entries);
+
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let kernel = &entries["tools/uname_-a.txt"];
+    assert!(kernel.contains(" this-host "), "{kernel}, of {host}");
+    // Those of private ranges stay in them, and one in 65,536 might stay itself.
+    let addresses = [pod, egress(IpFamily::V6)].into_iter().chain(IpFamily::ALL.map(server));
+    let originals: Vec<String> = addresses.map(|address| address.to_string()).collect();
+    let digits = "20010db8000200000000000000000003";
+    for (name, text) in &entries {
+        for original in originals.iter().map(String::as_str).chain([digits, "Ann's"]) {
+            assert!(!text.contains(original), "{name} has {original}: {text}");
+        }
+    }
+    let router = entries.iter().filter(|(name, _)| name.starts_with("router/"));
+    for (name, text) in router {
+        for word in ["shop", "till", "bank"] {
+            assert!(!text.contains(word), "{name} has {word}: {text}");
+        }
+    }
+
+    // What belonged together still does.
+    let document = spillway_api::Document::parse(&entries["router/state.json"]).unwrap();
+    let [policy] = &document.policies[..] else { panic!("{document:?}") };
+    let [name] = &document.pod_names[..] else { panic!("{document:?}") };
+    assert_eq!((policy.name.as_str(), name.name.as_str()), ("policy-1", "namespace-1/pod-1"));
+    let flows: Vec<Flow> = serde_json::from_str(&entries["router/flows.json"]).unwrap();
+    assert_eq!(flows.len(), 2);
+    for flow in &flows {
+        let Flow { original, reply, .. } = flow;
+        assert!(policy.pods.contains(&original.source), "{flow:?}");
+        let to = original.destination;
+        assert!(policy.destinations.iter().any(|net| net.contains(&to)), "{flow:?}");
+        assert!(policy.egress_list().contains(&reply.destination), "{flow:?}");
+        assert_eq!(flow.policy, policy.name);
+        let its_name = name.addresses.contains(&original.source).then_some(name.name.clone());
+        assert_eq!(flow.pod, its_name, "{flow:?}");
+        assert_eq!(flow.peer, document.tunnels[0].peers[0].address);
+    }
+    let on_host = &entries["tools/ip_-json_-pretty_address_show.txt"];
+    for egress in policy.egress_list() {
+        assert!(on_host.contains(&format!("\"local\": \"{egress}\"")), "{egress}: {on_host}");
+    }
 }
