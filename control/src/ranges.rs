@@ -68,10 +68,11 @@ pub(crate) fn aggregated(cluster: &Cluster) -> Vec<IpNet> {
     IpNet::aggregate(&ranges)
 }
 
-/// The smallest range of the cluster that an address is in.
+/// The smallest range of the cluster that an address is in; of several origins the first.
 pub(crate) fn around(cluster: &Cluster, address: IpAddr) -> Option<(IpNet, Origin<'_>)> {
     let around = ranges(cluster).into_iter().filter(|(range, _)| range.contains(&address));
-    around.max_by_key(|(range, _)| range.prefix_len())
+    // Of equals it gives the last.
+    around.rev().max_by_key(|(range, _)| range.prefix_len())
 }
 
 /// The range of a family's services: the smallest prefix around their addresses, which is within the
