@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// Bytes of an answer that no socket's buffer has room for.
+const LARGE: usize = 1 << 19;
+
 /// A server in a thread of its own, with a clock that stands still until it is put forward: however
 /// slow the machine is, no connection's time is over before.
 struct Running {
@@ -79,7 +82,7 @@ impl Drop for Running {
 fn answer(request: Request) -> Response {
     match request {
         Request::PutState { document } if document == "large" => {
-            Response::refused("x".repeat(4 << 20))
+            Response::refused("x".repeat(LARGE))
         }
         Request::PutState { document } => {
             Response::Applied(Applied { generation: document.len() as u64 })
@@ -236,7 +239,7 @@ fn a_client_that_does_not_read_hinders_nobody_and_gets_all_when_it_does() {
     let stream = server.connect();
     (&stream).write_all(b"{\"request\":\"put_state\",\"document\":\"large\"}\n").unwrap();
     assert!(server.is_alive());
-    assert_eq!(message(&read_line(&stream)).len(), 4 << 20);
+    assert_eq!(message(&read_line(&stream)).len(), LARGE);
 }
 
 #[test]
@@ -253,7 +256,7 @@ fn a_connection_whose_time_is_over_is_closed() {
         let mut rest = Vec::new();
         // Bytes that were sent already may still be read; then comes the end.
         let _ = stream.read_to_end(&mut rest);
-        assert!(rest.len() < 4 << 20);
+        assert!(rest.len() < LARGE);
     }
     server.seconds_ahead.store(0, Ordering::Relaxed);
     assert!(server.is_alive());
@@ -262,7 +265,8 @@ fn a_connection_whose_time_is_over_is_closed() {
 #[test]
 fn a_client_that_leaves_without_its_answer_hinders_nobody() {
     let server = Running::start();
-    for _ in 0..100 {
+    // So many that each place would be taken if it were not given up.
+    for _ in 0..3 * CONNECTIONS_MAX {
         let stream = server.connect();
         // Some come before the server knows that others have left, and are refused.
         let _ = (&stream).write_all(b"{\"request\":\"put_state\",\"document\":\"large\"}\n");
