@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use spillway_api::Event;
 
 use super::print;
-use super::time::{before, duration};
+use super::time::Moment;
 use crate::observe::filter::Filter;
 use crate::observe::follow::{Follower, Gap, time};
 use crate::observe::source::{Batch, Source, may_pass};
@@ -27,15 +27,19 @@ const LAST_DEFAULT: usize = 20;
 /// Which events are shown, and how.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The last so many that match. Default: 20; none of before with --follow, all with --since.
+    /// The last so many that match. Default: 20; none of before with --follow; all with --since or
+    /// --until.
     #[arg(long, value_name = "NUMBER", conflicts_with = "all")]
     last: Option<usize>,
     /// All that the router keeps.
     #[arg(long)]
     all: bool,
-    /// Those of so long before now, such as 90s, 5m or 2h.
-    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "all")]
-    since: Option<Duration>,
+    /// Those from this time on: 5m is five minutes ago; or RFC 3339, such as 2026-11-22T14:00:00Z.
+    #[arg(long, value_name = "TIME", conflicts_with = "all")]
+    since: Option<Moment>,
+    /// Those until this time, likewise.
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["all", "follow"])]
+    until: Option<Moment>,
     /// Go on with what happens, until Ctrl-C.
     #[arg(short, long)]
     follow: bool,
@@ -61,20 +65,23 @@ enum Output {
 struct Past {
     /// From this time on.
     since: Timestamp,
+    /// Until this time.
+    until: Timestamp,
     /// The last so many of them.
     last: usize,
 }
 
 impl Options {
     fn past(&self, now: Timestamp) -> Past {
-        let since = self.since.and_then(|ago| before(now, ago)).unwrap_or(Timestamp::MIN);
+        let since = self.since.map_or(Timestamp::MIN, |since| since.at(now));
+        let until = self.until.map_or(Timestamp::MAX, |until| until.at(now));
         let last = match self.last {
             Some(last) => last,
-            None if self.all || self.since.is_some() => usize::MAX,
+            None if self.all || self.since.is_some() || self.until.is_some() => usize::MAX,
             None if self.follow => 0,
             None => LAST_DEFAULT,
         };
-        Past { since, last }
+        Past { since, until, last }
     }
 }
 
@@ -114,7 +121,8 @@ fn read_past(
         // Who is slower than the router would never come to the end.
         let is_last = events.last().is_none_or(|event| time(event.time_us) > now);
         for event in events {
-            if time(event.time_us) >= past.since && filter.matches(&event) {
+            let at = time(event.time_us);
+            if (past.since..=past.until).contains(&at) && filter.matches(&event) {
                 kept.push_back(event);
             }
             if kept.len() > past.last {
@@ -206,19 +214,27 @@ mod tests {
     #[test]
     fn what_is_shown_of_the_past_follows_from_the_options() {
         let now: Timestamp = "2026-11-22T14:00:00Z".parse().unwrap();
-        let earlier: Timestamp = "2026-11-22T13:55:00Z".parse().unwrap();
-        for (options, since, last) in [
-            (&[][..], Timestamp::MIN, 20),
-            (&["--last", "3"], Timestamp::MIN, 3),
-            (&["--all"], Timestamp::MIN, usize::MAX),
-            (&["--since", "5m"], earlier, usize::MAX),
-            (&["--since", "5m", "--last", "3"], earlier, 3),
-            (&["--follow"], Timestamp::MIN, 0),
-            (&["-f", "--last", "3"], Timestamp::MIN, 3),
-            (&["-f", "--all"], Timestamp::MIN, usize::MAX),
+        let [earlier, later]: [Timestamp; 2] =
+            ["2026-11-22T13:55:00Z", "2026-11-22T13:58:00Z"].map(|text| text.parse().unwrap());
+        let (first, end) = (Timestamp::MIN, Timestamp::MAX);
+        for (options, since, until, last) in [
+            (&[][..], first, end, 20),
+            (&["--last", "3"], first, end, 3),
+            (&["--all"], first, end, usize::MAX),
+            (&["--since", "5m"], earlier, end, usize::MAX),
+            (&["--since", "2026-11-22T14:55:00+01:00"], earlier, end, usize::MAX),
+            (&["--since", "5m", "--last", "3"], earlier, end, 3),
+            (&["--since", "5m", "--until", "2m"], earlier, later, usize::MAX),
+            (&["--until", "2026-11-22T13:58:00Z", "--last", "3"], first, later, 3),
+            (&["--follow"], first, end, 0),
+            (&["-f", "--last", "3"], first, end, 3),
+            (&["-f", "--all"], first, end, usize::MAX),
         ] {
             let line = Line::try_parse_from([&["observe"], options].concat()).unwrap();
-            assert_eq!(line.options.past(now), Past { since, last }, "{options:?}");
+            assert_eq!(line.options.past(now), Past { since, until, last }, "{options:?}");
+        }
+        for options in [&["--all", "--since", "5m"][..], &["-f", "--until", "now"]] {
+            assert!(Line::try_parse_from([&["observe"], options].concat()).is_err(), "{options:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Times and durations as people write them.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
@@ -12,14 +13,39 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(signed).map_err(|_| expected())
 }
 
-/// A time: RFC 3339, `now`, or a duration before it (`-5m`).
-pub(super) fn time(text: &str, now: Timestamp) -> Result<Timestamp, String> {
-    let expected = "expected a time such as 2026-11-22T14:00:00Z, 2026-11-22T15:00:00+01:00, now, \
-                    or -5m for five minutes ago";
-    match text.strip_prefix('-') {
-        Some(ago) => before(now, duration(ago)?).ok_or_else(|| expected.to_owned()),
-        None if text == "now" => Ok(now),
-        None => text.parse().map_err(|_| expected.to_owned()),
+/// A time as people say it: RFC 3339, `now`, or a duration before it (`5m` or `-5m`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    At(Timestamp),
+    Ago(Duration),
+}
+
+impl Moment {
+    /// When that is. What was before all times is the first of them.
+    pub(super) fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(time) => time,
+            Self::Ago(duration) => before(now, duration).unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ago = text.strip_prefix('-').unwrap_or(text);
+        let is_duration = ago.starts_with(|first: char| first.is_ascii_digit());
+        let time = || text.parse().map(Self::At);
+        match duration(ago) {
+            _ if text == "now" => Ok(Self::Ago(Duration::ZERO)),
+            Ok(duration) if is_duration => Ok(Self::Ago(duration)),
+            _ => time().map_err(|_| {
+                "expected a time such as 2026-11-22T14:00:00Z, 2026-11-22T15:00:00+01:00, now, or \
+                 5m for five minutes ago"
+                    .to_owned()
+            }),
+        }
     }
 }
 
@@ -50,13 +76,16 @@ mod tests {
         for (text, expected) in [
             ("now", "2026-11-22T14:00:00Z"),
             ("-5m", "2026-11-22T13:55:00Z"),
+            ("5m", "2026-11-22T13:55:00Z"),
+            ("2h30m", "2026-11-22T11:30:00Z"),
             ("-1d", "2026-11-21T14:00:00Z"),
             ("2026-11-22T15:30:00.5+01:00", "2026-11-22T14:30:00.5Z"),
         ] {
-            assert_eq!(time(text, now).unwrap(), expected.parse().unwrap(), "{text}");
+            let moment: Moment = text.parse().unwrap();
+            assert_eq!(moment.at(now), expected.parse().unwrap(), "{text}");
         }
         for text in ["", "-", "yesterday", "2026-11-22", "2026-11-22T15:30:00", "+5m"] {
-            assert!(time(text, now).is_err(), "{text}");
+            assert!(text.parse::<Moment>().is_err(), "{text}");
         }
     }
 }

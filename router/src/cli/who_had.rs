@@ -12,9 +12,10 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::place::Place;
 use super::table::Align::Left;
 use super::table::Table;
-use super::time::{before, duration, time};
+use super::time::{Moment, before, duration};
 use super::{Query, print};
 use crate::answer::protocol;
 use crate::observe::follow::now;
@@ -38,7 +39,7 @@ pub(super) struct Options {
     protocol: Option<String>,
     /// Towards this remote: several pods may have one port, each towards another one. A port may follow.
     #[arg(long, value_name = "ADDRESS[:PORT]")]
-    remote: Option<Remote>,
+    remote: Option<Place>,
     /// How wrong the time may be, either way.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
     within: Duration,
@@ -52,8 +53,7 @@ pub(super) struct Options {
 #[derive(Clone, Debug)]
 struct What {
     socket: SocketAddr,
-    /// Read when it is known what time it is now.
-    time: String,
+    time: Moment,
 }
 
 impl FromStr for What {
@@ -61,31 +61,11 @@ impl FromStr for What {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let example = "192.0.2.1:40000@2026-11-22T14:00:00Z or [2001:db8::1]:40000@-5m";
-        let parts = text.split_once('@').and_then(|(socket, time)| {
-            Some(Self { socket: socket.parse().ok()?, time: time.to_owned() })
-        });
-        let what = parts.ok_or_else(|| format!("expected ADDRESS:PORT@TIME, such as {example}"))?;
-        time(&what.time, Timestamp::UNIX_EPOCH).map(|_| what)
-    }
-}
-
-/// An address, and perhaps a port of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Remote {
-    address: IpAddr,
-    port: Option<u16>,
-}
-
-impl FromStr for Remote {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let with_port =
-            |socket: SocketAddr| Self { address: socket.ip(), port: Some(socket.port()) };
-        let without = || text.parse().map(|address| Self { address, port: None });
-        let expected =
-            "expected an address, such as 203.0.113.10, 203.0.113.10:443 or [2001:db8::1]:443";
-        text.parse().map(with_port).or_else(|_| without()).map_err(|_| expected.to_owned())
+        let parts =
+            text.split_once('@').and_then(|(socket, time)| Some((socket.parse().ok()?, time)));
+        let (socket, time) =
+            parts.ok_or_else(|| format!("expected ADDRESS:PORT@TIME, such as {example}"))?;
+        Ok(Self { socket, time: time.parse()? })
     }
 }
 
@@ -104,7 +84,7 @@ pub(super) fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 impl Options {
     fn question(&self, now: Timestamp) -> anyhow::Result<Question> {
-        let at = time(&self.what.time, now).map_err(anyhow::Error::msg)?;
+        let at = self.what.time.at(now);
         let within = SignedDuration::try_from(self.within)?;
         let socket = self.what.socket;
         Ok(Question {
@@ -233,17 +213,13 @@ mod tests {
     #[test]
     fn what_is_asked_is_an_address_a_port_and_a_time() {
         let what: What = "[2001:db8::1]:40000@-5m".parse().unwrap();
-        assert_eq!((what.socket.to_string(), &*what.time), ("[2001:db8::1]:40000".into(), "-5m"));
+        assert_eq!(what.socket.to_string(), "[2001:db8::1]:40000");
+        assert_eq!(what.time, Moment::Ago(Duration::from_secs(300)));
         for text in
             ["192.0.2.1:40000", "192.0.2.1@now", "192.0.2.1:40000@", "192.0.2.1:40000@yesterday"]
         {
             assert!(text.parse::<What>().is_err(), "{text}");
         }
-        let remote: Remote = "203.0.113.10:443".parse().unwrap();
-        assert_eq!(remote.port, Some(443));
-        let remote: Remote = "2001:db8::1".parse().unwrap();
-        assert_eq!((remote.address.to_string(), remote.port), ("2001:db8::1".into(), None));
-        assert!("example.org".parse::<Remote>().is_err());
     }
 
     #[test]

@@ -1,18 +1,27 @@
 //! Which events somebody wants to see: the words are those of `hubble observe`. Pure.
 
+mod negation;
+
 use std::net::IpAddr;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use ipnet::IpNet;
 use spillway_api::{Event, EventKind};
 
 use crate::answer::protocol;
+use negation::Negated;
 
-/// What events must be. One that is given several times is met by any of its values; all that are
-/// given must be met.
+/// What events must be and must not be. One that is given several times is met by any of its values; all
+/// that are given must be met, and none of those behind `--not`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Filter {
+    filters: Filters,
+    negated: Negated,
+}
+
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Filters")]
-pub(crate) struct Filter {
+struct Filters {
     /// Pods whose names begin so, in this namespace or in any.
     #[arg(long, value_name = "[NAMESPACE/]PREFIX")]
     pod: Vec<String>,
@@ -83,9 +92,38 @@ enum Kind {
     BlockEnd,
 }
 
+impl FromArgMatches for Filter {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let filters = Filters::from_arg_matches(matches)?;
+        Ok(Self { filters, negated: Negated::of(matches, &Self::names())? })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Filter {
+    fn augment_args(command: Command) -> Command {
+        Filters::augment_args(command).arg(negation::argument())
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
 impl Filter {
+    /// How clap names the filters.
+    fn names() -> Vec<String> {
+        let command = Filters::augment_args(Command::new(""));
+        command.get_arguments().map(|argument| argument.get_id().to_string()).collect()
+    }
+
     /// Whether somebody wants to see an event.
     pub(crate) fn matches(&self, event: &Event) -> bool {
+        let Self { filters, negated } = self;
         let original = &event.original;
         // With NAT64 the pod's destination has two forms.
         let to = [Some(original.destination), event.reply.as_ref().map(|reply| reply.source)];
@@ -94,26 +132,28 @@ impl Filter {
         let snat = event.reply.as_ref().map(|reply| reply.destination);
         let (from_port, to_port) = (original.source_port, original.destination_port);
         let is_in = |net: &IpNet, address: &IpAddr| net.contains(address);
-        any(&self.pod, |prefix| is_pod(event, prefix))
-            && any(&self.namespace, |name| namespace(event) == Some(name))
-            && any(&self.ip, |net| is_in(net, &from) || to().any(|address| is_in(net, address)))
-            && any(&self.from_ip, |net| is_in(net, &from))
-            && any(&self.to_ip, |net| to().any(|address| is_in(net, address)))
-            && any(&self.snat_ip, |net| snat.is_some_and(|address| is_in(net, &address)))
-            && any(&self.port, |port| [from_port, to_port].contains(port))
-            && any(&self.from_port, |port| from_port == *port)
-            && any(&self.to_port, |port| to_port == *port)
-            && any(&self.protocol, |protocol| event.protocol == *protocol)
-            && any(&self.verdict, |verdict| Some(*verdict) == verdict_of(event.kind))
-            && any(&self.kind, |kind| *kind == kind_of(event.kind))
-            && any(&self.drop_reason, |reason| is_dropped_for(event, reason))
-            && any(&self.policy, |name| is_policy(event, name))
+        negated.met("pod", &filters.pod, |prefix| is_pod(event, prefix))
+            && negated.met("namespace", &filters.namespace, |name| namespace(event) == Some(name))
+            && negated.met("ip", &filters.ip, |net| {
+                is_in(net, &from) || to().any(|address| is_in(net, address))
+            })
+            && negated.met("from_ip", &filters.from_ip, |net| is_in(net, &from))
+            && negated.met("to_ip", &filters.to_ip, |net| to().any(|address| is_in(net, address)))
+            && negated.met("snat_ip", &filters.snat_ip, |net| {
+                snat.is_some_and(|address| is_in(net, &address))
+            })
+            && negated.met("port", &filters.port, |port| [from_port, to_port].contains(port))
+            && negated.met("from_port", &filters.from_port, |port| from_port == *port)
+            && negated.met("to_port", &filters.to_port, |port| to_port == *port)
+            && negated.met("protocol", &filters.protocol, |protocol| event.protocol == *protocol)
+            && negated.met("verdict", &filters.verdict, |verdict| {
+                Some(*verdict) == verdict_of(event.kind)
+            })
+            && negated.met("kind", &filters.kind, |kind| *kind == kind_of(event.kind))
+            && negated
+                .met("drop_reason", &filters.drop_reason, |reason| is_dropped_for(event, reason))
+            && negated.met("policy", &filters.policy, |name| is_policy(event, name))
     }
-}
-
-/// Whether any of the values is met, or none is given.
-fn any<T>(values: &[T], is_met: impl Fn(&T) -> bool) -> bool {
-    values.is_empty() || values.iter().any(is_met)
 }
 
 fn namespace(event: &Event) -> Option<&str> {

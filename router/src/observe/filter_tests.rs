@@ -103,6 +103,18 @@ fn each_option_lets_through_what_it_says() {
         ("--policy app1#2", [true, false, true]),
         ("--policy app", [false; 3]),
         ("--ip 203.0.113.10 --type begin --port 443", [true, false, false]),
+        ("--not --port 443", [false, true, false]),
+        ("--not --pod cart", [false, true, false]),
+        ("--not --protocol tcp --type end", [false, false, false]),
+        ("--type end --not --protocol udp", [false, false, true]),
+        // Each stands for itself: what any of them matches is not shown.
+        ("--not --type begin --not --type end", [false, true, false]),
+        ("--not --type begin --not --port 53", [false, false, true]),
+        // A filter with some values behind --not, and some not.
+        ("--ip 203.0.113.0/24 --not --ip fd00::/16", [true, true, false]),
+        ("--not --ip fd00::/16 --ip 203.0.113.0/24", [true, true, false]),
+        ("--not --verdict dropped", [true, false, true]),
+        ("--not -n shop", [false, true, false]),
     ] {
         let filter = filter(options);
         let let_through: Vec<bool> = events.iter().map(|event| filter.matches(event)).collect();
@@ -112,9 +124,16 @@ fn each_option_lets_through_what_it_says() {
 
 #[test]
 fn what_is_no_filter_is_refused() {
-    for options in
-        ["--ip 203.0.113", "--drop-reason nonsense", "--verdict maybe", "--port 65536", "--type x"]
-    {
+    for options in [
+        "--not",
+        "--port 53 --not",
+        "--not --not --port 53",
+        "--ip 203.0.113",
+        "--drop-reason nonsense",
+        "--verdict maybe",
+        "--port 65536",
+        "--type x",
+    ] {
         let words = std::iter::once("observe").chain(options.split_whitespace());
         assert!(Line::try_parse_from(words).is_err(), "{options}");
     }
