@@ -213,10 +213,10 @@ impl Worker {
     }
 
     fn tell_of_forwarding(&self, now: Nanos, verdict: Option<&Verdict>, seen: &Seen) {
-        let WorkerParts { engine, events, .. } = &self.parts;
+        let WorkerParts { engine, events, tables, .. } = &self.parts;
         if let (Some(events), Some(Verdict::Transmit { .. } | Verdict::Fragment { .. })) =
             (events, verdict)
-            && let Some(flow) = engine.flow(&seen.tuple)
+            && let Some(flow) = engine.flow(tables, &seen.tuple)
         {
             events.tell(Noted::Forward(ForwardedPacket { at: now, flow }));
         }

@@ -364,12 +364,18 @@ impl Engine {
         Some(next | CURSOR_IPV6)
     }
 
-    /// The flow that has this tuple: as its pod sends, or as the outside answers.
+    /// The flow that has this tuple: as its pod sends, to an IPv4 destination through NAT64 too, or as the
+    /// outside answers.
     #[must_use]
-    pub fn flow(&self, tuple: &Tuple) -> Option<FlowRecord> {
+    pub fn flow(&self, tables: &Tables, tuple: &Tuple) -> Option<FlowRecord> {
         match (tuple.of_family(), tuple.of_family()) {
             (Some(tuple), _) => self.v4.flow(&tuple),
-            (_, Some(tuple)) => self.v6.flow(&tuple),
+            (_, Some(tuple)) => match &tables.nat64 {
+                Some(addresses) if addresses.is_outside(tuple.destination) => {
+                    self.v4.flow(&addresses.tuple(&tuple)?)
+                }
+                _ => self.v6.flow(&tuple),
+            },
             (None, None) => None,
         }
     }

@@ -15,6 +15,7 @@ mod log_level;
 mod man;
 mod nat_log;
 mod observe;
+mod place;
 mod policies;
 mod port_blocks;
 mod preflight;

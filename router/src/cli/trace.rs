@@ -1,12 +1,11 @@
 //! `spillway trace`.
 
-use std::fmt;
-use std::net::{AddrParseError, IpAddr, SocketAddr};
-use std::str::FromStr;
+use std::net::IpAddr;
 
 use clap::{Args, ValueEnum};
 use spillway_api::{Trace, TraceProtocol, TraceRequest};
 
+use super::place::Place;
 use super::table::Align::Left;
 use super::table::Table;
 
@@ -46,33 +45,6 @@ enum Protocol {
     Udp,
     /// Echo request and reply; ICMPv6's for IPv6.
     Icmp,
-}
-
-/// An address, and perhaps a port of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    address: IpAddr,
-    port: Option<u16>,
-}
-
-impl FromStr for Place {
-    type Err = AddrParseError;
-
-    fn from_str(text: &str) -> Result<Self, AddrParseError> {
-        match text.parse::<SocketAddr>() {
-            Ok(place) => Ok(Self { address: place.ip(), port: Some(place.port()) }),
-            Err(_) => Ok(Self { address: text.parse()?, port: None }),
-        }
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            Some(port) => SocketAddr::new(self.address, port).fmt(f),
-            None => self.address.fmt(f),
-        }
-    }
 }
 
 impl Packet {
@@ -125,21 +97,6 @@ mod tests {
     use spillway_api::TraceStep;
 
     use super::*;
-
-    #[test]
-    fn an_address_may_have_a_port() {
-        for (text, address, port) in [
-            ("10.0.1.40", "10.0.1.40", None),
-            ("10.0.1.40:53", "10.0.1.40", Some(53)),
-            ("fd00::40", "fd00::40", None),
-            ("[fd00::40]:53", "fd00::40", Some(53)),
-        ] {
-            let place: Place = text.parse().unwrap();
-            assert_eq!(place, Place { address: address.parse().unwrap(), port }, "{text}");
-            assert_eq!(place.to_string(), text);
-        }
-        assert!("pod-a".parse::<Place>().is_err());
-    }
 
     #[test]
     fn a_port_is_said_once() {

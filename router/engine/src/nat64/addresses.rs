@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::Prefix;
+use super::{ICMP, ICMPV6, Prefix};
+use crate::flow::Tuple;
 use crate::map::Map;
 use crate::tables::Nat64Input;
 
@@ -48,6 +49,20 @@ impl Addresses {
     /// The address of a number's pod.
     pub(super) fn pod(&self, number: Ipv4Addr) -> Option<Ipv6Addr> {
         self.pods.get(&number).copied()
+    }
+
+    /// A pod's tuple as the IPv4 translator has it.
+    pub(crate) fn tuple(&self, of_pod: &Tuple<Ipv6Addr>) -> Option<Tuple<Ipv4Addr>> {
+        Some(Tuple {
+            source: self.number(of_pod.source)?,
+            destination: self.outside(of_pod.destination)?,
+            source_port: of_pod.source_port,
+            destination_port: of_pod.destination_port,
+            protocol: match of_pod.protocol {
+                ICMPV6 => ICMP,
+                protocol => protocol,
+            },
+        })
     }
 
     /// The address that stands for one of the outside. Nobody there is taken for a pod.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use spillway_engine::policy::Policies;
 use spillway_engine::tables::Nat64Input;
-use spillway_engine::{DropReason, Verdict, nat64};
+use spillway_engine::{DropReason, Tuple, Verdict, nat64};
 
 use crate::common::build::{
     Body, End, changed, cut, error_with, ethernet, extended, packet, packet_with, vxlan,
@@ -107,6 +107,21 @@ fn a_pod_of_ipv6_reaches_ipv4_and_gets_its_answers() {
         let flows = gateway.flows();
         assert_eq!(flows.len(), 1);
         assert_eq!(flows[0].original.source, NUMBER);
+        let Gateway { engine, tables, .. } = &gateway;
+        let protocol = match flows[0].original.protocol {
+            1 => 58,
+            protocol => protocol,
+        };
+        let sent = Tuple {
+            source: POD6.into(),
+            destination: embedded(REMOTE).into(),
+            protocol,
+            ..flows[0].original
+        };
+        assert_eq!(engine.flow(tables, &sent).as_ref(), Some(&flows[0]), "as the pod has it");
+        assert_eq!(engine.flow(tables, &flows[0].reply).as_ref(), Some(&flows[0]), "as a reply");
+        let other = Tuple { source: OTHER_POD6.into(), ..sent };
+        assert_eq!(engine.flow(tables, &other), None);
         assert_eq!(gateway.engine.counters().fragmented, 0);
     }
 }
