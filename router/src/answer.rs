@@ -303,7 +303,11 @@ fn usage(gateway: &mut Gateway, now: Instant) -> anyhow::Result<Usage> {
     let counted = gateway.usage.take();
     let counted = match counted.filter(|(at, _)| now.saturating_duration_since(*at) < USAGE_AGAIN) {
         Some(counted) => counted,
-        None => (now, count(gateway, now + USAGE_WITHIN)?),
+        None => {
+            let at = now.saturating_duration_since(gateway.started).as_millis();
+            let counted_at_ms = u64::try_from(at).unwrap_or(u64::MAX);
+            (now, Usage { counted_at_ms, ..count(gateway, now + USAGE_WITHIN)? })
+        }
     };
     Ok(gateway.usage.insert(counted).1.clone())
 }

@@ -76,7 +76,8 @@ impl<'a> Count<'a> {
     }
 
     /// What a document's egress addresses and policies have of the flows. One that the document does
-    /// not list any more is left out with its flows. `traffic` is what an account has carried in all.
+    /// not list any more is left out with its flows. `traffic` is what an account has carried in all. When
+    /// it was is for the caller to say.
     pub(crate) fn of(
         &self,
         document: &Document,
@@ -112,6 +113,7 @@ impl<'a> Count<'a> {
         });
         Usage {
             counted: true,
+            counted_at_ms: 0,
             egress_addresses,
             policies: policies.collect(),
             flows_of_no_policy: self.of_no_policy,

@@ -637,6 +637,10 @@ pub struct Usage {
     /// Whether flows were counted. They are not where counting would take too long: the lists are empty
     /// then.
     pub counted: bool,
+    /// When they were, in milliseconds since the router started, by a clock that never goes back: rates
+    /// are reckoned from two answers with different ones. 0 of a router that does not say.
+    #[serde(default)]
+    pub counted_at_ms: u64,
     /// Every egress address of the document.
     pub egress_addresses: Vec<EgressUsage>,
     /// Every policy of the document.

@@ -120,6 +120,7 @@ mod tests {
     fn the_fullest_remote_stands_beside_its_egress_address() {
         let usage = Usage {
             counted: true,
+            counted_at_ms: 1,
             egress_addresses: vec![
                 egress("192.0.2.1", 9, Some(("tcp", "203.0.113.10", 443, 7))),
                 egress("192.0.2.2", 2, Some(("icmp", "203.0.113.11", 0, 2))),

@@ -10,7 +10,7 @@ use spillway_testing::wait_until;
 
 use crate::browser::Browser;
 use crate::metrics::{SERVE_PORT, serve};
-use crate::packets::{egress, frame};
+use crate::packets::{egress, first_flow, frame};
 use crate::{FLOWS, GATEWAY, NODE, Rig, converse, dropped, launch, state};
 
 /// The name of a policy that would like to be more than a name.
@@ -96,7 +96,10 @@ fn the_page_shows_what_the_command_line_says() {
         assert_eq!(number(&row[1]), egress["flows"].as_u64().unwrap());
     }
     // The name of a policy is text, whatever it says.
-    assert_eq!(browser.rows("#policies"), [[HOSTILE.to_owned(), "1,000".to_owned()]]);
+    let policies = browser.rows("#policies");
+    assert_eq!(policies.len(), 1);
+    assert_eq!(policies[0][..2], [HOSTILE, "1,000"]);
+    watch_rates(&rig, &browser);
     assert_eq!(
         browser.run("return [document.title, document.images.length]"),
         serde_json::json!(["Spillway", 0])
@@ -123,6 +126,44 @@ fn the_page_shows_what_the_command_line_says() {
         assert_eq!(browser.run(scrolls), serde_json::json!([width, false]), "it scrolls sideways");
     }
     assert_eq!(browser.console(), [""; 0]);
+}
+
+/// The rates of what one flow of IPv4 sends, which are shown beside its policy and its egress address.
+fn watch_rates(rig: &Rig, browser: &Browser<'_>) {
+    let flow = first_flow(IpFamily::V4);
+    let node = rig.node.enter(|| UdpSocket::bind((NODE, 8472)).unwrap());
+    let moves = |cell: &str| cell.ends_with(" packets/s") && !cell.ends_with(" 0 packets/s");
+    let [used, unused] = IpFamily::ALL.map(|family| egress(family).to_string());
+    wait_until("rates are shown", WITHIN, || {
+        node.send_to(&frame(flow, 0), (GATEWAY, 8472)).unwrap();
+        let of_address = |address: &str| {
+            let row = browser.rows("#egress").into_iter().find(|row| row[0] == address);
+            row.unwrap()[2].clone()
+        };
+        moves(&browser.rows("#policies")[0][2])
+            && moves(&of_address(&used))
+            && of_address(&unused) == "0 bit/s 0 packets/s"
+    });
+    // From two counts as the router might give them.
+    let rates = browser.run(
+        "const usage = (ms, packets, more) => ({ pid: 1, answer: {
+           counted: true, counted_at_ms: ms, egress_addresses: [], policies: [{ name: 'a', traffic: {
+             original_packets: packets, original_bytes: 100 * packets,
+             reply_packets: 2 * packets, reply_bytes: 3000 * packets,
+           } }], ...more,
+         } });
+         const first = usage(1000, 10);
+         const none = [first, null, { ...first, pid: 2 }, usage(0, 0, { counted: false })];
+         return [
+           carriedRates(first, usage(6000, 60)).policies.get('a'),
+           carriedRates(usage(1000, 0, { policies: [] }), usage(6000, 60)).policies.size,
+           ...none.map((before) => carriedRates(before, first)),
+         ]",
+    );
+    let of_a = serde_json::json!({
+        "out": {"packets": 10, "bits": 8_000}, "in": {"packets": 20, "bits": 240_000},
+    });
+    assert_eq!(rates, serde_json::json!([of_a, 0, null, null, null, null]));
 }
 
 fn flows_of(worker: &Value) -> u64 {

@@ -1,13 +1,14 @@
 //! `spillway top` in a real terminal, beside a real router. The terminal is tmux's.
 
+use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use spillway_testing::{Process, wait_until};
 
-use crate::packets::egress;
-use crate::{IpFamily, Rig, converse, launch};
+use crate::packets::{egress, frame};
+use crate::{GATEWAY, IpFamily, NODE, Rig, converse, launch};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -70,6 +71,13 @@ fn script(rig: &Rig) -> String {
     )
 }
 
+/// Packets each second, out and in, of the row with this name in the egress view.
+fn rates_of<'a>(screen: &'a str, name: &str) -> Option<[&'a str; 2]> {
+    let mut rows = screen.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row.first() == Some(&name))?;
+    Some([*row.get(2)?, *row.get(4)?])
+}
+
 #[test]
 fn top_follows_a_router_on_a_real_terminal() {
     let mut rig = Rig::new("top", true);
@@ -82,6 +90,13 @@ fn top_follows_a_router_on_a_real_terminal() {
     pane.press("3");
     pane.wait_for(&egress(IpFamily::V4).to_string());
     pane.wait_for("all      1000");
+    let node = rig.node.enter(|| UdpSocket::bind((NODE, 8472)).unwrap());
+    wait_until("the policy's packets are seen", WITHIN, || {
+        node.send_to(&frame(0, 0), (GATEWAY, 8472)).unwrap();
+        let text = pane.text();
+        let rates = rates_of(&text, "all");
+        rates.is_some_and(|[out, _]| out.parse::<f64>().is_ok_and(|packets| packets > 0.0))
+    });
     pane.press("4");
     pane.wait_for("Pod -> destination");
     pane.press("?");
@@ -128,6 +143,8 @@ fn top_prints_once_what_it_would_show() {
     assert!(!overview.contains("q quit") && !overview.contains('\u{1b}'), "{overview}");
     let egress = once("egress");
     assert!(egress.contains("all      1000"), "{egress}");
+    // Everything was sent before it was counted first, so that rates are known, and are none.
+    assert_eq!(rates_of(&egress, "all"), Some(["0"; 2]), "{egress}");
     let flows = once("flows");
     assert_eq!(flows.lines().filter(|line| line.contains(" -> ")).count(), 201, "{flows}");
 }

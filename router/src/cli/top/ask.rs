@@ -15,7 +15,7 @@ use super::rates::{Sample, SomeFlows};
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often it is asked what flows use: it counts them every 5 seconds at most.
-const USAGE_EVERY: Duration = Duration::from_secs(5);
+pub(super) const USAGE_EVERY: Duration = Duration::from_secs(5);
 
 /// Flows that are asked for at most, in so many pages at most.
 const FLOWS_MAX: usize = 4_096;

@@ -3,6 +3,7 @@
 //! It reads without colours: what matters is said in words, headings are bold, and an alarm is reversed.
 
 mod details;
+mod egress;
 mod overview;
 
 use ratatui::buffer::{Buffer, Cell};
@@ -30,7 +31,8 @@ comes back to them; bits are those of IP packets.
 
 Held: packets that wait for a neighbour, now. TX full: packets
 that found the transmit ring full. Drops has the reasons that
-moved within the last minute. Egress is counted every 5 seconds.
+moved within the last minute. Egress is counted every 5 seconds:
+out is to the outside, in is back from there, - not known yet.
 Flows shows the most active of the first 4096 flows.";
 
 /// How things look.
@@ -57,6 +59,9 @@ impl Look {
         self.coloured(Style::new(), Color::Magenta)
     }
 }
+
+/// Where a rate is not known.
+const UNKNOWN: &str = "-";
 
 const HEADING: Style = Style::new().add_modifier(Modifier::BOLD);
 
@@ -117,7 +122,7 @@ fn view(screen: &Screen, look: Look, body: Rect, buffer: &mut Buffer) {
     match screen.view {
         View::Overview => overview::draw(known, sample, look, body, buffer),
         View::Drops => details::drops(known, sample, body, buffer),
-        View::Egress => details::egress(sample, look, body, buffer),
+        View::Egress => egress::draw(known, sample, look, body, buffer),
         View::Flows => details::flows(known, sample, body, buffer),
     }
 }

@@ -23,13 +23,25 @@ fn sample_at(second: u64) -> Sample {
     status.workers[1].flows_created += 7 * second;
     let ports = drops.engine.iter_mut().find(|drop| drop.reason == "ports-exhausted").unwrap();
     ports.packets += 12 * second;
+    // Of each second another count, as nobody asks so often.
+    let mut usage = sample::usage();
+    usage.counted_at_ms += 1_000 * second;
+    let carried = usage.policies.iter_mut().map(|policy| &mut policy.traffic);
+    for carried in
+        carried.chain(usage.egress_addresses.first_mut().map(|egress| &mut egress.traffic))
+    {
+        carried.original_packets += 9_000 * second;
+        carried.original_bytes += 9_000_000 * second;
+        carried.reply_packets += 500 * second;
+        carried.reply_bytes += 700_000 * second;
+    }
     let flows =
         vec![sample::flow(40_000, 1_000_000 * second), sample::flow(40_001, 9_000_000 * second)];
     Sample {
         at: Duration::from_secs(second),
         status,
         drops,
-        usage: Some(sample::usage()),
+        usage: Some(usage),
         flows: Some(SomeFlows { rows: flows, are_all: false }),
     }
 }

@@ -8,6 +8,7 @@ mod draw;
 mod rates;
 mod screen;
 mod units;
+mod usage_rates;
 
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
@@ -48,7 +49,7 @@ pub(super) struct Options {
     /// What to show first.
     #[arg(long, value_enum, default_value_t = View::Overview)]
     view: View,
-    /// Print it once, as text, after one interval, and end.
+    /// Print it once, as text, after one interval (5 seconds at least for egress), and end.
     #[arg(long)]
     once: bool,
 }
@@ -181,7 +182,11 @@ fn once(view: View, interval: Duration, socket: &Path) -> anyhow::Result<String>
     let mut screen = Screen::new(view);
     let mut asker = Asker::new(socket, Arc::new(AtomicBool::new(screen.wants_flows())));
     screen.take(Ok(asker.ask()?));
-    thread::sleep(interval);
+    thread::sleep(match view {
+        // What flows use is not counted anew before.
+        View::Egress => interval.max(ask::USAGE_EVERY),
+        View::Overview | View::Drops | View::Flows => interval,
+    });
     screen.take(Ok(asker.ask()?));
     let width = match io::stdout().is_terminal() {
         true => ratatui::crossterm::terminal::size().map_or(WIDTH, |(columns, _)| columns),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use spillway_api::{Drops, Flow, Status, Tuple, Usage, Verdict, Worker};
 
+use super::usage_rates::UsageRates;
+
 /// What the router has answered at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
@@ -48,6 +50,8 @@ pub(super) struct Rates {
     pub(super) workers: Vec<WorkerRates>,
     /// Every reason, whether it moves or not.
     pub(super) drops: Vec<DropRate>,
+    /// Between two counts; none when what flows use was not counted anew.
+    pub(super) usage: Option<UsageRates>,
     /// The most bits first; those that are in both samples.
     pub(super) flows: Vec<FlowRate>,
 }
@@ -106,6 +110,10 @@ impl Rates {
             dropped: drops.iter().map(|drop| drop.per_second).sum(),
             workers,
             drops,
+            usage: match (&before.usage, &now.usage) {
+                (Some(before), Some(now)) => UsageRates::between(before, now),
+                _ => None,
+            },
             flows: match (&before.flows, &now.flows) {
                 (Some(before), Some(now)) => flows(&before.rows, &now.rows, seconds),
                 _ => Vec::new(),
@@ -115,7 +123,7 @@ impl Rates {
 }
 
 /// A counter that went back though the router did not start anew has not moved forward.
-fn per_second(before: u64, now: u64, seconds: f64) -> f64 {
+pub(super) fn per_second(before: u64, now: u64, seconds: f64) -> f64 {
     now.saturating_sub(before) as f64 / seconds
 }
 

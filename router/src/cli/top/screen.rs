@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::rates::{DropRate, Rates, Sample};
 use super::units::whole;
+use super::usage_rates::UsageRates;
 
 /// Samples that the charts have at most: as many columns as a wide terminal has.
 const HISTORY_MAX: usize = 400;
@@ -65,6 +66,8 @@ pub(super) struct Known {
     pub(super) sample: Option<Sample>,
     /// Between the last two samples.
     pub(super) rates: Option<Rates>,
+    /// Between the last two counts of what flows use.
+    pub(super) usage_rates: Option<UsageRates>,
     /// Bits each second to the outside and to pods, the newest last.
     pub(super) history: VecDeque<Point>,
     /// Why the router does not answer, and for how long it has not.
@@ -131,6 +134,10 @@ impl Screen {
 impl Known {
     fn answered(&mut self, sample: Sample) {
         self.rates = self.sample.as_ref().and_then(|before| Rates::between(before, &sample));
+        // They stay until there is another count, but not longer than the process that counted.
+        let rates = self.rates.as_ref();
+        self.usage_rates =
+            rates.and_then(|rates| rates.usage.clone().or_else(|| self.usage_rates.take()));
         let (drops, at) = (self.rates.as_ref().map_or(&[][..], |rates| &rates.drops), sample.at);
         for drop in drops.iter().filter(|drop| drop.per_second > 0.0) {
             self.moved.insert(drop.reason.clone(), at);
@@ -146,7 +153,7 @@ impl Known {
     fn silent(&mut self, why: String, at: Duration) {
         let since = *self.silent_since.get_or_insert(at);
         self.trouble = Some((why, at.saturating_sub(since)));
-        self.rates = None;
+        (self.rates, self.usage_rates) = (None, None);
         self.remember(None);
     }
 

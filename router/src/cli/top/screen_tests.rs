@@ -1,3 +1,5 @@
+use spillway_api::Usage;
+
 use super::*;
 use crate::serve::sample;
 
@@ -50,6 +52,37 @@ fn a_paused_screen_stays_and_goes_on_where_the_router_is() {
     screen.press(Key::Pause);
     assert_eq!(screen.known().rates.as_ref().unwrap().forward.bits, 2_000.0);
     assert_eq!(screen.known().history, [None, Some((1_000, 0)), Some((2_000, 0))]);
+}
+
+#[test]
+fn rates_of_usage_stay_until_it_is_counted_anew() {
+    let counted = |second, counted_at_ms, packets| {
+        let mut usage = Usage { counted_at_ms, ..sample::usage() };
+        usage.policies[0].traffic.original_packets = packets;
+        Sample { usage: Some(usage), ..sample_at(second) }
+    };
+    let mut screen = Screen::new(View::Egress);
+    let name = sample::usage().policies[0].name.clone();
+    let packets = |screen: &Screen| {
+        Some(screen.known().usage_rates.as_ref()?.policies[&name].forward.packets)
+    };
+    let first = 100;
+    for (sample, expected) in [
+        (counted(0, first, 0), None),
+        (counted(1, first, 0), None),
+        (counted(5, first + 5_000, 50), Some(10.0)),
+        (counted(6, first + 5_000, 50), Some(10.0)),
+        (counted(10, first + 10_000, 50), Some(0.0)),
+    ] {
+        screen.take(Ok(sample));
+        assert_eq!(packets(&screen), expected);
+    }
+    screen.take(Err(("nobody listens".to_owned(), Duration::from_secs(11))));
+    assert_eq!(packets(&screen), None, "it may be another one that comes back");
+    let mut another = counted(12, first + 15_000, 90);
+    another.status.pid += 1;
+    screen.take(Ok(another));
+    assert_eq!(packets(&screen), None, "another process");
 }
 
 #[test]

@@ -14,6 +14,8 @@ const shown = {
   before: null,
   drops: null,
   dropsBefore: null,
+  usage: null,
+  carried: null, // the rates of egress addresses and policies, between the last two counts
   points: [], // {at, forward, reply}, in bits each second; without these where nothing is known
   answeredAt: null, // by this browser's clock
   awaySince: null,
@@ -168,7 +170,44 @@ function showDrops() {
   fill('drops', counted.map((row) => [row.name, rate(row.rate), count(row.packets), row.description]));
 }
 
+// What has gone through since an earlier count, each second, by the name of an egress address or a policy.
+// Null where nobody knows: the router counts every few seconds, and says when.
+function carriedRates(before, now) {
+  const seconds = before && before.pid === now.pid && before.answer.counted && now.answer.counted
+    ? (now.answer.counted_at_ms - before.answer.counted_at_ms) / 1000 : 0;
+  if (seconds <= 0) return null;
+  const rates = (list, name) => {
+    const earlier = new Map(list(before.answer).map((item) => [item[name], item.traffic]));
+    return new Map(list(now.answer).filter((item) => earlier.has(item[name])).map((item) => {
+      const [old, { traffic }] = [earlier.get(item[name]), item];
+      const each = (counter) => perSecond(old[counter], traffic[counter], seconds);
+      const way = (which) => ({ packets: each(`${which}_packets`), bits: 8 * each(`${which}_bytes`) });
+      return [item[name], { out: way('original'), in: way('reply') }];
+    }));
+  };
+  return {
+    egress: rates((answer) => answer.egress_addresses, 'address'),
+    policies: rates((answer) => answer.policies, 'name'),
+  };
+}
+
+// Bits, and packets below; one dash where nobody knows.
+function carriedCell(way) {
+  if (!way) return '–';
+  const packets = document.createElement('span');
+  packets.className = 'small';
+  packets.textContent = packetRate(way.packets);
+  const cell = document.createElement('span');
+  cell.append(bitRate(way.bits), ' ', packets);
+  return cell;
+}
+
 function showUsage({ answer }) {
+  const { usage: before, status } = shown;
+  shown.usage = { answer, pid: status.answer.pid };
+  // They stay as long as the same count is answered again.
+  const isCountedAnew = before?.pid !== shown.usage.pid || before.answer.counted_at_ms !== answer.counted_at_ms;
+  if (isCountedAnew) shown.carried = carriedRates(before, shown.usage);
   const why = answer.counted ? '' : 'Flows were not counted: there is no state document, or there are too many of them.';
   say('egress-note', why);
   const notes = [why];
@@ -183,10 +222,14 @@ function showUsage({ answer }) {
     const cell = document.createElement('span');
     cell.append(bar, ` ${count(used)} of ${count(ports)}`);
     const remote = fullest ? `${fullest.protocol} ${fullest.port ? endpoint(fullest.address, fullest.port) : fullest.address}` : '';
-    return [address, count(flows), cell, remote];
+    const carried = shown.carried?.egress.get(address);
+    return [address, count(flows), carriedCell(carried?.out), carriedCell(carried?.in), cell, remote];
   }));
   const policies = [...answer.policies].sort((a, b) => b.flows - a.flows);
-  fill('policies', policies.slice(0, POLICIES_SHOWN).map(({ name, flows }) => [name, count(flows)]));
+  fill('policies', policies.slice(0, POLICIES_SHOWN).map(({ name, flows }) => {
+    const carried = shown.carried?.policies.get(name);
+    return [name, count(flows), carriedCell(carried?.out), carriedCell(carried?.in)];
+  }));
 }
 
 // --- what comes in pages ------------------------------------------------------------------------

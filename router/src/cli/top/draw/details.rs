@@ -1,21 +1,20 @@
-//! The views behind the overview: drops, egress addresses and policies, flows.
+//! The views behind the overview that list what there is: drops, flows.
 
 use std::net::SocketAddr;
 
 use ratatui::buffer::Buffer;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Paragraph, Widget as _, Wrap};
-use spillway_api::{Device, EgressUsage, Flow, PolicyUsage, RingStatistics};
+use spillway_api::{Device, Flow, RingStatistics};
 
 use super::super::rates::{FlowRate, Sample};
 use super::super::screen::Known;
 use super::super::units::short;
-use super::{HEADING, Look, render_rows, styled};
+use super::{HEADING, render_rows, styled};
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::Table;
-use crate::cli::usage;
 
 /// Flows that are shown at most.
 const FLOWS_SHOWN: usize = 200;
@@ -60,78 +59,6 @@ fn rings(devices: &[&Device]) -> Table<4> {
         let cells = [rings.rx_dropped, rings.rx_ring_full, rings.fill_ring_empty];
         let [dropped, full, empty] = cells.map(|count| count.to_string());
         table.row([name.clone(), dropped, full, empty]);
-    }
-    table
-}
-
-/// The most used egress addresses and the policies with most flows.
-pub(super) fn egress(sample: &Sample, look: Look, area: Rect, buffer: &mut Buffer) {
-    let counted = sample.usage.as_ref().filter(|usage| usage.counted);
-    let Some(usage) = counted else {
-        let text = match &sample.usage {
-            Some(usage) => usage::table(usage),
-            None => "This router does not count what flows use: it is older.".to_owned(),
-        };
-        return Paragraph::new(text).wrap(Wrap { trim: true }).render(area, buffer);
-    };
-    let addresses = addresses(&usage.egress_addresses).lines(2);
-    let room = area.height / 2;
-    let height = u16::try_from(addresses.len()).unwrap_or(u16::MAX).min(room.max(3));
-    let [above, _, below] =
-        Layout::vertical([Constraint::Length(height), Constraint::Length(1), Constraint::Fill(1)])
-            .areas(area);
-    render_rows(styled(addresses), above, buffer);
-    let mut lines = styled(policies(&usage.policies).lines(2));
-    if usage.flows_of_no_policy > 0 {
-        let count = usage.flows_of_no_policy;
-        let note = format!("Flows that have not spoken since the policies changed: {count}");
-        lines.insert(0, Line::styled(note, look.alarm()));
-    }
-    render_rows(lines, below, buffer);
-}
-
-fn addresses(used: &[EgressUsage]) -> Table<5> {
-    let mut used: Vec<&EgressUsage> = used.iter().collect();
-    used.sort_by_key(|egress| std::cmp::Reverse(ports_in_use(egress)));
-    let mut table = Table::new([
-        ("Egress Address", Left),
-        ("Flows", Right),
-        ("Ports of the fullest remote", Left),
-        ("In Use", Right),
-        ("Remote", Left),
-    ]);
-    for egress in used {
-        let in_use = ports_in_use(egress);
-        table.row([
-            egress.address.to_string(),
-            egress.flows.to_string(),
-            bar(in_use, egress.ports),
-            in_use.to_string(),
-            egress.fullest.as_ref().map(usage::remote).unwrap_or_default(),
-        ]);
-    }
-    table
-}
-
-fn ports_in_use(egress: &EgressUsage) -> u64 {
-    egress.fullest.as_ref().map_or(0, |remote| remote.ports)
-}
-
-/// A part of a whole, such as `[#####     ]  52%`.
-fn bar(part: u64, whole: u64) -> String {
-    const WIDTH: u64 = 16;
-    let part = part.min(whole);
-    let filled = (part * WIDTH).div_ceil(whole.max(1));
-    let bar: String = (0..WIDTH).map(|at| if at < filled { '#' } else { ' ' }).collect();
-    format!("[{bar}] {:3}%", part * 100 / whole.max(1))
-}
-
-fn policies(policies: &[PolicyUsage]) -> Table<2> {
-    let mut policies: Vec<&PolicyUsage> = policies.iter().collect();
-    policies.sort_by_key(|policy| std::cmp::Reverse(policy.flows));
-    let mut table = Table::new([("Policy", Left), ("Flows", Right)]);
-    for policy in policies {
-        table.row([policy.name.clone(), policy.flows.to_string()]);
     }
     table
 }

@@ -1,5 +1,7 @@
 //! Throughput, workers, and what is dropped.
 
+use std::{array, mem};
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -10,15 +12,12 @@ use spillway_api::Status;
 use super::super::rates::{DropRate, Sample, Traffic, WorkerRates};
 use super::super::screen::Known;
 use super::super::units::{bit_rate, short};
-use super::{HEADING, Look, render_rows, styled};
+use super::{HEADING, Look, UNKNOWN, render_rows, styled};
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::Table;
 
 /// From this width on workers have columns for what seldom happens.
 const WIDE: u16 = 110;
-
-/// Where a rate is not known.
-const UNKNOWN: &str = "-";
 
 pub(super) fn draw(known: &Known, sample: &Sample, look: Look, area: Rect, buffer: &mut Buffer) {
     let status = &sample.status;
@@ -38,8 +37,8 @@ pub(super) fn draw(known: &Known, sample: &Sample, look: Look, area: Rect, buffe
     Line::raw(totals_line(known, status)).render(totals, buffer);
     let rates = known.rates.as_ref().map(|rates| rates.workers.as_slice());
     let lines = match area.width {
-        WIDE.. => workers_wide(status, rates).lines(3),
-        _ => workers_narrow(status, rates).lines(2),
+        WIDE.. => worker_table::<11>(status, rates).lines(3),
+        _ => worker_table::<9>(status, rates).lines(2),
     };
     render_rows(styled(lines), table, buffer);
     render_rows(drop_lines(known), drops, buffer);
@@ -100,40 +99,30 @@ fn totals_line(known: &Known, status: &Status) -> String {
     )
 }
 
-fn workers_narrow(status: &Status, rates: Option<&[WorkerRates]>) -> Table<9> {
-    let mut table = Table::new([
-        ("Worker", Right),
-        ("Flows", Right),
-        ("New/s", Right),
-        ("Forward/s", Right),
-        ("Reply/s", Right),
-        ("Bit/s", Right),
-        ("Drops/s", Right),
-        ("Held", Right),
-        ("TX full/s", Right),
-    ]);
-    for cells in worker_rows(status, rates) {
-        let [id, flows, new, forward, reply, bits, drops, held, full, ..] = cells;
-        table.row([id, flows, new, forward, reply, bits, drops, held, full]);
-    }
-    table
-}
+/// What a worker's row has; on a narrow terminal the first nine.
+const WORKER_COLUMNS: [&str; 11] = [
+    "Worker",
+    "Flows",
+    "New/s",
+    "Forward/s",
+    "Reply/s",
+    "Bit/s",
+    "Drops/s",
+    "Held",
+    "TX full/s",
+    "No frame/s",
+    "Handed off/s",
+];
 
-fn workers_wide(status: &Status, rates: Option<&[WorkerRates]>) -> Table<11> {
-    let mut table = Table::new([
-        ("Worker", Right),
-        ("Flows", Right),
-        ("New/s", Right),
-        ("Forward/s", Right),
-        ("Reply/s", Right),
-        ("Bit/s", Right),
-        ("Drops/s", Right),
-        ("Held", Right),
-        ("TX full/s", Right),
-        ("No frame/s", Right),
-        ("Handed off/s", Right),
-    ]);
-    worker_rows(status, rates).for_each(|cells| table.row(cells));
+/// A table with the first columns, as many as it has.
+fn worker_table<const COLUMNS: usize>(
+    status: &Status,
+    rates: Option<&[WorkerRates]>,
+) -> Table<COLUMNS> {
+    let mut table = Table::new(array::from_fn(|column| (WORKER_COLUMNS[column], Right)));
+    for mut cells in worker_rows(status, rates) {
+        table.row(array::from_fn(|column| mem::take(&mut cells[column])));
+    }
     table
 }
 
