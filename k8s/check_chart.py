@@ -213,6 +213,9 @@ def check_nat_log():
         for option, name in (("--socket", "read-only"), ("--to", "nat-log")):
             path = Path(options[option]).parent
             check(f"{option} is in the volume {name}", str(path) == mounts[name]["mountPath"])
+        own = {name: options.get(name) for name in ("--max-size", "--keep")}
+        small = {"--max-size": "10", "--keep": "10"} if not host_path else dict.fromkeys(own)
+        check(f"a pod's own log is small: {small}, found {own}", own == small)
         volumes = {one.pop("name"): one for one in pod["volumes"]}
         check(f"the log is in {volume}, found {volumes['nat-log']}", volumes["nat-log"] == volume)
         check("the socket's volume is there", "read-only" in volumes)
