@@ -68,32 +68,51 @@ fn wireshark_understands_which_ports_a_block_has() {
     let router = Router::start();
     router.happens_to_block("block_begin", 4_096, 5);
     router.happens_to_block("block_end", 4_096, 2);
-    let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
-    collector.set_read_timeout(Some(WITHIN)).unwrap();
-    let to = collector.local_addr().unwrap().to_string();
-    let socket = router.word("socket");
-    let running = Running::start(&mut spillway(&["nat-log", "--ipfix", &to, "--socket", &socket]));
-    let mut message = [0; 2048];
-    let mut messages: Vec<Vec<u8>> = Vec::new();
-    while messages.len() < 2 {
-        let length = collector.recv(&mut message).expect("templates, and a message with both");
-        messages.push(message[..length].to_vec());
-    }
-    assert_eq!(running.end(Signal::TERM).code, Some(0));
+    let fields = ["nat_event", "port_range_start", "port_range_end", "port_range_num_ports"];
+    assert_eq!(dissected(&router, &fields), "16,17\t4096,4096\t4159,4159\t64,64");
+}
 
+/// nfdump 1.7.1 shows no translated address of IPv6.
+#[test]
+fn wireshark_understands_sessions_of_ipv6() {
+    let router = Router::start();
+    let (pod, egress, remote) = ("fd00::40", "2001:db8:44::129", "2001:db8:203::10");
+    router.happens_between("begin", (pod, 41_000), (egress, 41_001), (remote, 443));
+    router.happens_between("end", (pod, 41_000), (egress, 41_001), (remote, 443));
+    let fields = [
+        "nat_event",
+        "srcaddrv6",
+        "post_nat_source_ipv6_address",
+        "post_naptsource_transport_port",
+        "post_nat_destination_ipv6_address",
+    ];
+    let twice = [pod, egress, "41001", remote].map(|word| format!("{word},{word}"));
+    assert_eq!(dissected(&router, &fields), format!("1,2\t{}", twice.join("\t")));
+}
+
+/// What Wireshark reads in the first two messages about a router: the templates, and a page of events.
+fn dissected(router: &Router, fields: &[&str]) -> String {
+    let namespace = namespace();
+    let collector = namespace.enter(|| UdpSocket::bind(("127.0.0.1", PORT)).unwrap());
+    collector.set_read_timeout(Some(WITHIN)).unwrap();
+    let running = tell(router, &namespace);
+    let mut message = [0; 2048];
+    let messages = [(); 2].map(|()| {
+        let length = collector.recv(&mut message).expect("templates, and a message with both");
+        message[..length].to_vec()
+    });
+    assert_eq!(running.end(Signal::TERM).code, Some(0));
     let file = router.path("ipfix.pcap");
     std::fs::write(&file, packets(&messages)).unwrap();
     let mut tshark = Command::new("tshark");
-    tshark.arg("-r").arg(&file).args(["-d", "udp.port==4739,cflow", "-T", "fields"]);
-    for field in ["nat_event", "port_range_start", "port_range_end", "port_range_num_ports"] {
-        tshark.args(["-e", &format!("cflow.{field}")]);
-    }
+    tshark.arg("-r").arg(&file);
+    tshark.args(["-d", &format!("udp.port=={PORT},cflow"), "-T", "fields"]);
+    fields.iter().for_each(|field| drop(tshark.args(["-e", &format!("cflow.{field}")])));
     let output = tshark.output().expect("tshark is installed: run `make test`");
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.trim(), "16,17\t4096,4096\t4159,4159\t64,64");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// As a file of packets (the pcap format) to port 4739.
+/// As a file of packets (the pcap format) to the collector.
 fn packets(messages: &[Vec<u8>]) -> Vec<u8> {
     const RAW_IP: u32 = 101;
     let header = [0xa1b2_c3d4_u32, 2 | 4 << 16, 0, 0, 65_535, RAW_IP];
@@ -101,7 +120,7 @@ fn packets(messages: &[Vec<u8>]) -> Vec<u8> {
     for message in messages {
         let mut packet = Vec::new();
         let ip = PacketBuilder::ipv4([127, 0, 0, 1], [127, 0, 0, 1], 64);
-        ip.udp(40_000, 4_739).write(&mut packet, message).unwrap();
+        ip.udp(40_000, PORT).write(&mut packet, message).unwrap();
         let length = u32::try_from(packet.len()).unwrap();
         file.extend([0, 0, length, length].iter().flat_map(|word: &u32| word.to_le_bytes()));
         file.extend(packet);
@@ -109,29 +128,39 @@ fn packets(messages: &[Vec<u8>]) -> Vec<u8> {
     file
 }
 
-/// What nfdump's collector has of the router's log after so many datagrams.
-fn collect(router: &Router, datagrams: u32) -> Vec<Value> {
+/// Where collectors listen.
+const PORT: u16 = 4_739;
+
+/// One for a collector of its own.
+fn namespace() -> Namespace {
     require_root();
     static COLLECTORS: AtomicU32 = AtomicU32::new(0);
     let number = COLLECTORS.fetch_add(1, Ordering::Relaxed);
-    let namespace = Namespace::new(&format!("collector{number}"));
-    let files = router.path("collected");
-    std::fs::create_dir(&files).unwrap();
-    let port = "4739";
-    let pid_file = router.path("nfcapd.pid");
-    let words = ["nfcapd", "-b", "127.0.0.1", "-p", port, "-w"].map(Into::into);
-    let rest = ["-P".into(), pid_file.clone()];
-    let mut collector = namespace.spawn(words.into_iter().chain([files.clone()]).chain(rest));
-    let is_bound = || namespace.run(["ss", "-Hlun"]).contains("127.0.0.1:4739");
-    wait_until("the collector listens", WITHIN, is_bound);
+    Namespace::new(&format!("collector{number}"))
+}
 
-    let to = format!("127.0.0.1:{port}");
-    let socket = router.word("socket");
+/// `spillway nat-log`, which tells the collector in a namespace.
+fn tell(router: &Router, namespace: &Namespace) -> Running {
+    let (to, socket) = (format!("127.0.0.1:{PORT}"), router.word("socket"));
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace.name()]);
     let inner = spillway(&["nat-log", "--ipfix", &to, "--socket", &socket]);
     command.arg(inner.get_program()).args(inner.get_args());
-    let running = Running::start(&mut command);
+    Running::start(&mut command)
+}
+
+/// What nfdump's collector has of the router's log after so many datagrams.
+fn collect(router: &Router, datagrams: u32) -> Vec<Value> {
+    let namespace = namespace();
+    let files = router.path("collected");
+    std::fs::create_dir(&files).unwrap();
+    let (port, pid_file) = (PORT.to_string(), router.path("nfcapd.pid"));
+    let words = ["nfcapd", "-b", "127.0.0.1", "-p", &port, "-w"].map(Into::into);
+    let rest = ["-P".into(), pid_file.clone()];
+    let mut collector = namespace.spawn(words.into_iter().chain([files.clone()]).chain(rest));
+    let is_bound = || namespace.run(["ss", "-Hlun"]).contains(&format!("127.0.0.1:{PORT}"));
+    wait_until("the collector listens", WITHIN, is_bound);
+    let running = tell(router, &namespace);
     // What has come is in the file when the collector ends.
     wait_until("templates and pages have come", WITHIN, || {
         namespace.run(["nstat", "-asz", "UdpInDatagrams"]).contains(&format!(" {datagrams} "))

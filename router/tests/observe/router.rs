@@ -58,12 +58,27 @@ impl Router {
 
     /// Something happens to the flow of a pod's port, so many seconds before now.
     pub(crate) fn happens(&self, kind: &str, port: u16, seconds_ago: u64) {
+        self.happens_to(kind, &original(port), &reply(port), seconds_ago);
+    }
+
+    /// Something happens now to the flow of a pod that leaves as `egress`.
+    pub(crate) fn happens_between(
+        &self,
+        kind: &str,
+        pod: (&str, u16),
+        egress: (&str, u16),
+        remote: (&str, u16),
+    ) {
+        self.happens_to(kind, &tuple(pod, remote), &tuple(remote, egress), 0);
+    }
+
+    fn happens_to(&self, kind: &str, original: &Value, reply: &Value, seconds_ago: u64) {
         let time_us = micros(seconds_ago);
         self.change(|state| {
             let number = state.events.last().map_or(1, |last| last.number + 1);
             let mut event = json!({
                 "number": number, "time_us": time_us, "worker": 0, "kind": kind, "protocol": "tcp",
-                "original": original(port), "reply": reply(port), "pod": "shop/cart-0",
+                "original": original, "reply": reply, "pod": "shop/cart-0",
                 "policy": "app1", "peer": "192.168.211.128",
             });
             if kind == "end" {
@@ -84,14 +99,8 @@ impl Router {
             let number = state.events.last().map_or(1, |last| last.number + 1);
             let event = json!({
                 "number": number, "time_us": time_us, "worker": 0, "kind": kind, "protocol": "any",
-                "original": {
-                    "source": "10.0.1.40", "source_port": 0,
-                    "destination": none, "destination_port": 0,
-                },
-                "reply": {
-                    "source": none, "source_port": 0,
-                    "destination": "192.168.44.129", "destination_port": first,
-                },
+                "original": tuple(("10.0.1.40", 0), (none, 0)),
+                "reply": tuple((none, 0), ("192.168.44.129", first)),
                 "pod": "shop/cart-0", "last_port": first + 63,
             });
             state.events.push(serde_json::from_value(event).unwrap());
@@ -143,16 +152,17 @@ fn micros(seconds_ago: u64) -> u64 {
 
 /// The flow of a pod's port, which is seen as the port one above it.
 fn original(port: u16) -> Value {
-    json!({
-        "source": "10.0.1.40", "source_port": port,
-        "destination": "203.0.113.10", "destination_port": 443,
-    })
+    tuple(("10.0.1.40", port), ("203.0.113.10", 443))
 }
 
 fn reply(port: u16) -> Value {
+    tuple(("203.0.113.10", 443), ("192.168.44.129", port.wrapping_add(1)))
+}
+
+fn tuple(source: (&str, u16), destination: (&str, u16)) -> Value {
     json!({
-        "source": "203.0.113.10", "source_port": 443,
-        "destination": "192.168.44.129", "destination_port": port.wrapping_add(1),
+        "source": source.0, "source_port": source.1,
+        "destination": destination.0, "destination_port": destination.1,
     })
 }
 
