@@ -34,7 +34,7 @@ pub(crate) fn ask(
         }
         if logs.len() == 1
             && !history.is_enough()
-            && let Err(error) = ask_router(&mut history, socket, now)
+            && let Err(error) = ask_router(&mut history, socket, now, true)
         {
             notes.push(format!("the log ends before that time, and {error}"));
         }
@@ -42,7 +42,7 @@ pub(crate) fn ask(
     }
     if logs.is_empty() {
         let mut history = History::new(question.clone());
-        ask_router(&mut history, socket, now)?;
+        ask_router(&mut history, socket, now, false)?;
         answers.push(history.answer());
     }
     let uncertain = answers.iter().find_map(|answer| answer.uncertain.clone());
@@ -87,18 +87,40 @@ fn read_file(history: &mut History, mut file: BufReader<File>) -> io::Result<u64
     }
 }
 
-/// Asks the router what happened lately, and which flows it has.
-fn ask_router(history: &mut History, socket: &Path, now: Timestamp) -> Result<(), ClientError> {
+/// Asks the router what happened lately, and what it has: behind a log what that would have, in the same
+/// words. Else flows, which say more than the blocks of ports that they are in.
+fn ask_router(
+    history: &mut History,
+    socket: &Path,
+    now: Timestamp,
+    is_behind_a_log: bool,
+) -> Result<(), ClientError> {
     let mut client = Client::connect(socket)?;
-    match client.events(0) {
-        Ok(page) => read_events(history, &mut client, page, now)?,
-        Err(ClientError::Refused(_)) => history.goes_on_at(now),
+    let page = match client.events(0) {
+        Ok(page) => Some(page),
+        Err(ClientError::Refused(_)) => None,
         Err(error) => return Err(error),
+    };
+    let blocks = is_behind_a_log && page.as_ref().is_some_and(|page| page.port_blocks);
+    let is_wanted = |record: &Record| match blocks {
+        true => !record.is_in_a_block(),
+        false => record.block().is_none(),
+    };
+    match page {
+        Some(page) => read_events(history, &mut client, page, now, &is_wanted)?,
+        None => history.goes_on_at(now),
     }
     let mut cursor = Some(0);
     while let Some(from) = cursor {
         let page = client.flows(from)?;
-        page.rows.into_iter().for_each(|flow| history.add(&Record::of_flow(flow, now)));
+        let records = page.rows.into_iter().map(|flow| Record::of_flow(flow, now));
+        records.filter(is_wanted).for_each(|record| history.add(&record));
+        cursor = page.next;
+    }
+    let mut cursor = blocks.then_some(0);
+    while let Some(from) = cursor {
+        let page = client.port_blocks(from)?;
+        page.rows.into_iter().for_each(|block| history.add(&Record::of_block(block, now)));
         cursor = page.next;
     }
     history.is_known_until(now);
@@ -111,6 +133,7 @@ fn read_events(
     client: &mut Client,
     mut page: EventPage,
     now: Timestamp,
+    is_wanted: &dyn Fn(&Record) -> bool,
 ) -> Result<(), ClientError> {
     // It keeps all events, or the last ones.
     let begin = match page.events.first() {
@@ -125,10 +148,8 @@ fn read_events(
     loop {
         // Who is slower than the router would never come to the end.
         let is_last = page.events.last().is_none_or(|event| time(event.time_us) > now);
-        // Flows say more than the blocks that they are in.
         let records = page.events.into_iter().filter_map(Record::of_event);
-        let records = records.filter(|record| record.block().is_none());
-        records.for_each(|record| history.add(&record));
+        records.filter(is_wanted).for_each(|record| history.add(&record));
         if is_last {
             return Ok(());
         }

@@ -107,7 +107,7 @@ fn dissected(router: &Router, fields: &[&str]) -> String {
     let mut tshark = Command::new("tshark");
     tshark.arg("-r").arg(&file);
     tshark.args(["-d", &format!("udp.port=={PORT},cflow"), "-T", "fields"]);
-    fields.iter().for_each(|field| drop(tshark.args(["-e", &format!("cflow.{field}")])));
+    tshark.args(fields.iter().flat_map(|field| ["-e".to_owned(), format!("cflow.{field}")]));
     let output = tshark.output().expect("tshark is installed: run `make test`");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

@@ -71,8 +71,9 @@ fn a_thousand_flows_are_a_few_lines_of_the_log() {
     let pod = flow.original.source;
     let of_log = row(&["--log", log_name]);
     assert!(of_log.starts_with(&format!("? {pod} any any ")), "{of_log}");
-    // The router itself knows more: the flow.
-    let of_router = row(&[]);
+    // The router itself knows more: the flows that have the port.
+    let remote = SocketAddr::new(flow.reply.source, flow.reply.source_port).to_string();
+    let of_router = row(&["--remote", &remote]);
     assert!(of_router.contains(&SocketAddr::new(pod, flow.original.source_port).to_string()));
 
     let observed = printed(&rig, &["observe", "--all", "--type", "block-begin"]);
