@@ -58,13 +58,11 @@ impl Told {
     /// The same of blocks.
     fn take_block(&mut self, worker: usize, event: &BlockEvent) {
         let PortBlock { pod, egress, first, .. } = event.block;
-        match event.is_begin {
-            true => {
-                assert_eq!(self.blocks.insert((egress, first), (worker, pod)), None, "{event:?}")
-            }
-            false => {
-                assert_eq!(self.blocks.remove(&(egress, first)), Some((worker, pod)), "{event:?}");
-            }
+        let (key, owner) = ((egress, first), (worker, pod));
+        if event.is_begin {
+            assert_eq!(self.blocks.insert(key, owner), None, "{event:?}");
+        } else {
+            assert_eq!(self.blocks.remove(&key), Some(owner), "{event:?}");
         }
     }
 }
