@@ -115,55 +115,64 @@ pub(crate) const fn port_of(class: u8, number: u8) -> u16 {
 
 /// How many ports in a row are of one class: a power of two, 1 to 256. A run starts at a multiple of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run(u16);
+pub struct Run {
+    /// The bits of a port that tell its run.
+    mask: u16,
+}
 
 impl Run {
     /// Neighbours are of different classes.
-    pub const ONE: Self = Self(1);
+    pub const ONE: Self = Self { mask: u16::MAX };
 
     /// A run of so many ports, if there can be one.
     #[must_use]
     pub const fn of(ports: u16) -> Option<Self> {
-        if ports.is_power_of_two() && ports <= 256 { Some(Self(ports)) } else { None }
+        let is_run = ports.is_power_of_two() && ports <= 256;
+        if is_run { Some(Self { mask: !(ports - 1) }) } else { None }
     }
 
     /// The bits of a port that tell its run.
     #[must_use]
     pub const fn mask(self) -> u16 {
-        !(self.0 - 1)
+        self.mask
     }
 
     /// The class of a port: that of the first one of its run.
     #[must_use]
     pub const fn class(self, port: u16) -> u8 {
-        class(port & self.mask())
+        class(port & self.mask)
+    }
+
+    /// How many ports a run has.
+    const fn ports_of_one(self) -> u16 {
+        !self.mask + 1
     }
 
     /// How many runs a class has.
     pub(crate) const fn in_class(self) -> u16 {
-        256 / self.0
+        256 / self.ports_of_one()
     }
 
     /// The first port of the run of a class with this number in it.
     pub(crate) fn of_class(self, class: u8, number: u16) -> u16 {
-        let [_, number] = (number * self.0).to_be_bytes();
+        let [_, number] = (number * self.ports_of_one()).to_be_bytes();
         port_of(class, number)
     }
 
     /// The first port of the run that a port is in.
     pub(crate) const fn first(self, port: u16) -> u16 {
-        port & self.mask()
+        port & self.mask
     }
 
     /// The last port of the run that begins with this one.
     pub(crate) const fn last(self, first: u16) -> u16 {
-        first | !self.mask()
+        first | !self.mask
     }
 
     /// One of the run that begins with `first`: where counting to `number` ends that starts anew after each
     /// round.
     pub(crate) const fn at(self, first: u16, number: u16) -> u16 {
-        first | number & !self.mask()
+        first | number & !self.mask
     }
 
     /// The ports of the run that begins with this one.

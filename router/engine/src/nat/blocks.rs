@@ -4,7 +4,8 @@
 //! A block belongs to one pod for as long as a flow lives in it, and rests afterwards as single ports do
 //! (`rest.rs`); its pod goes on in it, another one gets it only when no other is free. Every live flow with
 //! ports is in a block of its pod. All ports of a block are of one class, so a pod has blocks with each
-//! worker that its flows come to, and no worker asks another.
+//! worker that its flows come to, and no worker asks another. Nothing of this is inlined: flows without
+//! blocks should not pay for it.
 
 use std::net::IpAddr;
 
@@ -201,6 +202,7 @@ impl<F: Wire> Blocks<F> {
     }
 
     /// Chooses a free port in a block of the pod; if there is none, in a new block.
+    #[inline(never)]
     pub(super) fn lease(
         &mut self,
         random: &mut Random,
@@ -238,6 +240,7 @@ impl<F: Wire> Blocks<F> {
 
     /// Whether [`Blocks::lease`] would find a port; nothing is changed or remembered. `is_free` says it of
     /// a reply tuple.
+    #[inline(never)]
     pub(super) fn forecast(
         &self,
         classes: &[u8],
@@ -258,6 +261,7 @@ impl<F: Wire> Blocks<F> {
     }
 
     /// A flow has opened that leaves from this port.
+    #[inline(never)]
     pub(super) fn opened(&mut self, egress: F::Address, port: u16) {
         if let Some(block) = self.find(egress, port) {
             self.by_port[block].flows += 1;
@@ -265,6 +269,7 @@ impl<F: Wire> Blocks<F> {
     }
 
     /// A flow with this reply tuple has ended.
+    #[inline(never)]
     pub(super) fn ended(&mut self, reply: &Tuple<F::Address>, pod: F::Address, now: Nanos) {
         self.left(reply.destination, reply.destination_port, now);
         let remote = Tuple { destination_port: 0, ..*reply };
@@ -290,6 +295,7 @@ impl<F: Wire> Blocks<F> {
     }
 
     /// A flow of an earlier engine wants to go on with its port.
+    #[inline(never)]
     pub(super) fn restored(
         &mut self,
         (egress, port): (F::Address, u16),
@@ -312,6 +318,7 @@ impl<F: Wire> Blocks<F> {
     }
 
     /// Ends some blocks that have rested. A bounded amount of work.
+    #[inline(never)]
     pub(super) fn expire(&mut self, now: Nanos) {
         let groups = self.by_port.groups();
         for _ in 0..self.pace.due(now, groups) {
