@@ -482,9 +482,15 @@ impl<F: Wire> Blocks<F> {
             }
         }
         self.by_port.remove(self.hasher.key(&block.key()), at);
+        let had_no_room = self.live >= self.max;
         self.live -= 1;
         self.tell(&block, now, false);
         self.changed(block.egress);
+        if had_no_room {
+            // Addresses may have had no block for that alone.
+            self.full.clear();
+            self.exhausted.fill(None);
+        }
     }
 
     /// What was known of an egress address's last blocks does not hold any more.

@@ -211,6 +211,35 @@ fn only_whole_blocks_of_the_range_and_of_the_worker_are_given() {
 }
 
 #[test]
+fn room_that_another_address_gives_back_is_found() {
+    let hasher = Hasher::new([3, 5, 7, 11]);
+    // Room for one block in all.
+    let mut blocks = Blocks::<V4>::new(Run::of(64).unwrap(), 1, 1, hasher, false);
+    let (mut random, classes): (_, Vec<u8>) = (Random::new(1), (0..=u8::MAX).collect());
+    let other = Ipv4Addr::new(198, 51, 100, 8);
+    let mut open = |blocks: &mut Blocks<V4>, address, now| {
+        let egress = EgressAddress {
+            address,
+            port_first: 1024,
+            port_last: 9_999,
+            own: true,
+            announce: None,
+        };
+        let reply = Tuple { destination: address, ..reply(1, 40_000) };
+        let wish = Wish { reply, pod: pod(40), now };
+        blocks.lease(&mut random, &classes, &egress, &wish, &mut |_| Use::Free)
+    };
+    let port = open(&mut blocks, EGRESS, 0).unwrap();
+    blocks.opened(EGRESS, port);
+    assert_eq!(open(&mut blocks, other, 0), Err(DropReason::PortsExhausted));
+    blocks.ended(&reply(1, port), pod(40), SECOND);
+    let rested = SECOND + REST_NS + SECOND;
+    blocks.expire(rested);
+    assert_eq!(blocks.live(), 0);
+    assert!(open(&mut blocks, other, rested).is_ok());
+}
+
+#[test]
 fn flows_of_an_earlier_engine_go_on_in_blocks_of_their_pods() {
     let mut rig = Rig::whole(64, 1);
     let mut restored = |port, number| {
