@@ -65,29 +65,46 @@ fn bursts() -> Vec<Vec<Vec<u8>>> {
     bursts.chain([vec![ping, arp_frame(ROUTER_MAC, &request)]]).collect()
 }
 
-/// As the README says: bytes of a flow beyond so many, and of a mapping with each of the first 65,536.
+/// As the README says: bytes of a flow beyond so many, and of a mapping with each of the first 65,536; and what
+/// port blocks take.
 #[test]
 fn a_flow_takes_as_much_memory_as_the_readme_says() {
     let [flows, mappings] = bytes_of_each(|flows_max| EngineConfig { flows_max, ..config() });
     let [flows6, mappings6] =
         bytes_of_each(|flows_max_ipv6| EngineConfig { flows_max_ipv6, ..config() });
+    let blocks = mebibytes_of_blocks(|flows_max| EngineConfig { flows_max, ..config() });
+    let blocks6 = mebibytes_of_blocks(|flows_max_ipv6| EngineConfig { flows_max_ipv6, ..config() });
     let readme = include_str!("../README.md");
     for said in [
         format!("Memory: {flows} bytes for each flow of `flows_max`, {flows6} of"),
         format!("{mappings} for each of at most 65,536"),
         format!("mappings ({mappings6} of IPv6)"),
+        format!("65,536 blocks take {blocks} MiB at start ({blocks6} of IPv6;"),
     ] {
         assert!(readme.contains(&said), "{said}");
     }
 }
 
+/// Bytes that an engine takes at start.
+fn bytes_of(config: &EngineConfig) -> usize {
+    let before = BYTES.get();
+    drop(spillway_engine::Engine::new(config));
+    BYTES.get() - before
+}
+
+/// Mebibytes of as many port blocks of one family as there can be, rounded up.
+fn mebibytes_of_blocks(config: impl Fn(u32) -> EngineConfig) -> usize {
+    let bytes_of_blocks = |flows_max| {
+        let with = EngineConfig { blocks_per_pod: 1, ..config(flows_max) };
+        bytes_of(&with) - bytes_of(&config(flows_max))
+    };
+    // The other family keeps its few.
+    (bytes_of_blocks(65_536) - bytes_of_blocks(1)).div_ceil(1 << 20)
+}
+
 /// Bytes of a flow, and of a mapping.
 fn bytes_of_each(config: impl Fn(u32) -> EngineConfig) -> [usize; 2] {
-    let bytes_of = |flows_max| {
-        let before = BYTES.get();
-        drop(spillway_engine::Engine::new(&config(flows_max)));
-        BYTES.get() - before
-    };
+    let bytes_of = |flows_max| bytes_of(&config(flows_max));
     // So many more flows fill whole huge pages of each table; the few fill none, and can all be mapped.
     let (many, few) = (15 * (7 << 14), 14_000);
     let of_many = bytes_of(2 * many) - bytes_of(many);
