@@ -5,19 +5,13 @@ use std::net::SocketAddr;
 use spillway_api::{Client, ClientError, Flow, Tuple};
 
 use super::duration;
+use super::every_page;
 use super::table::Align::{Left, Right};
 use super::table::Table;
 
 /// Every flow, page by page.
 pub(super) fn all(client: &mut Client) -> Result<Vec<Flow>, ClientError> {
-    let mut rows = Vec::new();
-    let mut cursor = Some(0);
-    while let Some(start) = cursor {
-        let page = client.flows(start)?;
-        rows.extend(page.rows);
-        cursor = page.next;
-    }
-    Ok(rows)
+    every_page(|cursor| client.flows(cursor).map(|page| (page.rows, page.next)))
 }
 
 /// The flows for people.
@@ -52,9 +46,7 @@ pub(super) fn table(flows: &[Flow]) -> String {
             flow.pod.clone().unwrap_or_default(),
         ]);
     }
-    let mut text = String::new();
-    table.append_to(&mut text);
-    text
+    table.text()
 }
 
 /// As socket addresses are written: those of IPv6 in brackets (RFC 5952, section 6).

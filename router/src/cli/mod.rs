@@ -39,7 +39,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::Serialize;
-use spillway_api::{Client, SOCKET_DEFAULT, os_error};
+use spillway_api::{Client, ClientError, SOCKET_DEFAULT, os_error};
 
 use crate::log::Log;
 
@@ -361,6 +361,20 @@ fn print(text: &str) -> anyhow::Result<()> {
 fn read_document(path: &Path) -> anyhow::Result<String> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     crate::config::read_text(path)
+}
+
+/// The rows of all pages: `page` gives those from a cursor on, and the next page's cursor.
+fn every_page<T>(
+    mut page: impl FnMut(u64) -> Result<(Vec<T>, Option<u64>), ClientError>,
+) -> Result<Vec<T>, ClientError> {
+    let mut all = Vec::new();
+    let mut cursor = Some(0);
+    while let Some(start) = cursor {
+        let (rows, next) = page(start)?;
+        all.extend(rows);
+        cursor = next;
+    }
+    Ok(all)
 }
 
 /// A time for people: the two largest units.

@@ -2,19 +2,13 @@
 
 use spillway_api::{Client, ClientError, PolicyRow};
 
+use super::every_page;
 use super::table::Align::Left;
 use super::table::Table;
 
 /// Every row, page by page.
 pub(super) fn all(client: &mut Client) -> Result<Vec<PolicyRow>, ClientError> {
-    let mut rows = Vec::new();
-    let mut cursor = Some(0);
-    while let Some(start) = cursor {
-        let page = client.policies(start)?;
-        rows.extend(page.rows);
-        cursor = page.next;
-    }
-    Ok(rows)
+    every_page(|cursor| client.policies(cursor).map(|page| (page.rows, page.next)))
 }
 
 /// The rows for people.
@@ -35,9 +29,7 @@ pub(super) fn table(rows: &[PolicyRow]) -> String {
             row.policy.clone(),
         ]);
     }
-    let mut text = String::new();
-    table.append_to(&mut text);
-    text
+    table.text()
 }
 
 /// Without an egress address of the family, its traffic is dropped.

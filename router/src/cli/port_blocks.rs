@@ -3,19 +3,13 @@
 use spillway_api::{Client, ClientError, PortBlock};
 
 use super::duration;
+use super::every_page;
 use super::table::Align::{Left, Right};
 use super::table::Table;
 
 /// Every block, page by page.
 pub(super) fn all(client: &mut Client) -> Result<Vec<PortBlock>, ClientError> {
-    let mut rows = Vec::new();
-    let mut cursor = Some(0);
-    while let Some(start) = cursor {
-        let page = client.port_blocks(start)?;
-        rows.extend(page.rows);
-        cursor = page.next;
-    }
-    Ok(rows)
+    every_page(|cursor| client.port_blocks(cursor).map(|page| (page.rows, page.next)))
 }
 
 /// The blocks for people.
@@ -40,9 +34,7 @@ pub(super) fn table(blocks: &[PortBlock]) -> String {
             block.pod.clone().unwrap_or_default(),
         ]);
     }
-    let mut text = String::new();
-    table.append_to(&mut text);
-    text
+    table.text()
 }
 
 #[cfg(test)]

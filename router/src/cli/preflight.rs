@@ -52,9 +52,7 @@ fn table(checks: &[Check]) -> String {
             remedy.clone().unwrap_or_default(),
         ]);
     }
-    let mut text = String::new();
-    table.append_to(&mut text);
-    text
+    table.text()
 }
 
 #[cfg(test)]

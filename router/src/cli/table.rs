@@ -32,6 +32,13 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         self.rows.is_empty()
     }
 
+    /// The table, headings first.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        self.append_to(&mut text);
+        text
+    }
+
     /// Appends the table, headings first, to a text.
     pub(super) fn append_to(&self, text: &mut String) {
         for line in self.lines(GAP) {
@@ -81,10 +88,8 @@ mod tests {
         let mut table = Table::new([("Name", Left), ("Packets", Right), ("Note", Left)]);
         table.row(["a".to_owned(), "1".to_owned(), String::new()]);
         table.row(["a-longer-näme".to_owned(), "123456789".to_owned(), "x".to_owned()]);
-        let mut text = String::new();
-        table.append_to(&mut text);
         assert_eq!(
-            text,
+            table.text(),
             "Name              Packets   Note\n\
              a                       1\n\
              a-longer-näme   123456789   x\n"
@@ -94,8 +99,6 @@ mod tests {
     #[test]
     fn a_table_without_rows_has_its_headings() {
         let table = Table::new([("Name", Left), ("Packets", Right)]);
-        let mut text = String::new();
-        table.append_to(&mut text);
-        assert_eq!(text, "Name   Packets\n");
+        assert_eq!(table.text(), "Name   Packets\n");
     }
 }

@@ -87,9 +87,7 @@ pub(super) fn table(trace: &Trace) -> String {
     for step in &trace.steps {
         table.row([step.step.clone(), step.verdict.clone(), step.detail.clone()]);
     }
-    let mut text = String::new();
-    table.append_to(&mut text);
-    text
+    table.text()
 }
 
 #[cfg(test)]

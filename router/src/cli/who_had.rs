@@ -201,9 +201,7 @@ fn table(holders: &[Holder]) -> String {
             holder.to.map_or("still there".to_owned(), |to| to.to_string()),
         ]);
     }
-    let mut text = String::new();
-    table.append_to(&mut text);
-    text
+    table.text()
 }
 
 #[cfg(test)]

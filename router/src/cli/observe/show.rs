@@ -64,9 +64,7 @@ pub(super) fn table<'a>(events: impl IntoIterator<Item = &'a Event>) -> String {
             total(event).unwrap_or_default(),
         ]);
     }
-    let mut text = String::new();
-    table.append_to(&mut text);
-    text
+    table.text()
 }
 
 fn word(kind: EventKind) -> &'static str {
