@@ -1,6 +1,5 @@
 //! `spillway nat-log --ipfix`, as a collector understands it that others wrote.
 
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use etherparse::PacketBuilder;
 use rustix::process::Signal;
 use serde_json::Value;
-use spillway_testing::{Namespace, require_root, wait_until};
+use spillway_testing::{Namespace, bind_udp, require_root, wait_until};
 
 use crate::router::Router;
 use crate::{Running, WITHIN, spillway};
@@ -93,8 +92,7 @@ fn wireshark_understands_sessions_of_ipv6() {
 /// What Wireshark reads in the first two messages about a router: the templates, and a page of events.
 fn dissected(router: &Router, fields: &[&str]) -> String {
     let namespace = namespace();
-    let collector = namespace.enter(|| UdpSocket::bind(("127.0.0.1", PORT)).unwrap());
-    collector.set_read_timeout(Some(WITHIN)).unwrap();
+    let collector = namespace.enter(|| bind_udp(("127.0.0.1", PORT)));
     let running = tell(router, &namespace);
     let mut message = [0; 2048];
     let messages = [(); 2].map(|()| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
-use spillway_testing::Namespace;
+use spillway_testing::{Namespace, bind_udp};
 
 /// How long a socket waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -82,10 +82,7 @@ pub(crate) fn reset(stream: TcpStream) {
 
 /// A UDP socket on this port, on all addresses of the family.
 pub(crate) fn udp(namespace: &Namespace, at: SocketAddr) -> UdpSocket {
-    let any = any_as(at, at.port());
-    let socket = namespace.enter(|| UdpSocket::bind(any)).expect("it is free");
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
+    namespace.enter(|| bind_udp(any_as(at, at.port())))
 }
 
 /// The same from any or a certain port, speaking to one remote only: it is told of errors.

@@ -1,14 +1,14 @@
 //! `spillway capture` beside a running router: each point, filters, ends, and what does not fit.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{IpAddr, SocketAddrV4, UdpSocket};
+use std::net::{IpAddr, SocketAddrV4};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, sendto};
 use spillway_api::{CapturePage, CapturePoint, CaptureRequest, ClientError, IpFamily};
-use spillway_testing::wait_until;
+use spillway_testing::{bind_udp, wait_until};
 
 use crate::drain::exchange;
 use crate::packets::{
@@ -123,7 +123,7 @@ fn conversation(flow: u16) -> Vec<[String; 4]> {
 /// Somebody outside sends what belongs to no flow; waits until it is dropped, so many times in all.
 fn knock(rig: &Rig, times: u64) {
     let at = server(IpFamily::V4);
-    let outside = rig.outside.enter(|| UdpSocket::bind((at, 0)).unwrap());
+    let outside = rig.outside.enter(|| bind_udp((at, 0)));
     outside.send_to(b"?", (egress(IpFamily::V4), NOBODYS_PORT)).unwrap();
     wait_until("it is dropped", WITHIN, || dropped(rig).get("no-flow") == Some(&times));
 }
@@ -311,7 +311,7 @@ fn what_does_not_fit_is_counted_and_forwarding_goes_on() {
     exchange(&rig, flow, 0);
     // Nobody reads it; without it the router would also receive that nobody is there.
     let at = server(IpFamily::V4);
-    let unread = rig.outside.enter(|| UdpSocket::bind((at, server_port(flow))).unwrap());
+    let unread = rig.outside.enter(|| bind_udp((at, server_port(flow))));
     let mut client = rig.client();
     let id = client.capture(request(&[CapturePoint::Received, CapturePoint::Sent])).unwrap();
     let received = |client: &mut spillway_api::Client| -> u64 {

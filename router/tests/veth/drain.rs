@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
-use std::net::UdpSocket;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use spillway_api::IpFamily;
-use spillway_testing::wait_until;
+use spillway_testing::{bind_udp, wait_until};
 
 use crate::packets::{answered, egress, family, first_flow, frame, server, server_port};
 use crate::{GATEWAY, NODE, Rig, dropped, state};
@@ -61,13 +60,8 @@ fn printed(output: &Output) -> (bool, String, String) {
 
 /// One packet of a flow there and back.
 pub(crate) fn exchange(rig: &Rig, flow: u16, round: u16) {
-    let bind = |address, port| {
-        let socket = UdpSocket::bind((address, port)).unwrap();
-        socket.set_read_timeout(Some(WITHIN)).unwrap();
-        socket
-    };
-    let server = rig.outside.enter(|| bind(server(family(flow)), server_port(flow)));
-    let node = rig.node.enter(|| bind(NODE.into(), 8472));
+    let server = rig.outside.enter(|| bind_udp((server(family(flow)), server_port(flow))));
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     node.send_to(&frame(flow, round), (GATEWAY, 8472)).unwrap();
     let mut bytes = [0; 2048];
     let (length, from) = server.recv_from(&mut bytes).expect("the question");
@@ -79,7 +73,7 @@ pub(crate) fn exchange(rig: &Rig, flow: u16, round: u16) {
 
 /// A flow's packet that nobody answers.
 fn send(rig: &Rig, flow: u16) {
-    let node = rig.node.enter(|| UdpSocket::bind((NODE, 8472)).unwrap());
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     node.send_to(&frame(flow, 0), (GATEWAY, 8472)).unwrap();
 }
 

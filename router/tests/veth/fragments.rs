@@ -1,12 +1,12 @@
 //! Packets that come in fragments, from pods and from real kernels, in any order, for flows of both
 //! workers.
 
-use std::net::{IpAddr, UdpSocket};
-use std::time::Duration;
+use std::net::UdpSocket;
 
 use etherparse::defrag::IpDefragPool;
 use etherparse::{IpFragOffset, IpHeaders, Ipv6FragmentHeader, SlicedPacket, ip_number};
 use spillway_api::IpFamily;
+use spillway_testing::bind_udp;
 
 use crate::packets::{
     INNER, INNER_IP, egress, family, frame_of, ip_header, pod, server, server_port,
@@ -85,16 +85,11 @@ fn answer(node: &UdpSocket) -> Vec<u8> {
 #[test]
 fn large_questions_and_answers_pass_in_fragments_in_any_order() {
     let rig = Rig::new("fragments", true);
-    let bind = |address: IpAddr, port| {
-        let socket = UdpSocket::bind((address, port)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        socket
-    };
     // What fits the tunnel: routers do not cut packets of IPv6.
     let mtu = ["ip", "route", "change", "default", "via", "2001:db8:203::1", "mtu", "1450"];
     rig.outside.run(mtu);
-    let servers = rig.outside.enter(|| IpFamily::ALL.map(|of| bind(server(of), SERVER_PORT)));
-    let node = rig.node.enter(|| bind(NODE.into(), 8472));
+    let servers = rig.outside.enter(|| IpFamily::ALL.map(|of| bind_udp((server(of), SERVER_PORT))));
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     let flows = (0..).filter(|flow| server_port(*flow) == SERVER_PORT).take(FLOWS);
     for (number, flow) in flows.enumerate() {
         let family = family(flow);

@@ -42,7 +42,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
 use spillway_api::{Client, Flow, IpFamily, RingStatistics};
 use spillway_testing::{
-    Namespace, Process, checksum_offload_off, require_root, veth_pair, wait_until,
+    Namespace, Process, bind_udp, checksum_offload_off, require_root, veth_pair, wait_until,
 };
 use tempfile::TempDir;
 
@@ -269,8 +269,7 @@ fn raw_socket(family: IpFamily) -> OwnedFd {
 /// queue of the gateway, and takes the answers.
 fn ask(node: &Namespace) {
     node.enter(|| {
-        let answers = UdpSocket::bind((NODE, 8472)).unwrap();
-        answers.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let answers = bind_udp((NODE, 8472));
         let (outer, gateway) = (raw_socket(IpFamily::V4), SocketAddrV4::new(GATEWAY, 0));
         let mut outer_ports = 32_768..;
         for round in 0..ROUNDS {
@@ -303,7 +302,7 @@ fn converse(rig: &Rig) {
     for flow in 0..FLOWS {
         *asked.entry((server(family(flow)), server_port(flow))).or_insert(0) += ROUNDS;
     }
-    let bind = |(at, count)| (UdpSocket::bind(at).unwrap(), count);
+    let bind = |(at, count)| (bind_udp(at), count);
     let servers: Vec<(UdpSocket, u16)> =
         rig.outside.enter(|| asked.into_iter().map(bind).collect());
     std::thread::scope(|scope| {

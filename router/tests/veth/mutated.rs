@@ -12,7 +12,7 @@ use etherparse::{IpNumber, PacketBuilder};
 use rustix::net::{SendFlags, sendto};
 
 use spillway_api::IpFamily;
-use spillway_testing::Namespace;
+use spillway_testing::{Namespace, bind_udp};
 use spillway_xdp::device::probe;
 
 use crate::packets::{answered, egress, frame, ip_header, on_the_wire, server};
@@ -206,13 +206,13 @@ fn resident_kib(process: u32) -> u64 {
 fn go_on(rig: &Rig, duration: Duration) -> u64 {
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let (node_socket, outer, answers) = rig.node.enter(|| {
-        let answers = UdpSocket::bind((NODE, 8472)).unwrap();
+        let answers = bind_udp((NODE, 8472));
         answers.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        (UdpSocket::bind((NODE, 0)).unwrap(), UdpSocket::bind((NODE, 0)).unwrap(), answers)
+        (bind_udp((NODE, 0)), bind_udp((NODE, 0)), answers)
     });
     let (raw, servers) = rig.outside.enter(|| {
         let bind = |family| {
-            let server = UdpSocket::bind((server(family), SERVER_PORT)).unwrap();
+            let server = bind_udp((server(family), SERVER_PORT));
             server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             server
         };

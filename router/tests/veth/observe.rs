@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use spillway_api::{Event, IpFamily};
-use spillway_testing::wait_until;
+use spillway_testing::{bind_udp, wait_until};
 
 use crate::packets::{egress, family, first_flow, frame, frame_to, pod, server};
 use crate::{GATEWAY, NODE, Rig, launch, state};
@@ -46,7 +46,7 @@ fn who_had_a_port_is_known_by_the_pods_name() {
     let log = rig.directory.path().join("nat.log");
     let mut logging = spillway(&rig, &["nat-log", "--to", log.to_str().unwrap()]).spawn().unwrap();
 
-    let node = rig.node.enter(|| std::net::UdpSocket::bind((NODE, 8472)).unwrap());
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     for flow in flows {
         node.send_to(&frame(flow, 0), (GATEWAY, 8472)).unwrap();
     }
@@ -91,7 +91,7 @@ fn forwarded_packets_are_sampled_also_those_that_nat64_translates() {
     wait_until("the router has ended", WITHIN, || !rig.spillway.is_running());
     rig.spillway = launch(&rig.gateway, rig.directory.path());
 
-    let node = rig.node.enter(|| std::net::UdpSocket::bind((NODE, 8472)).unwrap());
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     let [of_ipv4, of_ipv6] = IpFamily::ALL.map(first_flow);
     let in_prefix = "64:ff9b::203.0.113.10".parse().unwrap();
     let sent = ["--type", "forward", "--protocol", "udp"];

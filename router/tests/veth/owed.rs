@@ -7,7 +7,7 @@ use etherparse::defrag::IpDefragPool;
 use etherparse::icmpv6::TimeExceededCode;
 use etherparse::{Icmpv4Type, Icmpv6Type, SlicedPacket, TransportSlice, icmpv4};
 use spillway_api::IpFamily;
-use spillway_testing::wait_until;
+use spillway_testing::{bind_udp, wait_until};
 
 use crate::packets::{
     INNER, INNER_IP, addresses, egress, family, first_flow, frame, frame_to, pod, server,
@@ -24,17 +24,11 @@ const PROBES: u16 = 20;
 const IPV4_FULL: u16 = 1472;
 const IPV6_FULL: u16 = 1452;
 
-fn bind(address: IpAddr, port: u16) -> UdpSocket {
-    let socket = UdpSocket::bind((address, port)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    socket
-}
-
 /// The two ends of a flow: the node with its tunnel, and the server.
 fn ends(rig: &Rig, flow: u16) -> (UdpSocket, UdpSocket) {
-    let node = rig.node.enter(|| bind(NODE.into(), 8472));
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     let at = server(family(flow));
-    (node, rig.outside.enter(|| bind(at, server_port(flow))))
+    (node, rig.outside.enter(|| bind_udp((at, server_port(flow)))))
 }
 
 fn receive(socket: &UdpSocket) -> Vec<u8> {

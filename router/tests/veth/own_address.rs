@@ -2,12 +2,12 @@
 //! link, whose kernel is a stranger.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::time::Duration;
 
 use spillway_api::IpFamily;
-use spillway_testing::{Namespace, wait_until};
+use spillway_testing::{Namespace, bind_udp, wait_until};
 use spillway_xdp::device::probe;
 
 use crate::packets::{answered, egress, first_flow, frame, frame_to, server, server_port};
@@ -161,13 +161,8 @@ fn pods_leave_with_an_address_of_spillways_own() {
 fn leave_as_announced(link: &Link) {
     let ((rig, flow), Link { announced, .. }) = (link.rig("ownflow"), link);
     rig.client().put_state(link.announcing()).unwrap();
-    let bind = |address: IpAddr, port| {
-        let socket = UdpSocket::bind((address, port)).unwrap();
-        socket.set_read_timeout(Some(WITHIN)).unwrap();
-        socket
-    };
-    let server = rig.outside.enter(|| bind(server(link.family), server_port(flow)));
-    let node = rig.node.enter(|| bind(NODE.into(), 8472));
+    let server = rig.outside.enter(|| bind_udp((server(link.family), server_port(flow))));
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     forget_neighbours(&rig);
     for round in 0..10 {
         node.send_to(&frame(flow, round), (GATEWAY, 8472)).unwrap();
@@ -203,7 +198,7 @@ fn announce_again(link: &Link) {
     // Else those of IPv6 are gone for good, and with them the route to who asks.
     rig.gateway.sysctl("net/ipv6/conf/out/keep_addr_on_down", "1");
     rig.gateway.run(["ip", "link", "set", "out", "down"]);
-    let node = rig.node.enter(|| UdpSocket::bind((NODE, 8472)).unwrap());
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     wait_until("the router sees that the way out is gone", WITHIN, || {
         node.send_to(&frame(flow, 0), (GATEWAY, 8472)).unwrap();
         dropped(&rig).contains_key("no-route")

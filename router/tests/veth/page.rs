@@ -1,12 +1,11 @@
 //! The page of `spillway serve --page` in a real browser, beside a real router.
 
-use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use spillway_api::IpFamily;
-use spillway_testing::wait_until;
+use spillway_testing::{bind_udp, wait_until};
 
 use crate::browser::Browser;
 use crate::metrics::{SERVE_PORT, serve};
@@ -28,7 +27,7 @@ fn rig(name: &str) -> Rig {
     rig.client().put_state(document).unwrap();
     converse(&rig);
     rig.client().drain(true).unwrap();
-    let node = rig.node.enter(|| UdpSocket::bind((NODE, 8472)).unwrap());
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     node.send_to(&frame(FLOWS, 0), (GATEWAY, 8472)).unwrap();
     wait_until("a packet is dropped", WITHIN, || dropped(&rig).contains_key("draining"));
     rig.client().drain(false).unwrap();
@@ -131,7 +130,7 @@ fn the_page_shows_what_the_command_line_says() {
 /// The rates of what one flow of IPv4 sends, which are shown beside its policy and its egress address.
 fn watch_rates(rig: &Rig, browser: &Browser<'_>) {
     let flow = first_flow(IpFamily::V4);
-    let node = rig.node.enter(|| UdpSocket::bind((NODE, 8472)).unwrap());
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     let moves = |cell: &str| cell.ends_with(" packets/s") && !cell.ends_with(" 0 packets/s");
     let [used, unused] = IpFamily::ALL.map(|family| egress(family).to_string());
     wait_until("rates are shown", WITHIN, || {

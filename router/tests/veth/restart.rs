@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType};
 use spillway_api::{Flow, IpFamily, Tuple};
-use spillway_testing::{Bpffs, Namespace, wait_until};
+use spillway_testing::{Bpffs, Namespace, bind_udp, wait_until};
 
 use crate::packets::{egress, pod, server};
 use crate::{Layout, Rig, address, configure, launch};
@@ -58,8 +58,7 @@ impl Outside {
     fn new(namespace: &Namespace) -> Self {
         let outside = Self { seen: Arc::default(), is_over: Arc::default() };
         for at in IpFamily::ALL.map(|family| SocketAddr::new(server(family), PORT)) {
-            let (udp, tcp) =
-                namespace.enter(|| (UdpSocket::bind(at).unwrap(), TcpListener::bind(at).unwrap()));
+            let (udp, tcp) = namespace.enter(|| (bind_udp(at), TcpListener::bind(at).unwrap()));
             outside.echo_datagrams(udp);
             outside.echo_streams(tcp);
         }
@@ -195,7 +194,7 @@ impl Connections {
 }
 
 fn speaker(Ends { pod, server, .. }: Ends) -> UdpSocket {
-    let socket = UdpSocket::bind(pod).unwrap();
+    let socket = bind_udp(pod);
     socket.connect(server).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket

@@ -1,10 +1,10 @@
 //! A pod that tries each address of a link beside the gateway, most of which nobody has.
 
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use spillway_api::IpFamily;
-use spillway_testing::wait_until;
+use spillway_testing::{bind_udp, wait_until};
 
 use crate::packets::{answered, family, first_flow, frame, frame_to, server, server_port};
 use crate::{GATEWAY, NODE, Rig, WINDOW};
@@ -34,13 +34,8 @@ fn who_scans_a_link_takes_little_of_the_kernels_table_and_others_are_forwarded()
     let rig = Rig::new("scan", true);
     rig.gateway.run(["ip", "route", "add", LINK, "dev", "out"]);
     let flow = first_flow(IpFamily::V6);
-    let bind = |address: IpAddr, port| {
-        let socket = UdpSocket::bind((address, port)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        socket
-    };
-    let node = rig.node.enter(|| bind(NODE.into(), 8472));
-    let outside = rig.outside.enter(|| bind(server(family(flow)), server_port(flow)));
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
+    let outside = rig.outside.enter(|| bind_udp((server(family(flow)), server_port(flow))));
     let mut most = 0;
     for first in (0..TRIED).step_by(usize::from(WINDOW)) {
         for number in first..first + WINDOW {

@@ -1,11 +1,10 @@
 //! `spillway top` in a real terminal, beside a real router. The terminal is tmux's.
 
-use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use spillway_testing::{Process, wait_until};
+use spillway_testing::{Process, bind_udp, wait_until};
 
 use crate::packets::{egress, frame};
 use crate::{GATEWAY, IpFamily, NODE, Rig, converse, launch};
@@ -90,7 +89,7 @@ fn top_follows_a_router_on_a_real_terminal() {
     pane.press("3");
     pane.wait_for(&egress(IpFamily::V4).to_string());
     pane.wait_for("all      1000");
-    let node = rig.node.enter(|| UdpSocket::bind((NODE, 8472)).unwrap());
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     wait_until("the policy's packets are seen", WITHIN, || {
         node.send_to(&frame(0, 0), (GATEWAY, 8472)).unwrap();
         let text = pane.text();

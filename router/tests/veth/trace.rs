@@ -8,7 +8,7 @@ use std::time::Duration;
 use etherparse::IpHeaders;
 use rustix::net::{SendFlags, sendto};
 use spillway_api::{Flow, IpFamily, Trace, TraceProtocol, TraceRequest, Worker};
-use spillway_testing::wait_until;
+use spillway_testing::{bind_udp, wait_until};
 
 use crate::packets::{INNER_IP, frame_between, ip_header, tunnelled_from};
 use crate::{GATEWAY, NODE, Rig, raw_socket, wait_for_every_frame};
@@ -216,8 +216,8 @@ fn check(rig: &Rig, case: &Case) -> Trace {
 fn rig(name: &str) -> (Rig, [UdpSocket; 3]) {
     let rig = Rig::new(name, true);
     rig.client().put_state(STATE.to_owned()).unwrap();
-    let server = |port| rig.outside.enter(|| UdpSocket::bind((SERVER, port)).unwrap());
-    let node = rig.node.enter(|| UdpSocket::bind((NODE, 8472)).unwrap());
+    let server = |port| rig.outside.enter(|| bind_udp((SERVER, port)));
+    let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     let sockets = [server(SERVER_PORT), server(NAT64_PORT), node];
     // The link address of whom packets go to is known from here on.
     rig.gateway.run(["ping", "-n", "-q", "-c", "1", "-W", "5", SERVER]);

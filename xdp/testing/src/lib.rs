@@ -1,4 +1,4 @@
-//! Network namespaces, veth pairs, processes and BPF programs for tests that need root.
+//! Network namespaces, veth pairs, sockets, processes and BPF programs for tests that need root.
 //!
 //! Everything a test makes here carries its process id in its name and is removed when it is
 //! dropped. A test that cannot run fails and says why: none is skipped silently. Failures panic, as
@@ -9,6 +9,7 @@ mod bpf;
 mod bpffs;
 mod namespace;
 mod process;
+mod udp;
 mod veth;
 
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub use bpf::{Redirect, compile_bpf};
 pub use bpffs::Bpffs;
 pub use namespace::Namespace;
 pub use process::Process;
+pub use udp::bind_udp;
 pub use veth::{checksum_offload_off, veth_pair};
 
 /// Fails the test unless it runs as root.
