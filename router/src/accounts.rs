@@ -33,6 +33,8 @@ impl Account {
 #[derive(Debug)]
 struct Entry {
     account: Account,
+    /// The document that it came with, counted.
+    since: u64,
     /// The last document that it was in, counted.
     seen: u64,
     /// What the workers had added up under its number before it was this account's; of one that another had
@@ -40,6 +42,39 @@ struct Entry {
     before: Option<Carried>,
     /// What was shown last: counters do not go back.
     shown: Carried,
+}
+
+/// What the workers say of all accounts, by number. Flows are looked at one after the other, and go on
+/// meanwhile; so what ended flows have carried is asked for before and after that.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    /// How many documents there were when it was begun.
+    documents: u64,
+    before: Vec<Carried>,
+    /// What live flows have carried.
+    pub(crate) live: Vec<Carried>,
+    after: Vec<Carried>,
+}
+
+impl Sums {
+    /// Begun with a book; `ended` is what ended flows have carried.
+    pub(crate) fn begin(book: &Book, ended: Vec<Carried>) -> Self {
+        Self { documents: book.documents, before: ended, ..Self::default() }
+    }
+
+    /// Adds what a live flow has carried to an account.
+    pub(crate) fn add(&mut self, account: AccountNumber, carried: Carried) {
+        let account = usize::from(account);
+        if account >= self.live.len() {
+            self.live.resize(account + 1, Carried::default());
+        }
+        self.live[account].add(carried);
+    }
+
+    /// All live flows were looked at; `ended` is what ended flows have carried by now.
+    pub(crate) fn end(&mut self, ended: Vec<Carried>) {
+        self.after = ended;
+    }
 }
 
 /// All accounts.
@@ -89,7 +124,8 @@ impl Book {
             Account::Policy(_) => Carried::default(),
         };
         let shown = Carried::default();
-        let mut entry = Entry { account: account.clone(), seen, before: Some(restored), shown };
+        let mut entry =
+            Entry { account: account.clone(), since: seen, seen, before: Some(restored), shown };
         let mut number = self.entries.len();
         if number < ACCOUNTS_MAX {
             self.entries.push(entry);
@@ -132,40 +168,49 @@ impl Book {
         Accounts::new(lists.collect(), egress)
     }
 
-    /// What an account has carried in all. `ended` and `live` are what the workers say of ended flows and of
-    /// live ones, by number, read in this order: what ends in between is missing this time, and nothing is
-    /// counted twice.
-    pub(crate) fn total(
-        &mut self,
-        account: &Account,
-        ended: &[Carried],
-        live: &[Carried],
-    ) -> Traffic {
+    /// What an account has carried in all, as it is shown: never less than before, and never of another that
+    /// had its number when the sums were begun.
+    ///
+    /// A flow that ended since then is missing in the sums of before, and may be there twice in those of after;
+    /// one that came under this policy meanwhile is the other way round. So the lesser is shown: what
+    /// is missing this time is there the next time, and what was shown cannot be taken back.
+    pub(crate) fn total(&mut self, account: &Account, sums: &Sums) -> Traffic {
         let number = self.number(account).map(usize::from);
         let of = |carried: &[Carried]| number.and_then(|at| carried.get(at)).copied();
-        let (ended, live) = (of(ended).unwrap_or_default(), of(live).unwrap_or_default());
+        let [before, live, after] =
+            [&sums.before, &sums.live, &sums.after].map(|all| of(all).unwrap_or_default());
         let Some(entry) = self.entry(account) else { return Traffic::default() };
-        let mut total = ended;
-        total.subtract(*entry.before.get_or_insert(ended));
-        total.add(live);
-        let shown = &mut entry.shown;
-        for (shown, total) in [
-            (&mut shown.forward.packets, total.forward.packets),
-            (&mut shown.forward.bytes, total.forward.bytes),
-            (&mut shown.reply.packets, total.reply.packets),
-            (&mut shown.reply.bytes, total.reply.bytes),
-        ] {
-            // Less than nothing is a large number.
-            let is_more = total.wrapping_sub(*shown) < 1 << 63;
-            *shown = if is_more { total } else { *shown };
+        if entry.since <= sums.documents {
+            let first = *entry.before.get_or_insert(before);
+            let [before, after] = [before, after].map(|mut total| {
+                total.subtract(first);
+                total.add(live);
+                total
+            });
+            let shown = &mut entry.shown;
+            for (shown, before, after) in [
+                (&mut shown.forward.packets, before.forward.packets, after.forward.packets),
+                (&mut shown.forward.bytes, before.forward.bytes, after.forward.bytes),
+                (&mut shown.reply.packets, before.reply.packets, after.reply.packets),
+                (&mut shown.reply.bytes, before.reply.bytes, after.reply.bytes),
+            ] {
+                let lesser = if is_less(after, before) { after } else { before };
+                *shown = if is_less(*shown, lesser) { lesser } else { *shown };
+            }
         }
+        let Carried { forward, reply } = entry.shown;
         Traffic {
-            original_packets: shown.forward.packets,
-            original_bytes: shown.forward.bytes,
-            reply_packets: shown.reply.packets,
-            reply_bytes: shown.reply.bytes,
+            original_packets: forward.packets,
+            original_bytes: forward.bytes,
+            reply_packets: reply.packets,
+            reply_bytes: reply.bytes,
         }
     }
+}
+
+/// Of counters: less than nothing is a large number.
+fn is_less(one: u64, other: u64) -> bool {
+    one.wrapping_sub(other) > 1 << 63
 }
 
 #[cfg(test)]
@@ -200,15 +245,23 @@ mod tests {
         none
     }
 
-    fn packets(book: &mut Book, account: &Account, ended: Carried, live: Carried) -> u64 {
-        let number = usize::from(book.number(account).unwrap());
-        let at = |carried| {
+    /// Of flows that had carried so much when they were looked at; others that have ended, before and after.
+    fn sums(book: &Book, account: &Account, [before, live, after]: [Carried; 3]) -> Sums {
+        let number = book.number(account).unwrap();
+        let ended = |carried| {
             let mut all = vec![Carried::default(); book.count()];
-            all[number] = carried;
+            all[usize::from(number)] = carried;
             all
         };
-        let (ended, live) = (at(ended), at(live));
-        let total = book.total(account, &ended, &live);
+        let mut sums = Sums::begin(book, ended(before));
+        sums.add(number, live);
+        sums.end(ended(after));
+        sums
+    }
+
+    fn packets(book: &mut Book, account: &Account, ended: Carried, live: Carried) -> u64 {
+        let sums = sums(book, account, [ended, live, ended]);
+        let total = book.total(account, &sums);
         assert_eq!(total.original_bytes, 100 * total.original_packets);
         assert_eq!((total.reply_packets, total.reply_bytes), (0, 0));
         total.original_packets
@@ -228,7 +281,44 @@ mod tests {
         // One came that had carried 100 elsewhere; its own look was missed.
         assert_eq!(total(less(92), carried(0)), 9);
         assert_eq!(total(less(92), carried(102)), 10);
-        assert_eq!(book.total(&Account::policy("b"), &[], &[]), Traffic::default());
+        assert_eq!(book.total(&Account::policy("b"), &Sums::default()), Traffic::default());
+    }
+
+    #[test]
+    fn what_changes_while_flows_are_looked_at_is_never_there_twice() {
+        let mut book = Book::default();
+        book.open(&document(&["a".to_owned()], &["192.0.2.1"]));
+        let account = Account::policy("a");
+        let mut total = |of| {
+            let sums = sums(&book, &account, of);
+            book.total(&account, &sums).original_packets
+        };
+        // It carried three when it was looked at, and has ended since.
+        assert_eq!(total([carried(10), carried(3), carried(13)]), 13);
+        // Four ended before they were looked at.
+        assert_eq!(total([carried(13), carried(0), carried(17)]), 13);
+        assert_eq!(total([carried(17), carried(0), carried(17)]), 17);
+        // One comes under this policy that has carried a hundred under another: of which the worker takes
+        // as much away as is with the other. It was looked at before it came, and after.
+        assert_eq!(total([carried(17), carried(0), less(83)]), 17);
+        assert_eq!(total([carried(17), carried(101), less(83)]), 18);
+    }
+
+    #[test]
+    fn who_gets_the_number_of_another_gets_nothing_that_was_counted_before() {
+        let all = |prefix: &str| (0..4_096).map(|n| format!("{prefix}{n}")).collect::<Vec<_>>();
+        let mut book = Book::default();
+        for prefix in ["a", "b"] {
+            book.open(&document(&all(prefix), &["192.0.2.1"]));
+        }
+        let former = Account::policy("a0");
+        let number = book.number(&former);
+        let sums = sums(&book, &former, [carried(7), carried(5), carried(9)]);
+        book.open(&document(&all("c"), &["192.0.2.1"]));
+        let (heir, _) = book.numbers.iter().find(|(_, at)| Some(**at) == number).unwrap();
+        let heir = heir.clone();
+        assert_eq!(book.total(&heir, &sums), Traffic::default());
+        assert_eq!(packets(&mut book, &heir, carried(9), carried(1)), 1);
     }
 
     #[test]

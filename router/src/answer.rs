@@ -1,14 +1,14 @@
 //! Answers to the operator's requests: the gateway's state in the API's words.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
-use spillway_api::limits::{PAGE_ROWS_MAX, USAGE_FLOWS_MAX};
+use spillway_api::limits::PAGE_ROWS_MAX;
 use spillway_api::{
     API_VERSION, Applied, Device, Drops, EngineDrop, EventPage, Flow, FlowPage, Frames, LogLevel,
     MacAddress, Nat64Prefix, POLICY_NOT_KNOWN, PolicyPage, PortBlock, PortBlockPage, RefusedState,
-    Request, Response, RingStatistics, Status, SteeringOutcome, Tuple, Usage, Verdict, Worker,
+    Request, Response, RingStatistics, Status, SteeringOutcome, Tuple, Verdict, Worker,
     policy_page,
 };
 use spillway_engine::{DropReason, FlowRecord, FlowState, Nanos};
@@ -17,25 +17,15 @@ use spillway_xdp::device::Accounting;
 use spillway_xdp::steering;
 
 use crate::capture;
+use crate::census;
 use crate::compile::pairing;
 use crate::gateway::Gateway;
 use crate::numbers::{self, Assigned};
 use crate::trace::trace;
-use crate::usage::Count;
 use crate::worker::Report;
 
 /// Flows of one page at most: a worker copies them between two bursts.
 const FLOWS_MAX: usize = 256;
-
-/// How long flows are counted for one answer: the main thread does nothing else meanwhile.
-const USAGE_WITHIN: Duration = Duration::from_millis(250);
-
-/// Places for flows, of all workers and both families, above which none are counted: an empty table takes
-/// as long as a full one.
-const USAGE_PLACES_MAX: u64 = 16 << 20;
-
-/// How long an answer is given again before they are counted anew.
-const USAGE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Answers one request.
 pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
@@ -54,7 +44,7 @@ pub(crate) fn answer(gateway: &mut Gateway, request: Request) -> Response {
             port_blocks(gateway, cursor, limit).map(Response::PortBlocks)
         }
         Request::Drops => drops(gateway).map(Response::Drops),
-        Request::Usage => usage(gateway, Instant::now()).map(Response::Usage),
+        Request::Usage => census::usage(gateway, Instant::now()).map(Response::Usage),
         Request::Trace(packet) => trace(gateway, &packet).map(Response::Trace),
         Request::Events { cursor, limit } => events(gateway, cursor, limit).map(Response::Events),
         Request::State => state(gateway).map(|document| Response::State { document }),
@@ -298,51 +288,6 @@ fn events(gateway: &mut Gateway, cursor: u64, limit: u32) -> anyhow::Result<Even
     Ok(EventPage { port_blocks: gateway.config.port_blocks.blocks_per_pod() > 0, ..page })
 }
 
-/// What flows use: what was counted last, if that is young.
-fn usage(gateway: &mut Gateway, now: Instant) -> anyhow::Result<Usage> {
-    let counted = gateway.usage.take();
-    let counted = match counted.filter(|(at, _)| now.saturating_duration_since(*at) < USAGE_AGAIN) {
-        Some(counted) => counted,
-        None => {
-            let at = now.saturating_duration_since(gateway.started).as_millis();
-            let counted_at_ms = u64::try_from(at).unwrap_or(u64::MAX);
-            (now, Usage { counted_at_ms, ..count(gateway, now + USAGE_WITHIN)? })
-        }
-    };
-    Ok(gateway.usage.insert(counted).1.clone())
-}
-
-/// What flows use, if they can be counted until then.
-fn count(gateway: &mut Gateway, until: Instant) -> anyhow::Result<Usage> {
-    let Some(programmed) = &gateway.programmed else { return Ok(Usage::default()) };
-    let reports = gateway.workers.reports()?;
-    let live: u64 = reports.iter().map(|report| report.engine.flows_live).sum();
-    let places = 2 * reports.len() as u64 * u64::from(gateway.config.flows_max);
-    if live > USAGE_FLOWS_MAX || places > USAGE_PLACES_MAX {
-        return Ok(Usage::default());
-    }
-    // Before the live ones: what ends in between is missing, and not there twice.
-    let ended = gateway.workers.carried(gateway.book.count())?;
-    let mut count = Count::default();
-    for id in 0..reports.len() {
-        let mut cursor = Some(0);
-        while let Some(from) = cursor {
-            if Instant::now() > until {
-                return Ok(Usage::default());
-            }
-            let page = gateway.workers.flows(id, from, FLOWS_MAX)?;
-            let page = page.context("a worker is missing")?;
-            for flow in &page.flows {
-                count.add(flow, gateway.policy_names.name_now(flow.epoch, flow.policy));
-                count.add_traffic(flow, &gateway.accounts);
-            }
-            cursor = page.next;
-        }
-    }
-    let (live, book) = (std::mem::take(&mut count.live), &mut gateway.book);
-    Ok(count.of(&programmed.document, |account| book.total(account, &ended, &live)))
-}
-
 /// A worker's flow at a time of its clock.
 pub(crate) fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRecord) -> Flow {
     let policy = gateway.policy_names.name_now(record.epoch, record.policy);
@@ -362,7 +307,7 @@ pub(crate) fn flow(gateway: &Gateway, worker: usize, now: Nanos, record: &FlowRe
         original_bytes: record.forward_traffic.bytes,
         reply_packets: record.reply_traffic.packets,
         reply_bytes: record.reply_traffic.bytes,
-        policy: policy.unwrap_or(POLICY_NOT_KNOWN).to_owned(),
+        policy: policy.map_or(POLICY_NOT_KNOWN, AsRef::as_ref).to_owned(),
         peer: gateway.numbers.peer(record.peer),
         pod: pod.map(ToString::to_string),
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use spillway_api::{Document, IpFamily, Programmed as Extent, Programming, Usage};
+use spillway_api::{Document, IpFamily, Programmed as Extent, Programming};
 use spillway_engine::fib::Fib;
 use spillway_engine::policy::Policies;
 use spillway_engine::tables::{
@@ -20,6 +20,7 @@ use spillway_xdp::steering::{Attachment, Steering, SteeringError, Trial};
 use crate::accounts::Book;
 use crate::announce::{Announcements, Place};
 use crate::capture::Captures;
+use crate::census::Census;
 use crate::compile::{self, HostPorts};
 use crate::config::Config;
 use crate::events::{self, Clock, Meaning, Record};
@@ -101,8 +102,8 @@ pub(crate) struct Gateway {
     pub(crate) programmed: Option<Programmed>,
     pub(crate) refused: Option<Refused>,
     pub(crate) programming: Programming,
-    /// What flows used when they were counted last, and when that was.
-    pub(crate) usage: Option<(Instant, Usage)>,
+    /// What flows use.
+    pub(crate) census: Census,
     /// When the author of the documents last made sure that its document is in force.
     pub(crate) author_asked: Option<Instant>,
     pub(crate) started: Instant,
@@ -172,7 +173,7 @@ impl Gateway {
             programmed: None,
             refused: None,
             programming: Programming::default(),
-            usage: None,
+            census: Census::default(),
             author_asked: None,
             started: Instant::now(),
             draining: None,

@@ -8,6 +8,7 @@ mod accounts;
 mod announce;
 mod answer;
 mod capture;
+mod census;
 mod cli;
 mod compile;
 mod config;

@@ -52,10 +52,10 @@ impl PolicyNames {
     }
 
     /// The same, if the document in force has had the policy there since then.
-    pub(crate) fn name_now(&self, epoch: u32, index: PolicyIndex) -> Option<&str> {
+    pub(crate) fn name_now(&self, epoch: u32, index: PolicyIndex) -> Option<&Arc<str>> {
         let list = self.lists.front()?;
         let is_since = is_not_before(epoch, list.since_epoch);
-        list.names.get(usize::from(index)).filter(|_| is_since).map(AsRef::as_ref)
+        list.names.get(usize::from(index)).filter(|_| is_since)
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
         }
         assert_eq!(name(9, 2), None);
         assert_eq!(names.name_now(8, 1), None, "of a document before");
-        assert_eq!(names.name_now(10, 1), Some("c"));
+        assert_eq!(names.name_now(10, 1).map(AsRef::as_ref), Some("c"));
         assert_eq!(names.name_now(EPOCH_NONE, 0), None);
     }
 

@@ -20,6 +20,7 @@ use spillway_xdp::steering::{self, DeviceLock, SteeredDevice, Steering, Steering
 use crate::accounts::Book;
 use crate::answer::answer;
 use crate::capture;
+use crate::census;
 use crate::config::{Config, Mode, Unclassified};
 use crate::gateway::{Gateway, GatewayParts};
 use crate::handover::{self, TakenUp};
@@ -280,7 +281,7 @@ impl Main<'_> {
     fn serve(&mut self, poll: &mut Poll, signals: &mut Signals) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(64);
         loop {
-            let Gateway { grace, announcements, limits, captures, log, .. } = &self.gateway;
+            let Gateway { grace, announcements, limits, captures, census, log, .. } = &self.gateway;
             let limits = Some(limits.next());
             let deadlines = [
                 self.servers.iter().filter_map(Server::deadline).min(),
@@ -289,6 +290,7 @@ impl Main<'_> {
                 announcements.next(),
                 limits,
                 captures.deadline(),
+                census.next(),
                 log.deadline(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
@@ -326,6 +328,7 @@ impl Main<'_> {
             self.gateway.watch_limits(now);
             self.gateway.log.expire(now);
             capture::expire(self.gateway, now);
+            census::go_on(self.gateway, now);
             if self.kernel_again.is_some_and(|at| at <= now) {
                 self.follow_kernel()?;
             }

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::capture::{CapturePage, CaptureRequest};
 use crate::event::EventPage;
@@ -19,6 +19,10 @@ pub const SOCKET_DEFAULT: &str = "/run/spillway/spillway.sock";
 /// How long one read or write may take, unless the caller says otherwise. Programming a large document
 /// takes seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a count of flows that goes on is waited for, and how soon it is asked again.
+const USAGE_WITHIN: Duration = Duration::from_secs(60);
+const USAGE_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +182,7 @@ impl Client {
         }
     }
 
-    /// What flows use of egress addresses and policies.
+    /// What flows use of egress addresses and policies, as it was counted last.
     ///
     /// # Errors
     ///
@@ -188,6 +192,25 @@ impl Client {
             Response::Usage(usage) => Ok(usage),
             other => Err(self.unexpected(other)),
         }
+    }
+
+    /// The same, but where a count goes on, what it gives; after a minute what there is by then.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::usage`].
+    pub fn usage_counted_anew(&mut self) -> Result<Usage, ClientError> {
+        let deadline = Instant::now() + USAGE_WITHIN;
+        let first = self.usage()?;
+        let mut usage = first.clone();
+        while usage.counting
+            && (!usage.counted || usage.counted_at_ms == first.counted_at_ms)
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(USAGE_AGAIN);
+            usage = self.usage()?;
+        }
+        Ok(usage)
     }
 
     /// What would become of a packet; nothing changes.

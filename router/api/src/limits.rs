@@ -59,8 +59,9 @@ pub const CONNECTIONS_MAX: usize = 16;
 /// to read the whole response.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Live flows at most for which [`Request::Usage`](crate::Request::Usage) counts them.
-pub const USAGE_FLOWS_MAX: u64 = 262_144;
+/// Remotes of egress addresses for which [`Request::Usage`](crate::Request::Usage) counts flows. With more of them a
+/// count may lack one flow for each so many that there are in all.
+pub const USAGE_REMOTES_MAX: usize = 262_144;
 
 /// Rows of one page of policies or flows, at most.
 pub const PAGE_ROWS_MAX: u32 = 1_000;

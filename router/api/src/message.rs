@@ -631,13 +631,17 @@ pub struct EngineDrop {
     pub description: String,
 }
 
-/// What live flows use, counted for this answer or up to 5 seconds before.
+/// What live flows use, as they were counted last: up to 5 seconds before, or where there are so many that
+/// it takes a while, up to five minutes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Whether flows were counted. They are not where counting would take too long: the lists are empty
-    /// then.
+    /// Whether flows were counted. Without a document they are not, nor until the first count is complete:
+    /// the lists are empty then.
     pub counted: bool,
-    /// When they were, in milliseconds since the router started, by a clock that never goes back: rates
+    /// Whether they are being counted anew: it is worth asking again.
+    #[serde(default)]
+    pub counting: bool,
+    /// When that was begun, in milliseconds since the router started, by a clock that never goes back: rates
     /// are reckoned from two answers with different ones. 0 of a router that does not say.
     #[serde(default)]
     pub counted_at_ms: u64,

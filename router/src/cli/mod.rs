@@ -285,7 +285,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             query.show(&drops, |drops| drops::table(drops, all))
         }
         Command::Usage(query) => {
-            let usage = query.connect()?.usage()?;
+            let usage = query.connect()?.usage_counted_anew()?;
             query.show(&usage, usage::table)
         }
         Command::Ready(socket) => ready::ready(&socket.path),

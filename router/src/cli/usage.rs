@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use spillway_api::limits::USAGE_FLOWS_MAX;
 use spillway_api::{EgressUsage, PolicyUsage, RemoteUsage, Traffic, Usage};
 
 use super::table::Align::{Left, Right};
@@ -11,10 +10,11 @@ use super::table::Table;
 /// What flows use, for people.
 pub(super) fn table(usage: &Usage) -> String {
     if !usage.counted {
-        return format!(
-            "Flows were not counted: there is no state document, or there are more than \
-             {USAGE_FLOWS_MAX} of them, or that would have taken too long.\n"
-        );
+        let why = match usage.counting {
+            true => "Flows are being counted: there are so many that it takes a while.\n",
+            false => "Flows were not counted: there is no state document.\n",
+        };
+        return why.to_owned();
     }
     let mut text = String::new();
     egress_addresses(&usage.egress_addresses).append_to(&mut text);
@@ -120,6 +120,7 @@ mod tests {
     fn the_fullest_remote_stands_beside_its_egress_address() {
         let usage = Usage {
             counted: true,
+            counting: false,
             counted_at_ms: 1,
             egress_addresses: vec![
                 egress("192.0.2.1", 9, Some(("tcp", "203.0.113.10", 443, 7))),
@@ -153,6 +154,8 @@ mod tests {
     #[test]
     fn flows_that_were_not_counted_are_not_shown_as_none() {
         let text = table(&Usage::default());
-        assert!(text.starts_with("Flows were not counted:") && !text.contains("Egress"), "{text}");
+        assert_eq!(text, "Flows were not counted: there is no state document.\n");
+        let text = table(&Usage { counting: true, ..Usage::default() });
+        assert!(text.starts_with("Flows are being counted:") && !text.contains("Egress"), "{text}");
     }
 }

@@ -317,8 +317,8 @@ impl Page<'_> {
     }
 
     fn usage(&mut self, usage: &Usage) -> fmt::Result {
-        let help = "Whether live flows were counted by egress address and policy; they are not where \
-                    there are too many: 0 or 1.";
+        let help = "Whether live flows were counted by egress address and policy; they are not until the \
+                    first count is complete: 0 or 1.";
         self.gauges("usage_counted", help, [(Labels::new(), flag(usage.counted))])?;
         if !usage.counted {
             return Ok(());

@@ -104,6 +104,7 @@ pub(crate) fn usage() -> Usage {
     };
     Usage {
         counted: true,
+        counting: false,
         counted_at_ms: 3_720_000,
         egress_addresses: vec![
             EgressUsage { address: used, flows: 9, ports: 64_512, fullest, traffic },

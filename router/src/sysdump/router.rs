@@ -34,7 +34,7 @@ impl Router {
         let mut router = Self { client, status: None, asked, names, entries };
         router.status = router.add("status.json", Client::status);
         router.add("drops-first.json", Client::drops);
-        router.add("usage.json", Client::usage);
+        router.add("usage.json", Client::usage_counted_anew);
         router.add("log-level.json", |client| client.log_level(None, None));
         router.add("policies.json", |client| {
             rows(client, 0, |client, cursor| {

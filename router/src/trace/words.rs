@@ -180,7 +180,8 @@ fn tell_flow(steps: &mut Steps, gateway: &Gateway, packet: &Packet, taken: &Take
     if matches!(packet.arrival, Arrival::Tunnel { .. }) {
         let name = outlook
             .policy
-            .and_then(|index| gateway.policy_names.name_now(gateway.tables.epoch(), index));
+            .and_then(|index| gateway.policy_names.name_now(gateway.tables.epoch(), index))
+            .map(AsRef::as_ref);
         match (name, outlook.egress) {
             (Some(name), Some(egress)) => {
                 steps.add("policy", name, format!("the egress address is {egress}"));

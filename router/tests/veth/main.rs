@@ -10,6 +10,7 @@
 
 mod browser;
 mod capture;
+mod census;
 mod documents;
 mod drain;
 mod fragments;

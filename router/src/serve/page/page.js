@@ -208,7 +208,9 @@ function showUsage({ answer }) {
   // They stay as long as the same count is answered again.
   const isCountedAnew = before?.pid !== shown.usage.pid || before.answer.counted_at_ms !== answer.counted_at_ms;
   if (isCountedAnew) shown.carried = carriedRates(before, shown.usage);
-  const why = answer.counted ? '' : 'Flows were not counted: there is no state document, or there are too many of them.';
+  const whyNot = answer.counting ? 'Flows are being counted: there are so many that it takes a while.'
+    : 'Flows were not counted: there is no state document.';
+  const why = answer.counted ? '' : whyNot;
   say('egress-note', why);
   const notes = [why];
   if (answer.policies.length > POLICIES_SHOWN) notes.push(`The ${POLICIES_SHOWN} with most flows, of ${count(answer.policies.length)}.`);
