@@ -6,15 +6,12 @@ use spillway_api::{IpFamily, Usage};
 use spillway_testing::{bind_udp, wait_until};
 
 use crate::packets::{egress, frame, server};
-use crate::{GATEWAY, NODE, Rig, SERVER_PORT, state};
+use crate::{GATEWAY, NODE, Rig, SERVER_PORT, WINDOW, state};
 
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// More than are counted at once.
 const MANY: u16 = 40_000;
-
-/// As many at a time as every buffer on the way holds.
-const AT_ONCE: u16 = 200;
 
 /// Flows, and the packets they have carried from pods: of all egress addresses, and of all policies.
 fn sums(usage: &Usage) -> [(u64, u64); 2] {
@@ -38,13 +35,13 @@ fn many_flows_are_counted_a_little_at_a_time() {
     });
     let node = rig.node.enter(|| bind_udp((NODE, 8472)));
     let mut client = rig.client();
-    for first in (0..MANY).step_by(AT_ONCE.into()) {
-        for flow in first..first + AT_ONCE {
+    for first in (0..MANY).step_by(WINDOW.into()) {
+        for flow in first..first + WINDOW {
             node.send_to(&frame(flow, 0), (GATEWAY, 8472)).unwrap();
         }
         wait_until("they have begun", WITHIN, || {
             let workers = client.status().unwrap().workers;
-            workers.iter().map(|worker| worker.flows).sum::<u64>() == u64::from(first + AT_ONCE)
+            workers.iter().map(|worker| worker.flows).sum::<u64>() == u64::from(first + WINDOW)
         });
     }
 
